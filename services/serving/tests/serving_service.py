@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from serving_builders import PROJECT, FakeDatasets, FakeItems, FakeRegistry
+from serving_builders import PROJECT, FakeDatasets, FakeItems, FakeRegistry, a_picture
 from vesta_common.clock import ManualClock
 from vesta_common.events.cloudevents import new_event
 from vesta_common.storage.objects import ObjectStore
@@ -32,6 +32,7 @@ from vesta_serving.store import Store
 from vesta_serving.triton.replicas import Tritons
 
 IMAGES_IN_FLIGHT_MAX = 8
+RED, GREEN = PredictInput(data=a_picture("red")), PredictInput(data=a_picture("lime", "PNG"))
 IDLE_MAX = timedelta(hours=1)
 
 
@@ -85,6 +86,11 @@ class Serving:
     def predict(self, deployment: Deployment, *inputs: PredictInput, embedding: bool = False) -> PredictResponse:
         return self.deployments.Predict(PredictRequest(name=deployment.name, inputs=inputs, embedding=embedding))
 
+    def score(self) -> None:
+        """Steps the scorer until nothing is left to score."""
+        while self.scorer.step():
+            pass
+
     def arrives(self, item: Item) -> None:
         """Handles the event of a new item."""
         event = new_event("datasets", item.name, ItemCreated(item=item.name, media=item.media), self.clock.now())
@@ -121,6 +127,11 @@ class Serving:
         return [
             kind.FromString(bytes(row["value"])) for row, name in zip(rows, types, strict=True) if name.endswith(ending)
         ]
+
+
+def labels(serving: Serving, deployment: Deployment, *inputs: PredictInput) -> list[str]:
+    """Returns the first label of each prediction, or its error reason."""
+    return [entry.reason or entry.labels[0].concept for entry in serving.predict(deployment, *inputs).predictions]
 
 
 def _type_of(headers: Any) -> str:

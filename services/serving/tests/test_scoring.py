@@ -51,12 +51,23 @@ def scored(serving: Serving) -> Counter[str]:
     return Counter(entry.item for made in serving.told(PredictionCreated) for entry in made.predictions)
 
 
+def fail_predictions_of(serving: Serving, *deployments: str) -> set[str]:
+    """Lets the predictions of deployments fail while they are in the returned set."""
+    failing = {*deployments}
+
+    def fail(served: ServedModel) -> None:
+        if served.row.name in failing:
+            raise Unavailable("its model has died")
+
+    Watched(serving, fail)
+    return failing
+
+
 def test_every_item_of_a_dataset_is_told_once_and_then_that_all_are(serving: Serving) -> None:
     names = [serving.items.add(a_picture("red")).name for _ in range(EVENT_ITEMS_MAX + 6)]
     version = serving.registry.add(an_onnx())
     deployment = serving.deployed(version, datasets=[DATASET])
-    while serving.scorer.step():
-        pass
+    serving.score()
 
     made = serving.told(PredictionCreated)
     assert scored(serving) == Counter(names)
@@ -75,8 +86,7 @@ def test_scoring_goes_on_where_a_killed_worker_was(serving: Serving) -> None:
     serving.store.scoring.claim_pass()  # the next worker dies after its claim
     assert not serving.scorer.step()
     serving.clock.advance(LEASE_DURATION + timedelta(seconds=1))
-    while serving.scorer.step():
-        pass
+    serving.score()
 
     assert (before, scored(serving)) == (PAGE_ITEMS, Counter(names))
 
@@ -85,8 +95,7 @@ def test_an_unreadable_item_is_left_out_and_the_rest_is_scored(serving: Serving)
     good = serving.items.add(a_picture("red"))
     serving.items.add(b"no picture")
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
-    while serving.scorer.step():
-        pass
+    serving.score()
 
     assert (scored(serving), serving.told()[-1]) == (Counter([good.name]), SCORED)
 
@@ -94,13 +103,11 @@ def test_an_unreadable_item_is_left_out_and_the_rest_is_scored(serving: Serving)
 def test_another_version_scores_everything_anew(serving: Serving) -> None:
     item = serving.items.add(a_picture("red"))
     deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
-    while serving.scorer.step():
-        pass
+    serving.score()
     (first,) = serving.told(PredictionCreated)
     serving.items.embeddings[item.name] = ItemEmbedding(digest="space", values=first.predictions[0].embedding)
     serving.moved(deployment, serving.registry.add(an_onnx(7)))
-    while serving.scorer.step():
-        pass
+    serving.score()
 
     _, second = serving.told(PredictionCreated)
     assert first.generation < second.generation
@@ -113,8 +120,7 @@ def test_a_new_head_is_asked_about_the_embeddings_that_items_bear_and_not_about_
 ) -> None:
     items = [serving.items.add(a_picture(colour)) for colour in ("red", "green", "blue")]
     deployment = serving.deployed(serving.registry.add(an_onnx_with_a_head()), datasets=[DATASET])
-    while serving.scorer.step():
-        pass
+    serving.score()
     (first,) = serving.told(PredictionCreated)
     # The last item has an embedding of another space, the second one has none.
     serving.items.embeddings = {
@@ -124,8 +130,7 @@ def test_a_new_head_is_asked_about_the_embeddings_that_items_bear_and_not_about_
     asked: list[int] = []
     Watched(serving, lambda _: asked.append(1))
     serving.moved(deployment, serving.registry.add(an_onnx_with_a_head(2)))
-    while serving.scorer.step():
-        pass
+    serving.score()
 
     _, second = serving.told(PredictionCreated)
     assert len(asked) == 1  # once for both images
@@ -142,8 +147,7 @@ def test_a_new_head_is_asked_about_the_embeddings_that_items_bear_and_not_about_
 
 def test_an_item_that_arrives_is_scored_by_itself(serving: Serving) -> None:
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
-    while serving.scorer.step():
-        pass
+    serving.score()
     item = serving.items.add(a_picture("blue"))
     serving.arrives(item)
     serving.scorer.step()
@@ -157,8 +161,7 @@ def test_an_item_that_arrives_right_after_a_change_is_answered_by_the_new_versio
     before = serving.predictor.served_model(deployment.name)
     newer = serving.registry.add(an_onnx(7))
     serving.moved(deployment, newer)
-    while serving.scorer.step():
-        pass
+    serving.score()
     serving.predictor._fresh[deployment.name] = (time.monotonic(), before)  # it may be cached for half a second
     serving.arrives(serving.items.add(a_picture("blue")))
     serving.scorer.step()
@@ -170,8 +173,7 @@ def test_a_model_of_a_thousand_concepts_is_told_in_events_that_a_broker_takes(se
     names = [serving.items.add(a_picture("red")).name for _ in range(EVENT_ITEMS_MAX)]
     concepts = [f"concept-{number:040d}" for number in range(1_000)]
     serving.deployed(serving.registry.add(an_onnx(concept_count=1_000), concepts=concepts), datasets=[DATASET])
-    while serving.scorer.step():
-        pass
+    serving.score()
 
     assert (scored(serving), serving.told()[-1]) == (Counter(names), SCORED)
     assert len(serving.told(PredictionCreated)) > 1
@@ -181,8 +183,7 @@ def test_a_dataset_that_was_deleted_ends_its_pass_and_the_rest_is_told(serving: 
     gone = f"{PROJECT}/datasets/gone"
     item = serving.items.add(a_picture("red"))
     serving.deployed(serving.registry.add(an_onnx()), datasets=[gone, DATASET])
-    while serving.scorer.step():
-        pass
+    serving.score()
 
     assert (scored(serving), serving.told()[-1]) == (Counter([item.name]), SCORED)
 
@@ -191,12 +192,10 @@ def test_a_deployment_that_is_made_again_has_scores_that_count_as_newer(serving:
     serving.items.add(a_picture("red"))
     versions = [serving.registry.add(an_onnx(scale)) for scale in (8.0, 7.0)]
     deployment = serving.moved(serving.deployed(versions[0], datasets=[DATASET]), versions[1])
-    while serving.scorer.step():
-        pass
+    serving.score()
     serving.deployments.DeleteDeployment(DeleteDeploymentRequest(name=deployment.name))
     serving.deployed(versions[0], datasets=[DATASET])
-    while serving.scorer.step():
-        pass
+    serving.score()
 
     before, after = serving.told(PredictionCreated)
     assert before.deployment == after.deployment
@@ -205,8 +204,7 @@ def test_a_deployment_that_is_made_again_has_scores_that_count_as_newer(serving:
 
 def test_no_transaction_is_open_while_the_model_is_asked(serving: Serving) -> None:
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
-    while serving.scorer.step():
-        pass
+    serving.score()
     item = serving.items.add(a_picture("blue"))
     serving.arrives(item)
     open_ones: list[int] = []
@@ -219,34 +217,24 @@ def test_no_transaction_is_open_while_the_model_is_asked(serving: Serving) -> No
 def test_a_deployment_that_cannot_answer_holds_up_no_other_and_is_asked_again_later(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     broken, well = (serving.deployed(version, name, datasets=[DATASET]) for name in ("broken", "well"))
-    while serving.scorer.step():
-        pass
+    serving.score()
     items = [serving.items.add(a_picture("blue")) for _ in range(EVENT_ITEMS_MAX + 1)]
     for item in items:
         serving.arrives(item)
-    troubled = {broken.name}
-
-    def fail(served: ServedModel) -> None:
-        if served.row.name in troubled:
-            raise Unavailable("its model has died")
-
-    Watched(serving, fail)
-    while serving.scorer.step():
-        pass
+    failing = fail_predictions_of(serving, broken.name)
+    serving.score()
     assert {made.deployment for made in serving.told(PredictionCreated)} == {well.name}
     assert scored(serving) == Counter(item.name for item in items)
 
-    troubled.clear()
+    failing.clear()
     serving.clock.advance(BACKOFF_FIRST + timedelta(seconds=1))
-    while serving.scorer.step():
-        pass
+    serving.score()
     assert scored(serving) == Counter(item.name for item in items * 2)
 
 
 def test_arrivals_of_a_killed_worker_are_scored_by_the_next(serving: Serving) -> None:
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
-    while serving.scorer.step():
-        pass
+    serving.score()
     item = serving.items.add(a_picture("blue"))
     serving.arrives(item)
     serving.store.scoring.claim_arrivals(EVENT_ITEMS_MAX)
@@ -285,22 +273,14 @@ def test_a_pass_that_cannot_be_scored_holds_up_neither_other_deployments_nor_oth
     items = [serving.items.add(a_picture("blue"), dataset) for dataset in (DATASET, other)]
     broken = serving.deployed(version, "broken", datasets=[DATASET, other])
     well = serving.deployed(version, "well", datasets=[DATASET])
-    troubled = {broken.name}
-
-    def fail(served: ServedModel) -> None:
-        if served.row.name in troubled:
-            raise Unavailable("its model has died")
-
-    Watched(serving, fail)
-    while serving.scorer.step():
-        pass
+    failing = fail_predictions_of(serving, broken.name)
+    serving.score()
     assert serving.got(well.name).scoring.scored_count == 1
     assert serving.got(broken.name).scoring.scored_count == 0
 
-    troubled.clear()
+    failing.clear()
     serving.clock.advance(BACKOFF_FIRST + timedelta(seconds=1))
-    while serving.scorer.step():
-        pass
+    serving.score()
     assert serving.got(broken.name).scoring.scored_count == len(items)
     assert serving.told().count(SCORED) == 2
 
@@ -309,15 +289,13 @@ def test_a_dataset_that_cannot_be_read_holds_up_no_other_of_its_deployment(servi
     away, item = f"{PROJECT}/datasets/away", serving.items.add(a_picture("blue"))
     serving.datasets.unavailable.add(away)
     serving.deployed(serving.registry.add(an_onnx()), datasets=[away, DATASET])
-    while serving.scorer.step():
-        pass
+    serving.score()
     assert scored(serving) == Counter([item.name])
 
 
 def test_what_failed_in_one_replica_waits_in_every_replica(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
-    while serving.scorer.step():
-        pass
+    serving.score()
     serving.arrives(serving.items.add(a_picture("blue")))
     asked: list[str] = []
 

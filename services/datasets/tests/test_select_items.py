@@ -1,0 +1,106 @@
+"""Selection over gRPC: candidates, pre-annotations, the control arm, and concurrency."""
+
+from datetime import timedelta
+
+import numpy as np
+from datasets_builders import DIMENSION, Datasets, a_medium, refusal
+from vesta_common.errors import (
+    FailedPrecondition,
+    ResourceExhausted,
+)
+from vesta_contracts.common.v1 import ConceptScore, ImageScores
+from vesta_contracts.datasets.v1 import (
+    SelectionStrategy,
+    SelectItemsRequest,
+    Split,
+)
+from vesta_datasets.api.item_service import ItemService
+from vesta_datasets.selection.candidates import Candidates
+from vesta_datasets.store.pool import CandidatePool, PoolLimits
+
+
+def test_selection_needs_embeddings_unless_it_is_random(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    datasets.add(dataset, *map(a_medium, range(10)), split=Split.SPLIT_TRAIN)
+    request = SelectItemsRequest(parent=dataset, count=3)
+    refusal(FailedPrecondition, lambda: datasets.items.SelectItems(request), "EMBEDDING_MISSING")
+    request.strategy = SelectionStrategy.SELECTION_STRATEGY_RANDOM
+    assert len(datasets.items.SelectItems(request).items) == 3
+
+
+def test_selection_leaves_out_what_is_labelled_excluded_or_tested_and_marks_its_control_arm(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    names = [one.name for one in datasets.add(dataset, *map(a_medium, range(30)), split=Split.SPLIT_TRAIN)]
+    datasets.add(dataset, a_medium(99), split=Split.SPLIT_TEST)
+    datasets.scored(dataset, names)
+    datasets.annotate(dataset, names[0], "van")
+    request = SelectItemsRequest(parent=dataset, count=100, excluded=[names[1]], control_share=0.5, seed=3)
+    chosen = datasets.items.SelectItems(request)
+    assert {one.item for one in chosen.items} == set(names[2:])
+    assert chosen.pool_count == 28
+    assert sum(one.control for one in chosen.items) == 14
+    assert all(one.pre_annotations[0].concept == "van" and one.reason for one in chosen.items)
+    assert datasets.items.SelectItems(request) == chosen
+
+
+def test_a_multi_label_items_predicted_labels_are_those_that_serving_decided(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset(multi_label=True)
+    names = [one.name for one in datasets.add(dataset, *map(a_medium, range(2)), split=Split.SPLIT_TRAIN)]
+    low, high = {"threshold": 0.1}, {"threshold": 0.9}
+    both = [
+        ConceptScore(concept="car", score=0.95, predicted=True, **high),
+        ConceptScore(concept="van", score=0.2, predicted=True, **low),
+    ]
+    none = [ConceptScore(concept="car", score=0.8, **high), ConceptScore(concept="van", score=0.05, **low)]
+    said = [ImageScores(model_version="m", scores=scores) for scores in (both, none)]
+    datasets.predicts(dataset, dict(zip(names, said, strict=True)))
+    chosen = datasets.items.SelectItems(
+        SelectItemsRequest(parent=dataset, count=2, strategy=SelectionStrategy.SELECTION_STRATEGY_MARGIN)
+    ).items
+
+    assert {one.item: [label.concept for label in one.pre_annotations] for one in chosen} == {
+        names[0]: ["car", "van"],
+        names[1]: [],
+    }
+    assert datasets.listed(dataset, "predicted = van") == datasets.listed(dataset, "predicted : car") == [names[0]]
+    assert datasets.listed(dataset, "predicted != car") == [names[1]]
+
+
+def test_a_single_label_items_predicted_label_is_the_best(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    (item,) = datasets.add(dataset, a_medium(1), split=Split.SPLIT_TRAIN)
+    datasets.scored(dataset, [item.name])
+    assert datasets.listed(dataset, "predicted = van") == [item.name]
+    assert datasets.listed(dataset, "predicted = car") == []
+
+
+def test_of_a_pool_too_large_to_hold_selection_sees_a_sample_of_each_kind(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    names = [one.name for one in datasets.add(dataset, *map(a_medium, range(9)), split=Split.SPLIT_TRAIN)]
+    datasets.scored(dataset, names)
+    datasets.annotate(dataset, names[0], "van")
+
+    pool = CandidatePool(PoolLimits(free_max=3, held_max=1))
+
+    def drawn(seed: int) -> Candidates:
+        with datasets.store.postgres.transaction() as connection:
+            return pool.read(connection, dataset, "space", names[1:3], seed)
+
+    seen = [drawn(seed) for seed in range(40)]
+    for candidates in seen:
+        assert sorted(row.held for row in candidates.rows) == [False, False, False, True]
+        assert (candidates.free_count, candidates.embeddings.shape) == (6, (4, DIMENSION))
+        assert candidates.embedded.all()
+        np.testing.assert_allclose(np.linalg.norm(candidates.embeddings, axis=1), 1.0, atol=1e-5)
+    assert drawn(7).rows == seen[7].rows
+    assert {row.name for candidates in seen for row in candidates.rows} == set(names)
+
+
+def test_selections_come_one_after_another(datasets: Datasets) -> None:
+    service = ItemService(datasets.store, datasets.objects, wait_max=timedelta(milliseconds=1))
+    request = SelectItemsRequest(
+        parent=datasets.a_dataset(), count=1, strategy=SelectionStrategy.SELECTION_STRATEGY_RANDOM
+    )
+    with service.selecting:
+        refusal(ResourceExhausted, lambda: service.SelectItems(request, None), "SELECTION_BUSY")
+    assert not service.SelectItems(request, None).items  # type: ignore[arg-type]

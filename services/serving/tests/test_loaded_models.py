@@ -1,0 +1,106 @@
+"""Models in Triton: rejected models, invalid outputs, and models that Triton has lost."""
+
+import pytest
+from serving_builders import an_onnx
+from serving_service import RED, Serving, labels
+from vesta_common.errors import (
+    FailedPrecondition,
+    Unavailable,
+)
+from vesta_contracts.serving.v1 import (
+    Deployment,
+)
+from vesta_serving.triton.client import Triton
+from vesta_serving.triton.repository import (
+    find_configuration,
+    model_configuration,
+    write_configuration,
+    write_model,
+)
+
+
+def test_a_model_that_triton_refuses_is_told_apart_from_a_triton_that_is_away(serving: Serving) -> None:
+    version = serving.registry.add(b"refused")
+    serving.deployed(version)
+    with pytest.raises(FailedPrecondition) as caught:
+        serving.deployer.make_ready(serving.predictor._registry.get(version))
+    assert caught.value.reason == "MODEL_REJECTED"
+
+
+def test_a_model_that_answers_no_numbers_is_not_promoted(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx(not_a_number=True))
+    deployment = serving.deployed(version)
+    with pytest.raises(Unavailable) as caught:
+        serving.triton.probe(serving.triton_name(version), classifies=True)
+    assert (deployment.state, caught.value.reason) == (Deployment.FAILED, "MODEL_OUTPUT_INVALID")
+
+
+def test_a_model_that_answered_before_and_is_refused_now_is_unavailable(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    deployment = serving.deployed(version)
+    name = serving.triton_name(version)
+    serving.triton.unload(name)
+    whole = serving.deployer._repository.get(f"triton/{name}/1/model.onnx", checked=False)
+    serving.deployer._repository.put_named(f"triton/{name}/1/model.onnx", b"not whole")
+    with pytest.raises(Unavailable) as caught:
+        labels(serving, deployment, RED)
+    assert caught.value.reason == "MODEL_REJECTED"
+
+    serving.deployer._repository.put_named(f"triton/{name}/1/model.onnx", whole)
+    assert labels(serving, deployment, RED) == ["red"]
+
+
+def test_a_model_that_triton_lost_is_loaded_again_by_the_next_call(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    deployment = serving.deployed(version)
+    serving.triton.unload(serving.triton_name(version))
+
+    assert labels(serving, deployment, RED) == ["red"]
+
+
+def test_a_model_that_triton_lost_is_loaded_again_by_the_keeper(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    serving.deployed(version)
+    name = serving.triton_name(version)
+    serving.triton.unload(name)
+    with pytest.raises(Unavailable) as caught:
+        serving.triton.probe(name, classifies=True)
+    assert caught.value.reason == "MODEL_NOT_LOADED"
+
+    serving.deployer.keep()
+
+    serving.triton.probe(name, classifies=True)
+
+
+def test_a_customers_own_model_stays_loaded(serving: Serving) -> None:
+    write_model(
+        serving.repository,
+        "model-of-theirs",
+        an_onnx(),
+        model_configuration("model-of-theirs", 3, 4, gpu=False, instance_count=2),
+    )
+    serving.triton.load("model-of-theirs")
+    serving.deployer.keep()
+
+    assert "model-of-theirs" in serving.triton.loaded()
+    serving.triton.unload("model-of-theirs")
+
+
+def test_settings_that_have_changed_reach_a_model_that_was_laid_down_before(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    deployment = serving.deployed(version)
+    name = serving.triton_name(version)
+    wanted = find_configuration(serving.repository, name)
+    assert wanted is not None
+    write_configuration(serving.repository, name, wanted.replace("count: 2", "count: 1"))
+    serving.deployer._written.clear()  # as after a restart of the service
+    serving.deployer.keep()
+
+    assert find_configuration(serving.repository, name) == wanted
+    assert labels(serving, deployment, RED) == ["red"]
+
+
+def test_a_triton_that_is_away_is_unavailable() -> None:
+    with pytest.raises(Unavailable) as caught:
+        Triton("127.0.0.1:1").load("model")
+    assert caught.value.reason == "TRITON_UNAVAILABLE"

@@ -1,0 +1,209 @@
+"""Predictions on a real Triton: images, stored items, embeddings, thresholds, and the limit of images in flight."""
+
+import threading
+from datetime import timedelta
+
+import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
+from serving_builders import DATASET, PROJECT, a_picture, an_onnx, an_onnx_of_several_labels
+from serving_service import GREEN, IMAGES_IN_FLIGHT_MAX, RED, Serving, labels
+from vesta_common.errors import (
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+)
+from vesta_contracts.serving.v1 import (
+    DeleteDeploymentRequest,
+    Deployment,
+    GetPredictionRequest,
+    ImagePrediction,
+    ListPredictionsRequest,
+    PredictInput,
+    PredictionCreated,
+    UncertaintyPolicy,
+    UpdateDeploymentRequest,
+)
+
+
+def test_one_bad_image_spoils_no_other(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    bad = PredictInput(data=a_picture()[:-100])
+
+    assert labels(serving, deployment, RED, bad, GREEN) == ["red", "IMAGE_TRUNCATED", "green"]
+
+
+def test_stored_items_are_answered_beside_bytes(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    item = PredictInput(item=serving.items.add(a_picture("blue")).name)
+    none = PredictInput(item=f"{DATASET}/items/none")
+
+    assert labels(serving, deployment, item, RED, none) == ["blue", "red", "RESOURCE_NOT_FOUND"]
+
+
+def test_stored_items_are_fetched_at_the_same_time(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    items = [serving.items.add(a_picture(colour)) for colour in ("red", "blue")]
+    serving.items.look = threading.Barrier(2, timeout=10).wait
+
+    assert labels(serving, deployment, *(PredictInput(item=item.name) for item in items)) == ["red", "blue"]
+
+
+def test_an_item_of_another_project_is_not_answered(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    item = serving.items.add(a_picture(), dataset="projects/other/datasets/vans")
+
+    assert labels(serving, deployment, PredictInput(item=item.name)) == ["RESOURCE_NOT_FOUND"]
+
+
+def test_an_embedding_comes_only_where_it_is_asked_for(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+
+    (asked,) = serving.predict(deployment, RED, embedding=True).predictions
+    (unasked,) = serving.predict(deployment, RED).predictions
+    assert ([round(value, 3) for value in asked.embedding], list(unasked.embedding)) == ([0.5] * 4, [])
+
+
+def test_a_deployment_that_is_deleted_takes_its_predictions_along(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    gone, stays = serving.deployed(version), serving.deployed(version, "stays")
+    for deployment in (gone, stays):
+        serving.predict(deployment, RED)
+    serving.log.step()
+    serving.deployments.DeleteDeployment(DeleteDeploymentRequest(name=gone.name))
+    with serving.store.postgres.transaction() as connection:
+        left = [row["deployment"] for row in connection.execute("SELECT deployment FROM predictions")]
+    assert left == [stays.name]
+
+
+def test_more_images_than_there_is_room_for_are_refused_with_a_time_to_come_again(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    with pytest.raises(ResourceExhausted) as caught:
+        serving.predict(deployment, *[RED] * (IMAGES_IN_FLIGHT_MAX + 1))
+    assert (caught.value.reason, caught.value.retry_after is not None) == ("OVERLOADED", True)
+
+
+def test_room_is_given_back_after_an_answer(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    for _ in range(2):
+        assert labels(serving, deployment, *[RED] * IMAGES_IN_FLIGHT_MAX) == ["red"] * IMAGES_IN_FLIGHT_MAX
+
+
+def test_the_prediction_log_is_read_newest_first_and_by_filter(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    serving.predict(deployment, RED)
+    serving.predict(deployment, GREEN)
+    serving.log.step()
+
+    every = serving.predictions.ListPredictions(ListPredictionsRequest(parent=deployment.name)).predictions
+    green = serving.predictions.ListPredictions(
+        ListPredictionsRequest(parent=deployment.name, filter='label = "green" AND score > 0.5')
+    ).predictions
+    assert [entry.scores.scores[0].concept for entry in every] == ["green", "red"]
+    assert list(green) == [serving.predictions.GetPrediction(GetPredictionRequest(name=every[0].name))]
+
+
+def test_a_prediction_that_is_not_there_is_not_found(serving: Serving) -> None:
+    with pytest.raises(NotFound) as caught:
+        serving.predictions.GetPrediction(GetPredictionRequest(name=f"{PROJECT}/deployments/d/predictions/none"))
+    assert caught.value.reason == "RESOURCE_NOT_FOUND"
+
+
+def test_a_deployment_that_is_made_again_does_not_bear_the_log_of_the_one_before(serving: Serving) -> None:
+    version = serving.registry.add(an_onnx())
+    deployment = serving.deployed(version)
+    serving.predict(deployment, RED)
+    serving.log.step()
+    request = ListPredictionsRequest(parent=deployment.name)
+    (logged,) = serving.predictions.ListPredictions(request).predictions
+    serving.deployments.DeleteDeployment(DeleteDeploymentRequest(name=deployment.name))
+    serving.clock.advance(timedelta(seconds=1))
+    serving.deployed(version)
+
+    assert list(serving.predictions.ListPredictions(request).predictions) == []
+    with pytest.raises(NotFound):
+        serving.predictions.GetPrediction(GetPredictionRequest(name=logged.name))
+
+
+def predicted(prediction: ImagePrediction) -> tuple[list[str], bool]:
+    return [label.concept for label in prediction.labels], prediction.uncertain
+
+
+def test_a_multi_label_model_predicts_by_its_thresholds_and_the_log_and_the_items_say_the_same(
+    serving: Serving,
+) -> None:
+    colours = [(40, 0, 250), (10, 200, 0), (0, 0, 0), (255, 255, 255)]
+    items = [serving.items.add(a_picture(colour, "PNG")) for colour in colours]
+    version = serving.registry.add(an_onnx_of_several_labels(), thresholds=(0.1, 0.9, 0.5))
+    deployment = serving.deployed(version, datasets=[DATASET])
+    serving.score()
+    answers = serving.predict(deployment, *(PredictInput(item=item.name) for item in items)).predictions
+    serving.log.step()
+
+    assert [predicted(answer) for answer in answers] == [
+        (["blue", "red"], True),
+        ([], True),
+        ([], False),
+        (["red", "green", "blue"], False),
+    ]
+    (made,) = serving.told(PredictionCreated)
+    logged = serving.predictions.ListPredictions(ListPredictionsRequest(parent=deployment.name)).predictions
+    assert len(logged) == len(items)
+    for label, found in (("red", [0, 3]), ("green", [3])):
+        request = ListPredictionsRequest(parent=deployment.name, filter=f"label = {label}")
+        listed = serving.predictions.ListPredictions(request).predictions
+        assert [entry.item for entry in reversed(listed)] == [items[place].name for place in found]
+    for kept in ([one.scores for one in made.predictions], [one.scores for one in reversed(logged)]):
+        for scores, answer in zip(kept, answers, strict=True):
+            assert [one.concept for one in scores.scores if one.predicted] == predicted(answer)[0]
+            assert (scores.uncertain, scores.margin) == (answer.uncertain, answer.margin)
+
+
+def test_the_thresholds_of_a_deployment_are_used_instead_and_score_its_datasets_again(serving: Serving) -> None:
+    item = serving.items.add(a_picture((40, 0, 250), "PNG"))
+    version = serving.registry.add(an_onnx_of_several_labels(), thresholds=(0.1, 0.9, 0.5))
+    deployment = serving.deployed(version, datasets=[DATASET])
+    serving.score()
+    changed = serving.deployments.UpdateDeployment(
+        UpdateDeploymentRequest(
+            deployment=Deployment(name=deployment.name, uncertainty=UncertaintyPolicy(thresholds={"red": 0.3})),
+            update_mask=FieldMask(paths=["uncertainty.thresholds"]),
+        )
+    )
+    serving.score()
+
+    assert dict(changed.uncertainty.thresholds) == {"red": 0.3}
+    (answer,) = serving.predict(deployment, PredictInput(item=item.name)).predictions
+    assert predicted(answer) == (["blue"], False)
+    _, again = serving.told(PredictionCreated)
+    assert [(one.concept, one.predicted) for one in again.predictions[0].scores.scores] == [
+        ("blue", True),
+        ("red", False),
+        ("green", False),
+    ]
+
+
+def test_thresholds_are_checked_against_the_wanted_version_and_what_a_later_one_does_not_know_is_ignored(
+    serving: Serving,
+) -> None:
+    several = serving.registry.add(an_onnx_of_several_labels(), thresholds=(0.5, 0.5, 0.5))
+    single = serving.registry.add(an_onnx())
+    for version, thresholds, reason in (
+        (several, {"pink": 0.3}, "THRESHOLD_CONCEPT_UNKNOWN"),
+        (single, {"red": 0.3}, "MODEL_NOT_MULTI_LABEL"),
+        (several, {"red": 1.1}, "FIELD_INVALID"),
+    ):
+        with pytest.raises(InvalidArgument) as caught:
+            serving.deployed(version, uncertainty=UncertaintyPolicy(thresholds=thresholds))
+        assert caught.value.reason == reason
+
+    deployment = serving.deployed(several, uncertainty=UncertaintyPolicy(thresholds={"red": 0.1}))
+    with pytest.raises(InvalidArgument) as caught:
+        serving.deployments.UpdateDeployment(
+            UpdateDeploymentRequest(
+                deployment=Deployment(name=deployment.name, uncertainty=UncertaintyPolicy(thresholds={"pink": 0.1}))
+            )
+        )
+    assert caught.value.reason == "THRESHOLD_CONCEPT_UNKNOWN"
+    moved = serving.moved(deployment, single)
+    assert labels(serving, moved, RED) == ["red"]
+    assert dict(moved.uncertainty.thresholds) == {"red": 0.1}
