@@ -49,7 +49,7 @@ test: export PYTHONDONTWRITEBYTECODE :=
 .PHONY: test kubernetes test-cluster fuzz test-versions check fix verify bench
 test: setup  ## Runs the test suite on the real engines, or the tests with events on Apache Kafka: [t=PATH] [kafka=apache] [jobs=N]
 	@$(if $(kafka),python -m vesta_local fetch-kafka,true)
-	@pytest --numprocesses=$(or $(jobs),$(if $(t),0,2)) --dist=loadgroup $(if $(kafka),--kafka=$(kafka)) $(t)
+	@pytest --numprocesses=$(or $(jobs),$(if $(t),0,2)) --dist=loadfile --no-loadscope-reorder $(if $(kafka),--kafka=$(kafka)) $(t)
 
 kubernetes: setup  ## Builds a Kubernetes API server for the tests; the first build takes at least 12 minutes
 	@python -m vesta_cluster --api-only build

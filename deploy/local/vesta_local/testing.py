@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -96,12 +96,6 @@ RECOVERY_DEADLINE = timedelta(seconds=150)
 # A test that requests one of these fixtures, directly or indirectly, uses events.
 _EVENT_FIXTURES = {"kafka_bootstrap", "create_topics", "platform", "broker_kind"}
 
-# Fixtures of the session that take much processor time to start and to run. With `--dist=loadgroup`, one process runs all tests that use
-# one of them, and stops it after the last; other tests are distributed by file.
-_SHARED_FIXTURES = ("platform", "api_kubeconfig", "triton")
-
-_RUNNING = pytest.StashKey[dict[str, Callable[[], None]]]()
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds `--kafka`. `--kafka=apache` runs only tests that use events, on Apache Kafka."""
@@ -149,35 +143,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = [item for item in items if not item.get_closest_marker("apache_kafka")]
     chosen = {*kept}
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-    items[:] = sorted(kept, key=_group_order)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_shared_fixture(item) or str(item.path)))
-
-
-def _shared_fixture(item: pytest.Item) -> str:
-    """Returns the first of `_SHARED_FIXTURES` that a test uses; empty if it uses none."""
-    return next((name for name in _SHARED_FIXTURES if name in getattr(item, "fixturenames", ())), "")
-
-
-def _group_order(item: pytest.Item) -> int:
-    """Sorts tests with shared fixtures first, because they take longest."""
-    shared = _shared_fixture(item)
-    return _SHARED_FIXTURES.index(shared) if shared else len(_SHARED_FIXTURES)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: Any) -> None:
-    """Prepares `pytest_runtest_teardown`."""
-    if fixturedef.argname in _SHARED_FIXTURES:
-        request.session.stash.setdefault(_RUNNING, {})[fixturedef.argname] = partial(fixturedef.finish, request)
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Stops a shared fixture after the last test that uses it."""
-    running = item.session.stash.get(_RUNNING, {})
-    for name in [name for name in running if name not in getattr(nextitem, "fixturenames", ())]:
-        running.pop(name)()
+    items[:] = kept
 
 
 def _touches_events(item: pytest.Item) -> bool:

@@ -26,10 +26,6 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import ModelVersion, TrainingProgress
 from vesta_training.executors.job_manifest import Pods, job_manifest
-from vesta_training.features.backbone import Backbone
-from vesta_training.features.feature_files import FeatureFiles
-from vesta_training.features.features import extract_features
-from vesta_training.features.runtime import ModelRuntime
 from vesta_training.recipes.recipe import builtin_yaml
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.exit_codes import KILLED_EXIT_CODE, PERMANENT_EXIT_CODE, TRANSIENT_EXIT_CODE
@@ -247,17 +243,9 @@ def test_a_pod_that_is_killed_ends_the_others_at_once_and_all_go_on_from_the_che
     assert isinstance(exchange.find_result(), RunResult)
 
 
-def test_what_one_pod_refuses_is_refused_for_all_with_its_reason(
-    site: Site, digits: Any, backbone: Backbone, backbone_path: Path
-) -> None:
-    extract_features(  # as an earlier run did, so that only fine-tuning reads the images
-        site.sha256s,
-        model=lambda: ModelRuntime(backbone_path),
-        embedding_digest=backbone.digest,
-        store=FeatureFiles(site.objects, site.folder / "features"),
-        pixels=lambda sha256: digits.pixels(digits.sha256s[site.sha256s.index(sha256)]),
-        threads=1,
-    )
+def test_what_one_pod_refuses_is_refused_for_all_with_its_reason(site: Site) -> None:
+    frozen = replace(site.job, recipe_name="classification", recipe_yaml=builtin_yaml("classification"))
+    run_job(replace(frozen, work_folder=str(site.folder / "before")), site.objects, lambda _: None)
     order = torch.randperm(len(TAUGHT), generator=torch.Generator().manual_seed(0))
     missing = site.sha256s[TAUGHT[int(order[1])]]  # of the first batch the second pod has the second image
     site.objects.delete(f"media/{missing}")
