@@ -218,7 +218,7 @@ def traces() -> Iterator[TraceReceiver]:
 def platform(request: pytest.FixtureRequest, traces: TraceReceiver) -> Iterator[WholePlatform]:
     """All engines and services in a temporary home. They export traces, and tests do not wait for the limit of unauthenticated requests."""
     broker = request.config.getoption("--kafka")
-    environment = {**traces.environment(), "VESTA_GATEWAY_REFUSALS_PER_SECOND": "1000"}
+    environment = {**traces.environment(), "VESTA_GATEWAY_UNAUTHENTICATED_REQUESTS_PER_SECOND": "1000"}
     with running_platform(block=1, broker=broker, environment=environment) as whole:
         yield WholePlatform(whole)
         _keep_logs_of_failure(request.session, whole.home)
