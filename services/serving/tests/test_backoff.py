@@ -6,7 +6,7 @@ import pytest
 from vesta_serving.backoff import BACKOFF_FIRST, BACKOFF_MAX, backoff_delay
 
 
-def test_a_penalty_doubles_up_to_its_limit() -> None:
+def test_the_backoff_doubles_up_to_its_limit() -> None:
     assert [backoff_delay(failures) for failures in (1, 2, 3, 100)] == [
         BACKOFF_FIRST,
         2 * BACKOFF_FIRST,
@@ -16,5 +16,5 @@ def test_a_penalty_doubles_up_to_its_limit() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "waited"), [(0.5, BACKOFF_FIRST), (20.0, timedelta(seconds=20))])
-def test_a_penalty_is_no_shorter_than_the_attempt(seconds: float, waited: timedelta) -> None:
+def test_the_backoff_is_at_least_as_long_as_the_attempt(seconds: float, waited: timedelta) -> None:
     assert backoff_delay(1, timedelta(seconds=seconds)) == waited

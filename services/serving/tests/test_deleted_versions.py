@@ -39,7 +39,7 @@ def test_a_deleted_version_is_removed_from_the_repository(serving: Serving) -> N
     assert serving.got(other.name).state == Deployment.READY
 
 
-def test_what_a_deployment_needs_stays_until_that_is_gone(serving: Serving) -> None:
+def test_the_model_of_a_deployment_is_kept_until_the_deployment_is_deleted(serving: Serving) -> None:
     version = serving.registry.add(an_onnx(13))
     deployment = serving.deployed(version)
     name = is_deleted(serving, version)
@@ -50,7 +50,7 @@ def test_what_a_deployment_needs_stays_until_that_is_gone(serving: Serving) -> N
     assert files(serving, name) == []
 
 
-def test_an_equal_model_of_another_version_stays(serving: Serving) -> None:
+def test_the_same_model_of_another_version_is_kept(serving: Serving) -> None:
     first, second = serving.registry.add(an_onnx(14)), serving.registry.add(an_onnx(14))
     serving.deployed(second)
     name = is_deleted(serving, first)
@@ -58,7 +58,7 @@ def test_an_equal_model_of_another_version_stays(serving: Serving) -> None:
     assert files(serving, name) == ["1/model.onnx", "config.pbtxt"]
 
 
-def test_a_model_that_was_removed_is_laid_down_again_for_an_equal_version(serving: Serving) -> None:
+def test_a_removed_model_is_stored_again_for_a_version_with_the_same_model(serving: Serving) -> None:
     first = serving.registry.add(an_onnx(15))
     deployment = serving.deployed(first)
     serving.deployments.DeleteDeployment(DeleteDeploymentRequest(name=deployment.name))
@@ -68,7 +68,7 @@ def test_a_model_that_was_removed_is_laid_down_again_for_an_equal_version(servin
     assert (again.state, again.error) == (Deployment.READY, "")
 
 
-def test_a_version_that_is_remembered_but_deleted_cannot_be_deployed(serving: Serving) -> None:
+def test_a_cached_but_deleted_version_cannot_be_deployed(serving: Serving) -> None:
     version = serving.registry.add(an_onnx(16))
     deployment = serving.deployed(version)
     other = serving.deployed(serving.registry.add(an_onnx(17)), "other")
@@ -81,7 +81,7 @@ def test_a_version_that_is_remembered_but_deleted_cannot_be_deployed(serving: Se
     assert serving.got(deployment.name).state == Deployment.READY  # what answers goes on to
 
 
-def test_while_the_registry_is_away_what_is_remembered_counts(serving: Serving) -> None:
+def test_cached_versions_are_used_while_the_registry_is_unavailable(serving: Serving) -> None:
     version = serving.registry.add(an_onnx(18))
     serving.deployed(version)
 

@@ -31,7 +31,7 @@ def _forget_versions(serving: Serving) -> None:
         connection.execute("DELETE FROM versions")
 
 
-def test_a_deployment_answers_once_its_version_is_loaded(serving: Serving) -> None:
+def test_a_deployment_predicts_once_its_version_is_loaded(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     deployment = serving.deployed(version)
 
@@ -40,7 +40,7 @@ def test_a_deployment_answers_once_its_version_is_loaded(serving: Serving) -> No
     assert serving.told() == ["vesta.serving.deployment.v1.promoted"]
 
 
-def test_a_deployment_that_is_not_loaded_yet_says_so(serving: Serving) -> None:
+def test_a_deployment_that_is_not_loaded_yet_is_unavailable(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     made = serving.deployments.CreateDeployment(
         CreateDeploymentRequest(parent=PROJECT, deployment=Deployment(model_version=version))
@@ -50,7 +50,7 @@ def test_a_deployment_that_is_not_loaded_yet_says_so(serving: Serving) -> None:
     assert (caught.value.reason, caught.value.retry_after is not None) == ("DEPLOYMENT_NOT_READY", True)
 
 
-def test_another_version_is_promoted_and_the_one_before_is_kept(serving: Serving) -> None:
+def test_a_new_version_is_promoted_and_the_previous_one_is_kept(serving: Serving) -> None:
     first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
     deployment = serving.moved(serving.deployed(first), second)
 
@@ -58,7 +58,7 @@ def test_another_version_is_promoted_and_the_one_before_is_kept(serving: Serving
     assert serving.predict(deployment, RED).predictions[0].model_version == second
 
 
-def test_a_roll_back_answers_at_once_and_another_one_returns(serving: Serving) -> None:
+def test_a_rollback_takes_effect_immediately_and_a_second_one_reverts_it(serving: Serving) -> None:
     first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
     deployment = serving.moved(serving.deployed(first), second)
     request = RollbackDeploymentRequest(name=deployment.name)
@@ -70,7 +70,7 @@ def test_a_roll_back_answers_at_once_and_another_one_returns(serving: Serving) -
     assert stable == [first, second]
 
 
-def test_a_repeated_roll_back_is_answered_though_the_deployment_is_gone(serving: Serving) -> None:
+def test_a_repeated_rollback_returns_the_first_response_after_the_deployment_is_deleted(serving: Serving) -> None:
     first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
     deployment = serving.moved(serving.deployed(first), second)
     request = RollbackDeploymentRequest(name=deployment.name, request_id=str(uuid.uuid4()))
@@ -79,14 +79,14 @@ def test_a_repeated_roll_back_is_answered_though_the_deployment_is_gone(serving:
     assert serving.deployments.RollbackDeployment(request) == answer
 
 
-def test_a_first_version_cannot_be_rolled_back(serving: Serving) -> None:
+def test_the_first_version_cannot_be_rolled_back(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()))
     with pytest.raises(FailedPrecondition) as caught:
         serving.deployments.RollbackDeployment(RollbackDeploymentRequest(name=deployment.name))
     assert caught.value.reason == "NO_PREVIOUS_VERSION"
 
 
-def test_a_broken_version_fails_and_the_stable_one_answers_on(serving: Serving) -> None:
+def test_a_broken_version_fails_and_the_stable_version_still_predicts(serving: Serving) -> None:
     good, broken = serving.registry.add(an_onnx()), serving.registry.add(b"no onnx at all")
     deployment = serving.moved(serving.deployed(good), broken)
 
@@ -103,13 +103,13 @@ def test_a_failed_deployment_recovers_with_another_version(serving: Serving) -> 
     assert (failed.state, recovered.state) == (Deployment.FAILED, Deployment.READY)
 
 
-def test_a_version_that_is_not_registered_is_refused(serving: Serving) -> None:
+def test_an_unregistered_version_is_rejected(serving: Serving) -> None:
     with pytest.raises(InvalidArgument) as caught:
         serving.deployed(f"{PROJECT}/models/vans/versions/99")
     assert caught.value.reason == "MODEL_VERSION_NOT_FOUND"
 
 
-def test_a_taken_name_is_told(serving: Serving) -> None:
+def test_an_existing_name_is_rejected(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     serving.deployed(version)
     with pytest.raises(AlreadyExists) as caught:
@@ -117,7 +117,7 @@ def test_a_taken_name_is_told(serving: Serving) -> None:
     assert caught.value.reason == "RESOURCE_EXISTS"
 
 
-def test_no_transaction_is_open_while_the_registry_is_asked(serving: Serving) -> None:
+def test_no_transaction_is_open_during_calls_to_the_registry(serving: Serving) -> None:
     first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
     open_ones: list[int] = []
     serving.registry.look = lambda: open_ones.append(serving.open_transactions())
@@ -128,14 +128,14 @@ def test_no_transaction_is_open_while_the_registry_is_asked(serving: Serving) ->
     assert open_ones == [0, 0, 0, 0]
 
 
-def test_an_update_to_no_version_is_refused(serving: Serving) -> None:
+def test_an_update_without_a_version_is_rejected(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()))
     with pytest.raises(InvalidArgument) as caught:
         serving.moved(deployment, "")
     assert caught.value.reason == "FIELD_INVALID"
 
 
-def test_an_update_with_the_etag_that_was_read_is_taken(serving: Serving) -> None:
+def test_an_update_with_the_current_etag_is_accepted(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     deployment = serving.deployed(version)
 
@@ -151,7 +151,7 @@ def test_an_update_with_a_stale_etag_is_aborted(serving: Serving) -> None:
     assert caught.value.reason == "ETAG_STALE"
 
 
-def test_a_deleted_deployment_is_gone_and_its_model_unloaded(serving: Serving) -> None:
+def test_a_deleted_deployment_is_not_found_and_its_model_is_unloaded(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     deployment = serving.deployed(version)
     serving.deployments.DeleteDeployment(DeleteDeploymentRequest(name=deployment.name))
@@ -163,7 +163,7 @@ def test_a_deleted_deployment_is_gone_and_its_model_unloaded(serving: Serving) -
     assert serving.triton_name(version) not in serving.triton.loaded()
 
 
-def test_deployments_are_listed_by_name_page_by_page(serving: Serving) -> None:
+def test_deployments_are_listed_by_name_in_pages(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     for name in ("b", "c", "a"):
         serving.deployed(version, name)
@@ -175,7 +175,7 @@ def test_deployments_are_listed_by_name_page_by_page(serving: Serving) -> None:
     assert [found.name[-1] for found in (*first.deployments, *second.deployments)] == ["a", "b", "c"]
 
 
-def test_deployments_that_are_listed_each_say_how_far_their_scoring_is(serving: Serving) -> None:
+def test_listed_deployments_contain_their_scoring_progress(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     serving.items.add(a_picture())
     for name, datasets in (("a", [DATASET]), ("b", []), ("c", [DATASET])):
@@ -187,7 +187,7 @@ def test_deployments_that_are_listed_each_say_how_far_their_scoring_is(serving: 
     assert list(listed) == [serving.got(found.name) for found in listed]
 
 
-def test_a_deployment_that_cannot_be_loaded_just_now_holds_up_no_other_and_is_tried_again_later(
+def test_a_deployment_that_cannot_be_loaded_is_retried_after_its_backoff_and_does_not_block_others(
     serving: Serving,
 ) -> None:
     first, second = serving.registry.add(an_onnx()), serving.registry.add(an_onnx(7))
@@ -209,7 +209,7 @@ def test_a_deployment_that_cannot_be_loaded_just_now_holds_up_no_other_and_is_tr
     assert serving.got(f"{PROJECT}/deployments/first").state == Deployment.READY
 
 
-def test_a_deployment_of_which_something_else_is_wanted_waits_no_longer(serving: Serving) -> None:
+def test_an_update_of_a_deployment_ends_its_backoff(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     serving.deployments.CreateDeployment(
         CreateDeploymentRequest(parent=PROJECT, deployment_id="vans", deployment=Deployment(model_version=version))

@@ -20,12 +20,12 @@ def a_prediction(number: int = 0, concept_count: int = 3, id_length: int = 8, di
 @pytest.mark.parametrize(
     ("count", "sizes"), [(0, []), (1, [1]), (64, [64]), (65, [64, 1]), (130, [64, 64, 2])], ids=str
 )
-def test_small_predictions_are_cut_by_their_number(count: int, sizes: list[int]) -> None:
+def test_small_predictions_are_divided_by_their_number(count: int, sizes: list[int]) -> None:
     assert [len(part) for part in cut([a_prediction()] * count, 64, BYTES_MAX)] == sizes
 
 
 @pytest.mark.parametrize(("concept_count", "id_length"), [(1_000, 8), (1_000, 128), (10_000, 20)])
-def test_predictions_over_many_concepts_are_cut_by_their_size_and_none_is_lost(
+def test_predictions_over_many_concepts_are_divided_by_their_size_and_none_is_lost(
     concept_count: int, id_length: int
 ) -> None:
     asked = [a_prediction(number, concept_count, id_length, dimension=1_280) for number in range(64)]
@@ -35,7 +35,7 @@ def test_predictions_over_many_concepts_are_cut_by_their_size_and_none_is_lost(
     assert all(PredictionCreated(predictions=part).ByteSize() <= BYTES_MAX for part in parts)
 
 
-def test_one_item_that_is_too_large_alone_says_its_best_scores_and_how_sure_it_is() -> None:
+def test_an_item_that_exceeds_the_size_limit_keeps_its_best_scores_and_its_uncertainty() -> None:
     large = a_prediction(concept_count=10_000, id_length=128, dimension=1_280)
     ((kept,),) = cut([large], 64, BYTES_MAX)
 
@@ -45,7 +45,7 @@ def test_one_item_that_is_too_large_alone_says_its_best_scores_and_how_sure_it_i
     assert 0.98 * BYTES_MAX < PredictionCreated(predictions=[kept]).ByteSize() <= BYTES_MAX
 
 
-def test_what_is_predicted_stays_where_better_scores_are_left_out() -> None:
+def test_predicted_concepts_are_kept_before_better_scores() -> None:
     large = a_prediction(concept_count=10_000, id_length=128)
     large.scores.scores[9_998].predicted = True  # its threshold is very low
     ((kept,),) = cut([large], 64, BYTES_MAX)

@@ -33,7 +33,7 @@ def answered(probabilities: list[float], vocabulary: Vocabulary) -> tuple[list[s
         ([0.4, 0.35, 0.25], [], ["red", "green", "blue"], True, 0.05),
     ],
 )
-def test_a_single_label_model_has_at_most_its_best(
+def test_a_single_label_model_predicts_at_most_its_best_concept(
     probabilities: list[float], kept: list[str], discarded: list[str], uncertain: bool, margin: float
 ) -> None:
     assert answered(probabilities, SINGLE) == (kept, discarded, uncertain, margin)
@@ -48,7 +48,7 @@ def test_a_single_label_model_has_at_most_its_best(
         ([0.9, 0.9, 0.68], ["red", "green"], ["blue"], True, 0.029),
     ],
 )
-def test_a_multi_label_model_holds_each_concept_from_its_own_threshold(
+def test_a_multi_label_model_predicts_each_concept_from_its_own_threshold(
     probabilities: list[float], kept: list[str], discarded: list[str], uncertain: bool, margin: float
 ) -> None:
     assert answered(probabilities, MULTI) == (kept, discarded, uncertain, margin)
@@ -64,14 +64,14 @@ def test_a_multi_label_model_holds_each_concept_from_its_own_threshold(
         ([0.4, 0.1, 0.6], ["red"], False, 0.368),
     ],
 )
-def test_thresholds_far_from_one_half_decide_what_is_predicted_and_how_sure_it_is(
+def test_thresholds_far_from_one_half_decide_the_prediction_and_its_uncertainty(
     probabilities: list[float], kept: list[str], uncertain: bool, margin: float
 ) -> None:
     found = answered(probabilities, Vocabulary("v", CONCEPTS, (0.05, 0.5, 0.95)))
     assert (sorted(found[0]), found[2], found[3]) == (sorted(kept), uncertain, margin)
 
 
-def test_a_deployment_states_its_own_thresholds_for_concepts_and_the_version_has_the_others() -> None:
+def test_thresholds_of_the_deployment_override_those_of_the_version() -> None:
     policy = Policy.of(UncertaintyPolicy(thresholds={"red": 0.9, "gone": 0.1}))
     found = score(np.array([0.8, 0.4, 0.6], np.float32), MULTI, policy, NOW)
 
@@ -86,7 +86,7 @@ def test_a_deployment_states_its_own_thresholds_for_concepts_and_the_version_has
         ({"red": 0.2}, SINGLE, "MODEL_NOT_MULTI_LABEL"),
     ],
 )
-def test_thresholds_that_the_model_has_no_use_for_are_refused(
+def test_thresholds_that_the_model_cannot_use_are_rejected(
     thresholds: dict[str, float], vocabulary: Vocabulary, reason: str
 ) -> None:
     with pytest.raises(InvalidArgument) as refused:
@@ -94,26 +94,26 @@ def test_thresholds_that_the_model_has_no_use_for_are_refused(
     assert refused.value.reason == reason
 
 
-def test_a_single_label_model_has_no_thresholds_to_check_or_to_state() -> None:
+def test_a_single_label_model_has_no_thresholds() -> None:
     check_thresholds({}, SINGLE)
     found = score(np.array([0.9, 0.05, 0.05], np.float32), SINGLE, Policy(), NOW)
     assert not any(one.HasField("threshold") for one in found.scores)
 
 
-def test_a_model_that_only_embeds_is_sure_of_nothing() -> None:
+def test_a_model_that_only_embeds_has_no_certain_prediction() -> None:
     assert answered([], Vocabulary("v", ())) == ([], [], True, 0.0)
 
 
-def test_a_model_of_one_concept_has_its_score_for_margin() -> None:
+def test_the_margin_of_a_model_with_one_concept_is_its_score() -> None:
     assert answered([0.9], Vocabulary("v", ("van",))) == (["van"], [], False, 0.9)
 
 
-def test_a_policy_keeps_zeros_that_were_set_and_takes_defaults_for_the_rest() -> None:
+def test_a_policy_keeps_explicit_zeros_and_uses_defaults_otherwise() -> None:
     assert Policy.of(UncertaintyPolicy(score_certain=0.0)) == Policy(score_certain=0.0)
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20), st.booleans())
-def test_every_concept_is_answered_once_best_first(probabilities: list[float], multi: bool) -> None:
+def test_every_concept_is_returned_once_best_first(probabilities: list[float], multi: bool) -> None:
     concepts = tuple(f"c{index}" for index in range(len(probabilities)))
     vocabulary = Vocabulary("v", concepts, tuple(0.5 for _ in concepts) if multi else ())
     found = score(np.array(probabilities, np.float32), vocabulary, Policy(), NOW)
@@ -136,5 +136,5 @@ def test_the_configuration_of_a_model_that_only_embeds_names_no_probabilities() 
     assert ("probabilities" in text, "count: 3 kind: KIND_GPU" in text) == (False, True)
 
 
-def test_equal_models_have_one_name() -> None:
+def test_equal_models_have_the_same_name() -> None:
     assert whole_name("a" * 64) == whole_name("a" * 64) != whole_name("b" * 64)

@@ -19,7 +19,7 @@ from vesta_serving.triton.repository import (
 )
 
 
-def test_a_model_that_triton_refuses_is_told_apart_from_a_triton_that_is_away(serving: Serving) -> None:
+def test_a_model_that_triton_rejects_is_distinguished_from_an_unavailable_triton(serving: Serving) -> None:
     version = serving.registry.add(b"refused")
     serving.deployed(version)
     with pytest.raises(FailedPrecondition) as caught:
@@ -27,7 +27,7 @@ def test_a_model_that_triton_refuses_is_told_apart_from_a_triton_that_is_away(se
     assert caught.value.reason == "MODEL_REJECTED"
 
 
-def test_a_model_that_answers_no_numbers_is_not_promoted(serving: Serving) -> None:
+def test_a_model_that_returns_nan_is_not_promoted(serving: Serving) -> None:
     version = serving.registry.add(an_onnx(not_a_number=True))
     deployment = serving.deployed(version)
     with pytest.raises(Unavailable) as caught:
@@ -35,7 +35,7 @@ def test_a_model_that_answers_no_numbers_is_not_promoted(serving: Serving) -> No
     assert (deployment.state, caught.value.reason) == (Deployment.FAILED, "MODEL_OUTPUT_INVALID")
 
 
-def test_a_model_that_answered_before_and_is_refused_now_is_unavailable(serving: Serving) -> None:
+def test_a_ready_model_that_triton_now_rejects_is_unavailable(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     deployment = serving.deployed(version)
     name = serving.triton_name(version)
@@ -50,7 +50,7 @@ def test_a_model_that_answered_before_and_is_refused_now_is_unavailable(serving:
     assert labels(serving, deployment, RED) == ["red"]
 
 
-def test_a_model_that_triton_lost_is_loaded_again_by_the_next_call(serving: Serving) -> None:
+def test_a_model_that_triton_lost_is_reloaded_by_the_next_call(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     deployment = serving.deployed(version)
     serving.triton.unload(serving.triton_name(version))
@@ -58,7 +58,7 @@ def test_a_model_that_triton_lost_is_loaded_again_by_the_next_call(serving: Serv
     assert labels(serving, deployment, RED) == ["red"]
 
 
-def test_a_model_that_triton_lost_is_loaded_again_by_the_keeper(serving: Serving) -> None:
+def test_a_model_that_triton_lost_is_reloaded_by_the_deployer(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     serving.deployed(version)
     name = serving.triton_name(version)
@@ -72,7 +72,7 @@ def test_a_model_that_triton_lost_is_loaded_again_by_the_keeper(serving: Serving
     serving.triton.probe(name, classifies=True)
 
 
-def test_a_customers_own_model_stays_loaded(serving: Serving) -> None:
+def test_a_model_that_a_customer_loaded_stays_loaded(serving: Serving) -> None:
     write_model(
         serving.repository,
         "model-of-theirs",
@@ -86,7 +86,7 @@ def test_a_customers_own_model_stays_loaded(serving: Serving) -> None:
     serving.triton.unload("model-of-theirs")
 
 
-def test_settings_that_have_changed_reach_a_model_that_was_laid_down_before(serving: Serving) -> None:
+def test_changed_settings_are_applied_to_models_that_are_already_stored(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     deployment = serving.deployed(version)
     name = serving.triton_name(version)
@@ -100,7 +100,7 @@ def test_settings_that_have_changed_reach_a_model_that_was_laid_down_before(serv
     assert labels(serving, deployment, RED) == ["red"]
 
 
-def test_a_triton_that_is_away_is_unavailable() -> None:
+def test_a_triton_that_does_not_respond_is_unavailable() -> None:
     with pytest.raises(Unavailable) as caught:
         Triton("127.0.0.1:1").load("model")
     assert caught.value.reason == "TRITON_UNAVAILABLE"

@@ -25,14 +25,14 @@ from vesta_contracts.serving.v1 import (
 )
 
 
-def test_one_bad_image_spoils_no_other(serving: Serving) -> None:
+def test_an_invalid_image_does_not_affect_others(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()))
     bad = PredictInput(data=a_picture()[:-100])
 
     assert labels(serving, deployment, RED, bad, GREEN) == ["red", "IMAGE_TRUNCATED", "green"]
 
 
-def test_stored_items_are_answered_beside_bytes(serving: Serving) -> None:
+def test_stored_items_and_bytes_are_predicted_in_one_request(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()))
     item = PredictInput(item=serving.items.add(a_picture("blue")).name)
     none = PredictInput(item=f"{DATASET}/items/none")
@@ -40,7 +40,7 @@ def test_stored_items_are_answered_beside_bytes(serving: Serving) -> None:
     assert labels(serving, deployment, item, RED, none) == ["blue", "red", "RESOURCE_NOT_FOUND"]
 
 
-def test_stored_items_are_fetched_at_the_same_time(serving: Serving) -> None:
+def test_stored_items_are_fetched_concurrently(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()))
     items = [serving.items.add(a_picture(colour)) for colour in ("red", "blue")]
     serving.items.look = threading.Barrier(2, timeout=10).wait
@@ -48,14 +48,14 @@ def test_stored_items_are_fetched_at_the_same_time(serving: Serving) -> None:
     assert labels(serving, deployment, *(PredictInput(item=item.name) for item in items)) == ["red", "blue"]
 
 
-def test_an_item_of_another_project_is_not_answered(serving: Serving) -> None:
+def test_an_item_of_another_project_is_not_found(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()))
     item = serving.items.add(a_picture(), dataset="projects/other/datasets/vans")
 
     assert labels(serving, deployment, PredictInput(item=item.name)) == ["RESOURCE_NOT_FOUND"]
 
 
-def test_an_embedding_comes_only_where_it_is_asked_for(serving: Serving) -> None:
+def test_embeddings_are_returned_only_on_request(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()))
 
     (asked,) = serving.predict(deployment, RED, embedding=True).predictions
@@ -63,7 +63,7 @@ def test_an_embedding_comes_only_where_it_is_asked_for(serving: Serving) -> None
     assert ([round(value, 3) for value in asked.embedding], list(unasked.embedding)) == ([0.5] * 4, [])
 
 
-def test_a_deployment_that_is_deleted_takes_its_predictions_along(serving: Serving) -> None:
+def test_deleting_a_deployment_deletes_its_predictions(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     gone, stays = serving.deployed(version), serving.deployed(version, "stays")
     for deployment in (gone, stays):
@@ -75,14 +75,14 @@ def test_a_deployment_that_is_deleted_takes_its_predictions_along(serving: Servi
     assert left == [stays.name]
 
 
-def test_more_images_than_there_is_room_for_are_refused_with_a_time_to_come_again(serving: Serving) -> None:
+def test_more_images_than_the_limit_in_flight_are_rejected_with_a_retry_delay(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()))
     with pytest.raises(ResourceExhausted) as caught:
         serving.predict(deployment, *[RED] * (IMAGES_IN_FLIGHT_MAX + 1))
     assert (caught.value.reason, caught.value.retry_after is not None) == ("OVERLOADED", True)
 
 
-def test_room_is_given_back_after_an_answer(serving: Serving) -> None:
+def test_capacity_is_released_after_a_response(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()))
     for _ in range(2):
         assert labels(serving, deployment, *[RED] * IMAGES_IN_FLIGHT_MAX) == ["red"] * IMAGES_IN_FLIGHT_MAX
@@ -102,13 +102,13 @@ def test_the_prediction_log_is_read_newest_first_and_by_filter(serving: Serving)
     assert list(green) == [serving.predictions.GetPrediction(GetPredictionRequest(name=every[0].name))]
 
 
-def test_a_prediction_that_is_not_there_is_not_found(serving: Serving) -> None:
+def test_an_unknown_prediction_is_not_found(serving: Serving) -> None:
     with pytest.raises(NotFound) as caught:
         serving.predictions.GetPrediction(GetPredictionRequest(name=f"{PROJECT}/deployments/d/predictions/none"))
     assert caught.value.reason == "RESOURCE_NOT_FOUND"
 
 
-def test_a_deployment_that_is_made_again_does_not_bear_the_log_of_the_one_before(serving: Serving) -> None:
+def test_a_recreated_deployment_does_not_have_the_log_of_the_deleted_one(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     deployment = serving.deployed(version)
     serving.predict(deployment, RED)
@@ -128,7 +128,7 @@ def predicted(prediction: ImagePrediction) -> tuple[list[str], bool]:
     return [label.concept for label in prediction.labels], prediction.uncertain
 
 
-def test_a_multi_label_model_predicts_by_its_thresholds_and_the_log_and_the_items_say_the_same(
+def test_a_multi_label_model_predicts_by_its_thresholds_as_the_log_and_the_events_state(
     serving: Serving,
 ) -> None:
     colours = [(40, 0, 250), (10, 200, 0), (0, 0, 0), (255, 255, 255)]
@@ -158,7 +158,7 @@ def test_a_multi_label_model_predicts_by_its_thresholds_and_the_log_and_the_item
             assert (scores.uncertain, scores.margin) == (answer.uncertain, answer.margin)
 
 
-def test_the_thresholds_of_a_deployment_are_used_instead_and_score_its_datasets_again(serving: Serving) -> None:
+def test_new_thresholds_of_a_deployment_are_applied_and_its_datasets_are_scored_again(serving: Serving) -> None:
     item = serving.items.add(a_picture((40, 0, 250), "PNG"))
     version = serving.registry.add(an_onnx_of_several_labels(), thresholds=(0.1, 0.9, 0.5))
     deployment = serving.deployed(version, datasets=[DATASET])
@@ -182,7 +182,7 @@ def test_the_thresholds_of_a_deployment_are_used_instead_and_score_its_datasets_
     ]
 
 
-def test_thresholds_are_checked_against_the_wanted_version_and_what_a_later_one_does_not_know_is_ignored(
+def test_thresholds_are_validated_against_the_requested_version_and_ignored_by_versions_that_cannot_use_them(
     serving: Serving,
 ) -> None:
     several = serving.registry.add(an_onnx_of_several_labels(), thresholds=(0.5, 0.5, 0.5))

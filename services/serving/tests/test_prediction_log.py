@@ -62,7 +62,7 @@ def kept(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Log]:
     postgres.close()
 
 
-def test_lines_wait_while_the_database_is_away(kept: Log) -> None:
+def test_entries_wait_while_the_database_is_unavailable(kept: Log) -> None:
     kept.add(3)
     kept.table.failure = psycopg.OperationalError("away")
     for _ in range(2):
@@ -75,7 +75,7 @@ def test_lines_wait_while_the_database_is_away(kept: Log) -> None:
     assert (kept.count(), kept.dropped()) == (5, 0)
 
 
-def test_lines_that_the_database_refuses_are_counted_and_hold_up_no_others(kept: Log) -> None:
+def test_entries_that_the_database_rejects_are_counted_and_do_not_block_others(kept: Log) -> None:
     kept.add(3)
     kept.table.failure = psycopg.DataError("no text")
     with pytest.raises(psycopg.DataError):
@@ -87,14 +87,14 @@ def test_lines_that_the_database_refuses_are_counted_and_hold_up_no_others(kept:
     assert (kept.count(), kept.dropped()) == (2, 3)
 
 
-def test_a_stop_writes_all_that_waits(kept: Log) -> None:
+def test_stopping_writes_all_waiting_entries(kept: Log) -> None:
     kept.add(LINES_TOGETHER_MAX + 5)
     kept.log.flush()
 
     assert kept.count() == LINES_TOGETHER_MAX + 5
 
 
-def test_old_lines_are_forgotten_some_at_a_time(kept: Log) -> None:
+def test_old_entries_are_deleted_in_batches(kept: Log) -> None:
     kept.add(3)
     kept.log.flush()
     kept.clock.advance(KEEP + timedelta(seconds=1))

@@ -63,7 +63,7 @@ def fail_predictions_of(serving: Serving, *deployments: str) -> set[str]:
     return failing
 
 
-def test_every_item_of_a_dataset_is_told_once_and_then_that_all_are(serving: Serving) -> None:
+def test_every_item_is_published_once_and_then_the_end_of_the_pass(serving: Serving) -> None:
     names = [serving.items.add(a_picture("red")).name for _ in range(EVENT_ITEMS_MAX + 6)]
     version = serving.registry.add(an_onnx())
     deployment = serving.deployed(version, datasets=[DATASET])
@@ -78,7 +78,7 @@ def test_every_item_of_a_dataset_is_told_once_and_then_that_all_are(serving: Ser
     assert serving.got(deployment.name).scoring.scored_count == len(names)
 
 
-def test_scoring_goes_on_where_a_killed_worker_was(serving: Serving) -> None:
+def test_scoring_resumes_where_a_killed_worker_stopped(serving: Serving) -> None:
     names = [serving.items.add(a_picture("red")).name for _ in range(PAGE_ITEMS + 5)]
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     serving.scorer.step()
@@ -91,7 +91,7 @@ def test_scoring_goes_on_where_a_killed_worker_was(serving: Serving) -> None:
     assert (before, scored(serving)) == (PAGE_ITEMS, Counter(names))
 
 
-def test_an_unreadable_item_is_left_out_and_the_rest_is_scored(serving: Serving) -> None:
+def test_an_unreadable_item_is_skipped_and_the_others_are_scored(serving: Serving) -> None:
     good = serving.items.add(a_picture("red"))
     serving.items.add(b"no picture")
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
@@ -100,7 +100,7 @@ def test_an_unreadable_item_is_left_out_and_the_rest_is_scored(serving: Serving)
     assert (scored(serving), serving.told()[-1]) == (Counter([good.name]), SCORED)
 
 
-def test_another_version_scores_everything_anew(serving: Serving) -> None:
+def test_a_new_version_scores_all_items_again(serving: Serving) -> None:
     item = serving.items.add(a_picture("red"))
     deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     serving.score()
@@ -115,7 +115,7 @@ def test_another_version_scores_everything_anew(serving: Serving) -> None:
     assert serving.told().count(SCORED) == 2
 
 
-def test_a_new_head_is_asked_about_the_embeddings_that_items_bear_and_not_about_their_pictures(
+def test_a_new_head_scores_the_stored_embeddings_without_reading_images(
     serving: Serving,
 ) -> None:
     items = [serving.items.add(a_picture(colour)) for colour in ("red", "green", "blue")]
@@ -145,7 +145,7 @@ def test_a_new_head_is_asked_about_the_embeddings_that_items_bear_and_not_about_
     assert (told.uncertain, round(told.margin, 5)) == (answer.uncertain, round(answer.margin, 5))
 
 
-def test_an_item_that_arrives_is_scored_by_itself(serving: Serving) -> None:
+def test_a_new_item_is_scored_alone(serving: Serving) -> None:
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     serving.score()
     item = serving.items.add(a_picture("blue"))
@@ -156,7 +156,7 @@ def test_an_item_that_arrives_is_scored_by_itself(serving: Serving) -> None:
     assert (made.predictions[0].item, made.predictions[0].scores.scores[0].concept) == (item.name, "blue")
 
 
-def test_an_item_that_arrives_right_after_a_change_is_answered_by_the_new_version(serving: Serving) -> None:
+def test_an_item_that_is_added_right_after_an_update_is_scored_by_the_new_version(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     before = serving.predictor.served_model(deployment.name)
     newer = serving.registry.add(an_onnx(7))
@@ -169,7 +169,7 @@ def test_an_item_that_arrives_right_after_a_change_is_answered_by_the_new_versio
     assert serving.told(PredictionCreated)[-1].model_version == newer
 
 
-def test_a_model_of_a_thousand_concepts_is_told_in_events_that_a_broker_takes(serving: Serving) -> None:
+def test_predictions_over_a_thousand_concepts_fit_into_events(serving: Serving) -> None:
     names = [serving.items.add(a_picture("red")).name for _ in range(EVENT_ITEMS_MAX)]
     concepts = [f"concept-{number:040d}" for number in range(1_000)]
     serving.deployed(serving.registry.add(an_onnx(concept_count=1_000), concepts=concepts), datasets=[DATASET])
@@ -179,7 +179,7 @@ def test_a_model_of_a_thousand_concepts_is_told_in_events_that_a_broker_takes(se
     assert len(serving.told(PredictionCreated)) > 1
 
 
-def test_a_dataset_that_was_deleted_ends_its_pass_and_the_rest_is_told(serving: Serving) -> None:
+def test_deleting_a_dataset_ends_its_pass_and_the_others_are_published(serving: Serving) -> None:
     gone = f"{PROJECT}/datasets/gone"
     item = serving.items.add(a_picture("red"))
     serving.deployed(serving.registry.add(an_onnx()), datasets=[gone, DATASET])
@@ -188,7 +188,7 @@ def test_a_dataset_that_was_deleted_ends_its_pass_and_the_rest_is_told(serving: 
     assert (scored(serving), serving.told()[-1]) == (Counter([item.name]), SCORED)
 
 
-def test_a_deployment_that_is_made_again_has_scores_that_count_as_newer(serving: Serving) -> None:
+def test_scores_of_a_recreated_deployment_count_as_newer(serving: Serving) -> None:
     serving.items.add(a_picture("red"))
     versions = [serving.registry.add(an_onnx(scale)) for scale in (8.0, 7.0)]
     deployment = serving.moved(serving.deployed(versions[0], datasets=[DATASET]), versions[1])
@@ -202,7 +202,7 @@ def test_a_deployment_that_is_made_again_has_scores_that_count_as_newer(serving:
     assert before.generation < after.generation
 
 
-def test_no_transaction_is_open_while_the_model_is_asked(serving: Serving) -> None:
+def test_no_transaction_is_open_during_inference(serving: Serving) -> None:
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     serving.score()
     item = serving.items.add(a_picture("blue"))
@@ -214,7 +214,7 @@ def test_no_transaction_is_open_while_the_model_is_asked(serving: Serving) -> No
     assert (open_ones, scored(serving)) == ([0], Counter([item.name]))
 
 
-def test_a_deployment_that_cannot_answer_holds_up_no_other_and_is_asked_again_later(serving: Serving) -> None:
+def test_a_failing_deployment_does_not_block_others_and_is_retried_after_its_backoff(serving: Serving) -> None:
     version = serving.registry.add(an_onnx())
     broken, well = (serving.deployed(version, name, datasets=[DATASET]) for name in ("broken", "well"))
     serving.score()
@@ -232,7 +232,7 @@ def test_a_deployment_that_cannot_answer_holds_up_no_other_and_is_asked_again_la
     assert scored(serving) == Counter(item.name for item in items * 2)
 
 
-def test_arrivals_of_a_killed_worker_are_scored_by_the_next(serving: Serving) -> None:
+def test_new_items_of_a_killed_worker_are_scored_by_the_next_worker(serving: Serving) -> None:
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     serving.score()
     item = serving.items.add(a_picture("blue"))
@@ -245,7 +245,7 @@ def test_arrivals_of_a_killed_worker_are_scored_by_the_next(serving: Serving) ->
     assert scored(serving) == Counter([item.name])
 
 
-def test_of_passes_that_end_at_the_same_time_in_two_replicas_one_is_the_last(serving: Serving) -> None:
+def test_of_two_passes_that_end_concurrently_exactly_one_is_the_last(serving: Serving) -> None:
     other = f"{PROJECT}/datasets/other"
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET, other])
     store = serving.store
@@ -268,7 +268,7 @@ def test_of_passes_that_end_at_the_same_time_in_two_replicas_one_is_the_last(ser
     assert (before, finished) == (False, [True])
 
 
-def test_a_pass_that_cannot_be_scored_holds_up_neither_other_deployments_nor_other_datasets(serving: Serving) -> None:
+def test_a_failing_pass_blocks_neither_other_deployments_nor_other_datasets(serving: Serving) -> None:
     version, other = serving.registry.add(an_onnx()), f"{PROJECT}/datasets/other"
     items = [serving.items.add(a_picture("blue"), dataset) for dataset in (DATASET, other)]
     broken = serving.deployed(version, "broken", datasets=[DATASET, other])
@@ -285,7 +285,7 @@ def test_a_pass_that_cannot_be_scored_holds_up_neither_other_deployments_nor_oth
     assert serving.told().count(SCORED) == 2
 
 
-def test_a_dataset_that_cannot_be_read_holds_up_no_other_of_its_deployment(serving: Serving) -> None:
+def test_an_unreadable_dataset_does_not_block_other_datasets_of_its_deployment(serving: Serving) -> None:
     away, item = f"{PROJECT}/datasets/away", serving.items.add(a_picture("blue"))
     serving.datasets.unavailable.add(away)
     serving.deployed(serving.registry.add(an_onnx()), datasets=[away, DATASET])
@@ -293,7 +293,7 @@ def test_a_dataset_that_cannot_be_read_holds_up_no_other_of_its_deployment(servi
     assert scored(serving) == Counter([item.name])
 
 
-def test_what_failed_in_one_replica_waits_in_every_replica(serving: Serving) -> None:
+def test_the_backoff_of_a_deployment_applies_to_all_replicas(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     serving.score()
     serving.arrives(serving.items.add(a_picture("blue")))
@@ -317,7 +317,7 @@ def test_what_failed_in_one_replica_waits_in_every_replica(serving: Serving) -> 
     assert asked == [deployment.name] * 3
 
 
-def test_a_worker_that_was_slower_than_its_lease_publishes_nothing_more(serving: Serving) -> None:
+def test_a_worker_whose_lease_expired_publishes_nothing(serving: Serving) -> None:
     names = [serving.items.add(a_picture("red")).name]
     serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     scorer, slow = serving.scorer, [True]
@@ -341,7 +341,7 @@ def test_a_worker_that_was_slower_than_its_lease_publishes_nothing_more(serving:
     assert not scorer.step()
 
 
-def test_a_page_of_a_generation_that_is_over_is_not_recorded(serving: Serving) -> None:
+def test_a_page_of_an_outdated_generation_is_not_recorded(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     claimed = serving.store.scoring.claim_pass()
     assert claimed

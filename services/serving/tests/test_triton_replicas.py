@@ -49,7 +49,7 @@ def triton_name(serving: Serving, deployment: Deployment) -> str:
     return serving.triton_name(deployment.stable_version)
 
 
-def test_serving_is_hindered_only_where_no_triton_answers(triton: str) -> None:
+def test_serving_reports_a_problem_only_if_no_triton_responds(triton: str) -> None:
     Tritons(f"{NOBODY},{triton.partition(',')[0]}").check()
     with pytest.raises(Unavailable) as away:
         Tritons(NOBODY).check()
@@ -58,7 +58,9 @@ def test_serving_is_hindered_only_where_no_triton_answers(triton: str) -> None:
     )
 
 
-def test_a_version_is_ready_when_both_have_loaded_it_and_each_answers_half(serving: Serving, triton: str) -> None:
+def test_a_version_is_ready_once_both_replicas_have_loaded_it_and_each_gets_half_of_the_calls(
+    serving: Serving, triton: str
+) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()))
     name = triton_name(serving, deployment)
     before = [answered(address, name) for address in triton.split(",")]
@@ -69,7 +71,7 @@ def test_a_version_is_ready_when_both_have_loaded_it_and_each_answers_half(servi
     assert [now - then for now, then in zip(after, before, strict=True)] == [10, 10]
 
 
-def test_a_triton_that_restarts_costs_no_answer_and_is_brought_up_to_date(serving: Serving, both: Platform) -> None:
+def test_a_restarting_triton_fails_no_call_and_gets_the_current_models(serving: Serving, both: Platform) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()))
     name, address = triton_name(serving, deployment), both.home.address("inference-2")
     both.restart("inference-2")
@@ -85,7 +87,7 @@ def test_a_triton_that_restarts_costs_no_answer_and_is_brought_up_to_date(servin
     assert [replica.is_current for replica in serving.triton.replicas()] == [True, True]
 
 
-def test_a_model_that_one_of_them_lost_is_answered_by_the_other_and_loaded_there_alone(serving: Serving) -> None:
+def test_a_model_that_one_replica_lost_is_served_by_the_other_and_reloaded_only_there(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()))
     name = triton_name(serving, deployment)
     first, second = serving.triton.replicas()
@@ -100,7 +102,7 @@ def test_a_model_that_one_of_them_lost_is_answered_by_the_other_and_loaded_there
     assert name in second.triton.loaded()
 
 
-def test_a_model_that_another_replica_loads_while_the_keeper_looks_stays_loaded(serving: Serving, triton: str) -> None:
+def test_a_model_that_another_replica_loads_during_the_check_stays_loaded(serving: Serving, triton: str) -> None:
     version = serving.registry.add(an_onnx())
     deployments: list[Deployment] = []
 
@@ -120,7 +122,7 @@ def test_a_model_that_another_replica_loads_while_the_keeper_looks_stays_loaded(
     serving.triton.probe(triton_name(serving, deployments[0]), classifies=True)
 
 
-def test_one_that_is_away_is_waited_for_for_a_while_and_then_told_and_left_out(
+def test_an_unavailable_replica_is_awaited_for_a_bounded_time_then_reported_and_skipped(
     serving: Serving, both: Platform
 ) -> None:
     name = triton_name(serving, serving.deployed(serving.registry.add(an_onnx())))
@@ -138,13 +140,13 @@ def test_one_that_is_away_is_waited_for_for_a_while_and_then_told_and_left_out(
     assert (tritons.count(answering=True), tritons.count(answering=False)) == (1, 1)
 
 
-def test_where_all_are_away_it_says_so(serving: Serving) -> None:
+def test_the_error_says_that_no_replica_responds(serving: Serving) -> None:
     with pytest.raises(Unavailable, match=NOBODY) as caught:
         Tritons(NOBODY).infer("model", PICTURE, classifies=True, embeds=False)
     assert caught.value.reason == "TRITON_UNAVAILABLE"
 
 
-def test_a_name_stands_for_every_address_that_it_has() -> None:
+def test_a_host_name_is_resolved_to_all_its_addresses() -> None:
     assert addresses_of("localhost:8001") == addresses_of("dns:///localhost:8001") == ["127.0.0.1:8001"]
     with pytest.raises(Unavailable, match="resolves to no address of Triton"):
         Tritons("nowhere.invalid:8001").load("model")
