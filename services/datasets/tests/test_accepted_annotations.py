@@ -39,24 +39,24 @@ def concept_of(datasets: Datasets, item: str) -> str:
         unique_by=lambda made: (made.accept_time.seconds, made.task),
     )
 )
-def test_every_order_of_arrival_ends_with_the_same_annotations(accepted: list[AcceptedAnnotations]) -> None:
+def test_every_order_of_events_gives_the_same_annotations(accepted: list[AcceptedAnnotations]) -> None:
     ends = {reduce(latest, order, None).SerializeToString() for order in permutations(accepted) if order}
     assert len(ends) <= 1
 
 
-def test_of_decisions_at_the_same_time_the_one_of_the_later_task_stands() -> None:
+def test_of_two_answers_at_the_same_time_that_of_the_later_task_is_kept() -> None:
     one, other = accepted_at(0, "tasks/1", "van"), accepted_at(0, "tasks/2", "car")
     assert latest(one, other) == latest(other, one) == other
 
 
-def test_what_is_decided_in_sight_of_another_decision_is_later_even_where_clocks_differ() -> None:
+def test_an_answer_given_after_another_is_later_even_if_clocks_differ() -> None:
     ahead = accepted_at(60, "tasks/1")
     assert next_accept_time(None, NOON) == NOON
     assert next_accept_time(ahead, NOON) > NOON + 60 * SECOND
     assert next_accept_time(ahead, NOON + 90 * SECOND) == NOON + 90 * SECOND
 
 
-def test_an_older_answer_that_arrives_late_changes_nothing_and_publishes_nothing(datasets: Datasets) -> None:
+def test_a_delayed_older_answer_changes_nothing_and_publishes_nothing(datasets: Datasets) -> None:
     (item,) = datasets.add(datasets.a_dataset(), a_medium(1))
     handle_accepted(datasets, item.name, 2, "tasks/1", "car")
     published = datasets.event_types()
@@ -66,7 +66,7 @@ def test_an_older_answer_that_arrives_late_changes_nothing_and_publishes_nothing
     assert datasets.event_types() == published
 
 
-def test_an_older_answer_does_not_undo_a_correction(datasets: Datasets) -> None:
+def test_an_older_answer_does_not_replace_a_correction(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (item,) = datasets.add(dataset, a_medium(1))
     datasets.annotate(dataset, item.name, "car")
@@ -75,7 +75,7 @@ def test_an_older_answer_does_not_undo_a_correction(datasets: Datasets) -> None:
     assert concept_of(datasets, item.name) == "car"
 
 
-def test_a_correction_stands_although_the_clock_of_the_answer_was_ahead(datasets: Datasets) -> None:
+def test_a_correction_is_kept_although_the_clock_of_the_answer_was_ahead(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (item,) = datasets.add(dataset, a_medium(1))
     ahead = int((datasets.store.clock.now() - NOON).total_seconds()) + 60
@@ -86,7 +86,7 @@ def test_a_correction_stands_although_the_clock_of_the_answer_was_ahead(datasets
     assert concept_of(datasets, item.name) == "car"
 
 
-def test_an_older_answer_still_says_that_the_control_arm_drew_the_item(datasets: Datasets) -> None:
+def test_an_older_answer_still_marks_the_item_as_control(datasets: Datasets) -> None:
     (item,) = datasets.add(datasets.a_dataset(), a_medium(1))
     handle_accepted(datasets, item.name, 2, "tasks/2", "car")
     handle_accepted(datasets, item.name, 1, "tasks/1", "van", control=True)

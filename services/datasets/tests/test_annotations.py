@@ -17,7 +17,7 @@ from vesta_contracts.datasets.v1 import (
 )
 
 
-def test_a_label_beside_a_shape_is_still_one_of_two(datasets: Datasets) -> None:
+def test_a_single_label_item_takes_shapes_but_no_second_label(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (item,) = datasets.add(dataset, a_medium(1))
     box = Annotation(concept="van", box=PixelBox(x_max_px=9, y_max_px=9))
@@ -30,7 +30,7 @@ def test_a_label_beside_a_shape_is_still_one_of_two(datasets: Datasets) -> None:
     ask(*says("car"), box)
 
 
-def test_a_correction_leaves_a_control_item_one(datasets: Datasets) -> None:
+def test_a_correction_keeps_the_control_mark(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (item,) = datasets.add(dataset, a_medium(1))
     told = TaskAccepted(task="t", item=item.name, annotations=says("van"), control=True)
@@ -52,7 +52,7 @@ def test_a_correction_leaves_a_control_item_one(datasets: Datasets) -> None:
         ([Annotation(concept="van", mask=Mask(height_px=48, width_px=64, runs_px=[7]))], "MASK_RUNS_INVALID"),
     ],
 )
-def test_labels_that_make_no_sense_are_refused_all_or_none(
+def test_a_batch_with_invalid_annotations_is_rejected_as_a_whole(
     datasets: Datasets, annotations: list[Annotation], reason: str
 ) -> None:
     dataset = datasets.a_dataset()
@@ -66,7 +66,7 @@ def test_labels_that_make_no_sense_are_refused_all_or_none(
     assert datasets.counts(dataset).labelled_count == 0
 
 
-def test_only_what_a_second_person_has_checked_counts_as_reviewed(datasets: Datasets) -> None:
+def test_only_annotations_checked_by_a_second_person_count_as_reviewed(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     datasets.add(dataset, a_medium(1), labels=("van",))
     datasets.add(dataset, a_medium(2), labels=("van",), reviewed=True)
@@ -82,7 +82,7 @@ def test_only_what_a_second_person_has_checked_counts_as_reviewed(datasets: Data
     assert snapshot.statistics.reviewed_count == 2
 
 
-def test_an_expert_s_answer_is_kept_with_its_item_and_told(datasets: Datasets) -> None:
+def test_an_accepted_answer_is_stored_with_its_item_and_published(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (item,) = datasets.add(dataset, a_medium(1))
     told = TaskAccepted(

@@ -108,7 +108,7 @@ def there_and_back(
         (COCO, [[], [BOX, BOX]]),
     ],
 )
-def test_what_a_layout_holds_comes_back_as_it_was(
+def test_a_layout_preserves_what_it_can_contain(
     tmp_path: Path, layout: ArchiveFormat.ValueType, told: list[list[Annotation]]
 ) -> None:
     back = there_and_back(tmp_path, layout, told)
@@ -139,7 +139,7 @@ def test_what_a_layout_holds_comes_back_as_it_was(
         (COCO, [NO_PIXELS], "a mask without pixels"),
     ],
 )
-def test_what_a_layout_cannot_hold_is_refused_by_name(
+def test_what_a_layout_cannot_contain_is_rejected_by_name(
     tmp_path: Path, layout: ArchiveFormat.ValueType, annotations: list[Annotation], what: str
 ) -> None:
     with pytest.raises(FailedPrecondition) as refused:
@@ -150,7 +150,7 @@ def test_what_a_layout_cannot_hold_is_refused_by_name(
 
 
 @pytest.mark.parametrize("layout", [FOLDERS, COCO])
-def test_no_archive_is_written_of_nothing(tmp_path: Path, layout: ArchiveFormat.ValueType) -> None:
+def test_an_empty_export_is_rejected(tmp_path: Path, layout: ArchiveFormat.ValueType) -> None:
     with pytest.raises(FailedPrecondition) as refused:
         pack([], ["van"], layout, tmp_path / "out")
     assert refused.value.reason == "EXPORT_EMPTY"
@@ -178,16 +178,16 @@ def a_coco_archive(task: str, *annotations: dict[str, object]) -> dict[str, byte
     return {f"annotations/{task}_val2017.json": json.dumps(told).encode(), "images/a.png": b"a picture"}
 
 
-def test_an_image_of_which_anything_is_lost_counts_as_undecided(tmp_path: Path) -> None:
+def test_an_image_with_lost_annotations_counts_as_unlabelled(tmp_path: Path) -> None:
     lost = a_coco_archive("instances", {"segmentation": []}, {"category_id": 0})
     assert read(tmp_path, COCO, lost) == {"images/a.png": None}
 
 
-def test_an_image_that_is_only_listed_counts_as_undecided(tmp_path: Path) -> None:
+def test_an_image_that_is_only_listed_counts_as_unlabelled(tmp_path: Path) -> None:
     assert read(tmp_path, COCO, a_coco_archive("image_info")) == {"images/a.png": None}
 
 
-def test_an_object_in_several_parts_comes_as_one(tmp_path: Path) -> None:
+def test_an_object_in_several_parts_becomes_one_annotation(tmp_path: Path) -> None:
     parts = [[1, 1, 9, 1, 9, 9, 1, 9], [20, 20, 30, 20, 30, 30, 20, 30]]
     (found,) = read(tmp_path, COCO, a_coco_archive("instances", {"segmentation": parts})).values()
     assert found is not None
@@ -195,7 +195,7 @@ def test_an_object_in_several_parts_comes_as_one(tmp_path: Path) -> None:
     assert pixels_of(found[0].mask).sum() == 8 * 8 + 10 * 10
 
 
-def test_images_that_differ_in_nothing_but_their_suffix_are_told_apart(tmp_path: Path) -> None:
+def test_images_whose_names_differ_only_in_the_suffix_are_distinguished(tmp_path: Path) -> None:
     told = {
         "images": [
             {"id": number, "file_name": name, "width": WIDTH_PX, "height": HEIGHT_PX}
@@ -216,7 +216,7 @@ def test_images_that_differ_in_nothing_but_their_suffix_are_told_apart(tmp_path:
     }
 
 
-def test_each_annotation_file_counts_its_concepts_by_itself(tmp_path: Path) -> None:
+def test_each_annotation_file_has_its_own_category_ids(tmp_path: Path) -> None:
     files = a_coco_archive("instances", {})
     told = json.loads(files["annotations/instances_val2017.json"])
     told["images"][0]["file_name"] = "b.png"
@@ -237,9 +237,7 @@ def test_each_annotation_file_counts_its_concepts_by_itself(tmp_path: Path) -> N
         (b"a picture", {"width": 60_000, "height": 60_000}),
     ],
 )
-def test_what_cannot_be_drawn_costs_its_own_image_alone(
-    tmp_path: Path, picture: bytes, size_px: dict[str, int]
-) -> None:
+def test_an_invalid_shape_affects_only_its_own_image(tmp_path: Path, picture: bytes, size_px: dict[str, int]) -> None:
     parts = {"segmentation": [[1, 1, 9, 1, 9, 9, 1, 9], [20, 20, 30, 20, 30, 30]]}
     files = a_coco_archive("instances", parts, {**parts, "image_id": 2})
     told = json.loads(files["annotations/instances_val2017.json"])
@@ -249,12 +247,12 @@ def test_what_cannot_be_drawn_costs_its_own_image_alone(
     assert {name: said and len(said) for name, said in found.items()} == {"images/a.png": 1, "images/b.png": None}
 
 
-def test_a_mask_of_more_pixels_than_an_image_may_have_is_not_drawn(tmp_path: Path) -> None:
+def test_a_mask_larger_than_the_image_limit_is_not_decoded(tmp_path: Path) -> None:
     mask = {"segmentation": {"size": [60_000, 60_000], "counts": "0"}}
     assert read(tmp_path, COCO, a_coco_archive("instances", mask)) == {"images/a.png": None}
 
 
-def test_the_size_of_an_image_is_in_its_file_where_the_archive_does_not_tell_it(tmp_path: Path) -> None:
+def test_the_size_of_an_image_is_read_from_its_file_if_the_archive_lacks_it(tmp_path: Path) -> None:
     parts = [[1, 1, 9, 1, 9, 9, 1, 9], [20, 20, 30, 20, 30, 30, 20, 30]]
     files = a_coco_archive("instances", {"segmentation": parts})
     told = json.loads(files["annotations/instances_val2017.json"])
@@ -265,12 +263,12 @@ def test_the_size_of_an_image_is_in_its_file_where_the_archive_does_not_tell_it(
     assert [(one.mask.height_px, one.mask.width_px) for one in found] == [(HEIGHT_PX, WIDTH_PX)]
 
 
-def test_an_archive_without_shapes_and_labels_is_refused(tmp_path: Path) -> None:
+def test_an_archive_without_shapes_and_labels_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UnreadableArchiveError, match="instances_"):
         read(tmp_path, COCO, a_coco_archive("captions"))
 
 
-def test_an_image_that_is_named_and_not_there_is_told_apart(tmp_path: Path) -> None:
+def test_an_image_that_is_named_but_missing_is_reported(tmp_path: Path) -> None:
     files = a_coco_archive("instances", {})
     told = json.loads(files["annotations/instances_val2017.json"])
     told["images"].append({"id": 2, "file_name": "b.png", "width": WIDTH_PX, "height": HEIGHT_PX})
@@ -280,14 +278,14 @@ def test_an_image_that_is_named_and_not_there_is_told_apart(tmp_path: Path) -> N
     assert [(item.file_name, item.is_there) for item in found] == [("images/a.png", True), ("images/b.png", False)]
 
 
-def test_an_archive_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_an_empty_archive_is_rejected(tmp_path: Path) -> None:
     for layout in (FOLDERS, COCO):
         with pytest.raises(UnreadableArchiveError):
             read(tmp_path / str(layout), layout, {})
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_damaged_archive_is_refused_or_the_damage_changes_no_image_and_no_label(tmp_path: Path, method: int) -> None:
+def test_a_damaged_archive_is_rejected_or_yields_unchanged_images_and_labels(tmp_path: Path, method: int) -> None:
     content = b"a picture" * 9
     whole = a_zip({"van/é.jpg": content}, method)
     archive = tmp_path / "damaged.zip"
@@ -306,7 +304,7 @@ def test_a_damaged_archive_is_refused_or_the_damage_changes_no_image_and_no_labe
     assert rejected_count > len(content)
 
 
-def test_folders_are_read_as_people_lay_them_out(tmp_path: Path) -> None:
+def test_common_folder_layouts_are_read(tmp_path: Path) -> None:
     files = {
         "mine/b/one.jpg": b"1",
         "mine/b/one.png": b"2",
@@ -330,26 +328,26 @@ def test_folders_are_read_as_people_lay_them_out(tmp_path: Path) -> None:
 
 
 @given(arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)))
-def test_runs_are_the_pixels(pixels: np.ndarray) -> None:
+def test_pixels_decode_to_their_runs(pixels: np.ndarray) -> None:
     mask = mask_of(pixels)
     assert sum(mask.runs_px) == pixels.size
     assert (pixels_of(mask) == pixels).all()
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=9))
-def test_pixels_are_the_runs(runs: list[int]) -> None:
+def test_runs_decode_to_their_pixels(runs: list[int]) -> None:
     mask = Mask(height_px=1, width_px=sum(runs), runs_px=runs)
     assert mask_of(pixels_of(mask)) == mask
 
 
-def test_annotations_that_break_their_reader_are_the_archives_fault(tmp_path: Path) -> None:
+def test_a_parser_error_is_reported_as_an_invalid_archive(tmp_path: Path) -> None:
     deep = b'{"images": [' + b"[" * 200_000 + b"]" * 200_000 + b"]}"
     with pytest.raises(UnreadableArchiveError) as refused:
         read(tmp_path, COCO, {"annotations/instances_train.json": deep, "images/a.png": b""})
     assert refused.value.reason == "ARCHIVE_UNREADABLE"
 
 
-def test_an_archive_that_takes_too_long_is_refused(tmp_path: Path) -> None:
+def test_an_archive_that_takes_too_long_is_rejected(tmp_path: Path) -> None:
     archive = tmp_path / "slow.zip"
     archive.write_bytes(a_zip({f"van/{number}.png": b"a picture" for number in range(2000)}))
     with pytest.raises(UnreadableArchiveError, match="limit of memory or time"):
@@ -357,7 +355,7 @@ def test_an_archive_that_takes_too_long_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the suite itself runs as another user than root")
-def test_archives_are_read_and_written_by_another_user_too(tmp_path: Path) -> None:
+def test_archives_are_read_and_written_by_another_user(tmp_path: Path) -> None:
     """The process switches to the user nobody before it reads, as services in containers do."""
     program = """
 import os, sys

@@ -27,7 +27,7 @@ from vesta_contracts.datasets.v1 import (
 )
 
 
-def test_what_straddles_two_sides_counts_as_labelled_on_neither(datasets: Datasets) -> None:
+def test_an_item_similar_to_two_splits_counts_as_labelled_in_neither(datasets: Datasets) -> None:
     dataset, far = datasets.a_dataset(), a_medium(1).perceptual_hash
     datasets.add(dataset, a_medium(1, far), split=Split.SPLIT_TRAIN)
     datasets.add(dataset, a_medium(2, far ^ 0xFF), split=Split.SPLIT_TEST)
@@ -36,7 +36,7 @@ def test_what_straddles_two_sides_counts_as_labelled_on_neither(datasets: Datase
     assert (counts.item_count, counts.train_labelled_count, counts.test_labelled_count) == (3, 0, 0)
 
 
-def test_a_page_of_datasets_bears_the_counts_of_each(datasets: Datasets) -> None:
+def test_listed_datasets_contain_their_counts(datasets: Datasets) -> None:
     first, second = datasets.a_dataset("a"), datasets.a_dataset("b")
     datasets.scored(first, [one.name for one in datasets.add(first, a_medium(1), a_medium(2), labels=("van",))])
     listed = datasets.datasets.ListDatasets(ListDatasetsRequest(parent=PROJECT)).datasets
@@ -45,7 +45,7 @@ def test_a_page_of_datasets_bears_the_counts_of_each(datasets: Datasets) -> None
     assert listed[0].counts == datasets.counts(first)
 
 
-def test_a_dataset_takes_only_a_taxonomy_that_has_what_its_items_bear(datasets: Datasets) -> None:
+def test_a_dataset_accepts_only_a_taxonomy_with_the_concepts_of_its_items(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     datasets.add(dataset, a_medium(1), labels=("van",))
 
@@ -64,7 +64,7 @@ def test_a_dataset_takes_only_a_taxonomy_that_has_what_its_items_bear(datasets: 
     assert ask(f"{PROJECT}/taxonomies/more").taxonomy == f"{PROJECT}/taxonomies/more"
 
 
-def test_a_concept_in_use_is_retired_not_removed(datasets: Datasets) -> None:
+def test_a_concept_in_use_cannot_be_removed(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (item,) = datasets.add(dataset, a_medium(1), labels=("van",))
     taxonomy = f"{PROJECT}/taxonomies/vehicles"
@@ -84,7 +84,7 @@ def test_a_concept_in_use_is_retired_not_removed(datasets: Datasets) -> None:
     assert item.name
 
 
-def test_a_dataset_that_does_not_say_gets_a_test_side(datasets: Datasets) -> None:
+def test_a_dataset_has_a_test_split_by_default(datasets: Datasets) -> None:
     dataset = datasets.a_dataset(split_policy=None)
     policy = datasets.datasets.GetDataset(GetDatasetRequest(name=dataset)).split_policy
     assert policy == SplitPolicy(validation_share=0, test_share=0.2)
@@ -94,7 +94,7 @@ def test_a_dataset_that_does_not_say_gets_a_test_side(datasets: Datasets) -> Non
     assert datasets.counts(dataset).test_item_count == sides.count(Split.SPLIT_TEST)
 
 
-def test_shares_that_are_asked_for_are_honoured_and_told(datasets: Datasets) -> None:
+def test_requested_split_shares_are_applied_and_returned(datasets: Datasets) -> None:
     none = SplitPolicy(test_share=0.0)
     dataset = datasets.a_dataset("none", split_policy=none)
     answered = datasets.datasets.GetDataset(GetDatasetRequest(name=dataset)).split_policy
@@ -105,7 +105,7 @@ def test_shares_that_are_asked_for_are_honoured_and_told(datasets: Datasets) -> 
     assert (answered.validation_share, answered.test_share) == (0.5, 0.2)
 
 
-def test_a_dataset_that_is_older_than_the_default_keeps_its_sides(datasets: Datasets) -> None:
+def test_a_dataset_older_than_the_default_split_policy_keeps_its_splits(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     body = Dataset(taxonomy=f"{PROJECT}/taxonomies/vehicles").SerializeToString()
     with datasets.store.postgres.transaction() as connection:
@@ -114,7 +114,7 @@ def test_a_dataset_that_is_older_than_the_default_keeps_its_sides(datasets: Data
     assert datasets.datasets.GetDataset(GetDatasetRequest(name=dataset)).split_policy.HasField("test_share")
 
 
-def test_shares_that_leave_nothing_to_learn_from_are_refused(datasets: Datasets) -> None:
+def test_split_shares_without_a_training_split_are_rejected(datasets: Datasets) -> None:
     policy = SplitPolicy(test_share=0.6, validation_share=0.4)
     refusal(InvalidArgument, lambda: datasets.a_dataset(split_policy=policy), "SPLIT_POLICY_INVALID")
     lost = Dataset(taxonomy=f"{PROJECT}/taxonomies/none")
@@ -125,7 +125,7 @@ def test_shares_that_leave_nothing_to_learn_from_are_refused(datasets: Datasets)
     )
 
 
-def test_archives_are_zip_files_of_the_own_project(datasets: Datasets) -> None:
+def test_archives_must_be_zip_files_of_the_same_project(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     body = UploadArchiveRequest(parent=PROJECT, file=httpbody_pb2.HttpBody(data=b"no zip"))
     refusal(InvalidArgument, lambda: datasets.archives.UploadArchive(iter([body])), "ARCHIVE_NOT_ZIP")

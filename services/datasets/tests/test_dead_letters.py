@@ -78,9 +78,7 @@ def concepts_of(datasets: Datasets, item: str) -> list[str]:
     return [one.concept for one in datasets.items.GetItem(GetItemRequest(name=item)).accepted.annotations]
 
 
-def test_a_replayed_answer_is_kept_where_nothing_newer_is_and_overwrites_nothing_that_is(
-    datasets: Datasets, broker: Events
-) -> None:
+def test_a_replayed_answer_is_stored_unless_a_newer_one_exists(datasets: Datasets, broker: Events) -> None:
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
     newer, lone = (one.name for one in datasets.add(datasets.a_dataset(), a_medium(1), a_medium(2)))
     for item, task in ((newer, "1"), (lone, "2")):
@@ -103,7 +101,7 @@ def test_a_replayed_answer_is_kept_where_nothing_newer_is_and_overwrites_nothing
     assert len(broker.letters()) == 2
 
 
-def test_an_older_answer_whose_shape_does_not_fit_is_set_aside_with_the_reason_and_others_go_on(
+def test_an_older_answer_with_an_invalid_shape_becomes_a_dead_letter_and_others_are_handled(
     datasets: Datasets, broker: Events
 ) -> None:
     now = datetime.now(UTC)

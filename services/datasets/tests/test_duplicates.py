@@ -28,14 +28,14 @@ def flipped(perceptual_hash, bits):
 
 
 @given(specific_hashes, flips)
-def test_whatever_is_within_the_radius_shares_a_probe(perceptual_hash, bits):
+def test_hashes_within_the_radius_share_a_probe(perceptual_hash, bits):
     other = flipped(perceptual_hash, bits)
     assert hamming(perceptual_hash, other) == len(bits)
     assert set(probes(perceptual_hash, len(bits))) & set(bands(other))
 
 
 @given(specific_hashes, st.lists(flips, max_size=20), st.integers(0, RADIUS_MAX_BITS))
-def test_the_index_finds_what_a_scan_finds(perceptual_hash, changes, radius_bits):
+def test_the_index_finds_the_same_as_a_scan(perceptual_hash, changes, radius_bits):
     items = [Hashed(f"items/{n:02}", flipped(perceptual_hash, bits)) for n, bits in enumerate(changes)]
     index = DuplicateIndex()
     for item in items:
@@ -44,7 +44,7 @@ def test_the_index_finds_what_a_scan_finds(perceptual_hash, changes, radius_bits
 
 
 @given(hashes)
-def test_bands_of_different_positions_never_meet(perceptual_hash):
+def test_bands_of_different_positions_never_match(perceptual_hash):
     positions = [band >> BAND_BITS for band in bands(perceptual_hash)]
     assert positions == list(range(BAND_COUNT))
 
@@ -56,14 +56,14 @@ def test_probes_grow_with_the_radius(radius_bits, count):
     assert len(set(probes(0x0123456789ABCDEF, radius_bits))) == count
 
 
-def test_the_nearest_comes_first_and_the_oldest_among_equals():
+def test_the_nearest_duplicate_comes_first_and_the_oldest_of_equals():
     base = 0x0123456789ABCDEF
     far, young, old = Hashed("c", base ^ 0b111), Hashed("b", base ^ 0b1), Hashed("a", base ^ 0b10)
     assert near(base, [far, young, old], 3) == [old, young, far]
 
 
 @pytest.mark.parametrize("structureless", [0, 1, 2**63, 2**64 - 1])
-def test_pictures_without_structure_are_no_duplicates(structureless):
+def test_images_without_structure_are_no_duplicates(structureless):
     index = DuplicateIndex()
     index.add(Hashed("black", structureless))
     assert index.near(structureless, 4) == []
@@ -71,12 +71,12 @@ def test_pictures_without_structure_are_no_duplicates(structureless):
 
 
 @pytest.mark.parametrize("out_of_range", [-1, 2**64])
-def test_a_hash_of_another_length_is_refused(out_of_range):
+def test_a_hash_of_another_length_is_rejected(out_of_range):
     with pytest.raises(ValueError, match="64 bits"):
         bands(out_of_range)
 
 
 @pytest.mark.parametrize("radius_bits", [-1, RADIUS_MAX_BITS + 1])
-def test_a_radius_out_of_range_is_refused(radius_bits):
+def test_a_radius_out_of_range_is_rejected(radius_bits):
     with pytest.raises(ValueError, match="radius"):
         probes(0x0123456789ABCDEF, radius_bits)

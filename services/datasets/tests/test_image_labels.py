@@ -70,14 +70,14 @@ def test_an_item_with_shapes_alone_is_annotated_and_not_labelled(
         ("NOT concept = van", [1, 4]),
     ],
 )
-def test_filters_tell_image_labels_from_shapes(
+def test_filters_distinguish_image_labels_from_shapes(
     datasets: Datasets, items: tuple[str, list[str]], filter_text: str, found: list[int]
 ) -> None:
     dataset, names = items
     assert datasets.listed(dataset, filter_text) == [names[index] for index in found]
 
 
-def test_selection_asks_about_an_item_with_shapes_alone(datasets: Datasets, items: tuple[str, list[str]]) -> None:
+def test_selection_includes_items_with_shapes_alone(datasets: Datasets, items: tuple[str, list[str]]) -> None:
     dataset, names = items
     request = SelectItemsRequest(parent=dataset, count=9, strategy=SelectionStrategy.SELECTION_STRATEGY_RANDOM)
     selected = datasets.items.SelectItems(request)
@@ -85,7 +85,9 @@ def test_selection_asks_about_an_item_with_shapes_alone(datasets: Datasets, item
     assert selected.pool_count == 2
 
 
-def test_a_snapshot_counts_what_a_classification_leaves_out(datasets: Datasets, items: tuple[str, list[str]]) -> None:
+def test_a_snapshot_counts_the_items_that_a_classification_excludes(
+    datasets: Datasets, items: tuple[str, list[str]]
+) -> None:
     dataset, _ = items
     request = CreateSnapshotRequest(parent=dataset, snapshot=Snapshot())
     snapshot = datasets.snapshots.CreateSnapshot(request)
@@ -102,7 +104,7 @@ def test_several_labels_are_counted(datasets: Datasets) -> None:
     assert snapshot.statistics.splits[0].multiple_labels_count == 1
 
 
-def test_a_snapshot_of_shapes_alone_is_made_and_has_no_imbalance(datasets: Datasets) -> None:
+def test_a_snapshot_of_shapes_alone_has_no_imbalance(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (item,) = datasets.add(dataset, a_medium(1), split=Split.SPLIT_TRAIN)
     request = CreateSnapshotRequest(parent=dataset, snapshot=Snapshot())
@@ -112,7 +114,7 @@ def test_a_snapshot_of_shapes_alone_is_made_and_has_no_imbalance(datasets: Datas
     assert (snapshot.item_count, snapshot.statistics.HasField("imbalance")) == (1, False)
 
 
-def test_a_concept_that_only_shapes_bear_is_in_use(datasets: Datasets) -> None:
+def test_a_concept_of_shapes_alone_is_in_use(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (item,) = datasets.add(dataset, a_medium(1))
     annotate(datasets, dataset, {item.name: [BOX]})
@@ -124,7 +126,7 @@ def test_a_concept_that_only_shapes_bear_is_in_use(datasets: Datasets) -> None:
     )
 
 
-def test_an_answer_about_the_whole_image_keeps_the_shapes_that_were_accepted(
+def test_an_answer_about_the_whole_image_keeps_the_accepted_shapes(
     datasets: Datasets, items: tuple[str, list[str]]
 ) -> None:
     dataset, names = items
@@ -133,7 +135,7 @@ def test_an_answer_about_the_whole_image_keeps_the_shapes_that_were_accepted(
 
 
 @pytest.mark.parametrize("answer", [[], [Annotation(concept="car", box=BOX.box)], [*says("car"), BOX]])
-def test_any_other_answer_replaces_what_was_accepted(
+def test_any_other_answer_replaces_the_accepted_annotations(
     datasets: Datasets, items: tuple[str, list[str]], answer: list[Annotation]
 ) -> None:
     assert answered(datasets, items[1][0], answer) == answer
@@ -148,7 +150,7 @@ def test_any_other_answer_replaces_what_was_accepted(
         ([], [], [], True),
     ],
 )
-def test_items_that_are_there_already_are_sorted_by_what_is_accepted_for_them(
+def test_existing_items_are_classified_by_their_accepted_annotations(
     postgres_url: str,
     postgres_schema: str,
     annotations: list[Annotation],

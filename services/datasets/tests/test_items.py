@@ -28,7 +28,7 @@ from vesta_contracts.datasets.v1 import (
 )
 
 
-def test_a_picture_is_there_once_and_told_once(datasets: Datasets) -> None:
+def test_an_image_is_stored_once_and_published_once(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (first,) = datasets.add(dataset, a_medium(1))
     again, fresh = datasets.add(dataset, a_medium(1), a_medium(2))
@@ -43,7 +43,7 @@ def test_a_repeated_batch_returns_the_first_answer(datasets: Datasets) -> None:
     assert datasets.items.BatchCreateItems(request) == datasets.items.BatchCreateItems(request)
 
 
-def test_near_duplicates_share_the_side_of_the_first_whatever_is_asked(datasets: Datasets) -> None:
+def test_near_duplicates_get_the_split_of_the_first_despite_the_request(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     founder = a_medium(1)
     (first,) = datasets.add(dataset, founder, split=Split.SPLIT_TEST)
@@ -51,7 +51,7 @@ def test_near_duplicates_share_the_side_of_the_first_whatever_is_asked(datasets:
     assert (second.split, second.duplicate_of) == (Split.SPLIT_TEST, first.name)
 
 
-def test_from_outside_only_pictures_that_the_project_holds_are_taken(datasets: Datasets) -> None:
+def test_clients_can_add_only_images_that_the_project_has(datasets: Datasets) -> None:
     dataset, other = datasets.a_dataset(), datasets.a_dataset("copy")
     datasets.add(dataset, a_medium(1))
     stolen = a_medium(1)
@@ -66,7 +66,7 @@ def test_from_outside_only_pictures_that_the_project_holds_are_taken(datasets: D
     refusal(InvalidArgument, lambda: ask(stolen), "MEDIA_UNKNOWN")
 
 
-def test_a_picture_and_its_thumbnail_come_as_they_were_stored(datasets: Datasets) -> None:
+def test_an_image_and_its_thumbnail_are_returned_as_stored(datasets: Datasets) -> None:
     picture = datasets.objects.put("media", b"a picture")
     media = a_medium(1)
     media.sha256, media.object_key, media.thumbnail_key = picture.sha256, picture.key, f"thumbnails/{picture.sha256}"
@@ -81,7 +81,7 @@ def test_a_picture_and_its_thumbnail_come_as_they_were_stored(datasets: Datasets
     assert downloaded(ItemVariant.ITEM_VARIANT_THUMBNAIL) == b"a small picture"
 
 
-def test_from_outside_a_picture_is_what_the_project_knows_of_it(datasets: Datasets) -> None:
+def test_for_clients_the_stored_media_replace_those_of_the_request(datasets: Datasets) -> None:
     dataset, other = datasets.a_dataset(), datasets.a_dataset("copy")
     datasets.add(dataset, a_medium(1))
     told = a_medium(1, perceptual_hash=0)
@@ -93,7 +93,7 @@ def test_from_outside_a_picture_is_what_the_project_knows_of_it(datasets: Datase
     assert (kept.media, kept.metadata) == (a_medium(1), {"camera": "door"})
 
 
-def test_when_the_founder_of_a_group_is_deleted_the_oldest_near_duplicate_takes_its_place(datasets: Datasets) -> None:
+def test_when_the_first_of_a_group_is_deleted_the_oldest_near_duplicate_replaces_it(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     near = [a_medium(number, a_medium(1).perceptual_hash ^ number - 1) for number in (1, 2, 3)]
     first, second, third = datasets.add(dataset, *near, split=Split.SPLIT_TRAIN)
@@ -120,7 +120,7 @@ def test_older_scores_do_not_replace_newer_ones(datasets: Datasets) -> None:
     assert found[0] == "new"
 
 
-def test_items_are_listed_with_their_embeddings_where_those_are_asked_for(datasets: Datasets) -> None:
+def test_items_are_listed_with_their_embeddings_on_request(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     names = [one.name for one in datasets.add(dataset, *map(a_medium, range(3)))]
     datasets.scored(dataset, names[1:], space="new")
@@ -142,7 +142,7 @@ def test_items_are_listed_with_their_embeddings_where_those_are_asked_for(datase
         assert np.linalg.norm(np.frombuffer(by_name[name].values, "<f4")) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_items_are_found_by_what_is_known_of_them(datasets: Datasets) -> None:
+def test_items_are_filtered_by_their_fields(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     names = [
         one.name
@@ -158,7 +158,7 @@ def test_items_are_found_by_what_is_known_of_them(datasets: Datasets) -> None:
     refusal(InvalidArgument, lambda: datasets.listed(dataset, "colour = red"), "FILTER_INVALID")
 
 
-def test_what_was_labelled_lately_is_found_by_its_time(datasets: Datasets) -> None:
+def test_recently_labelled_items_are_filtered_by_update_time(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     earlier, later, _ = (item.name for item in datasets.add(dataset, *(a_medium(number) for number in range(3))))
     datasets.annotate(dataset, earlier, "van")
@@ -168,7 +168,7 @@ def test_what_was_labelled_lately_is_found_by_its_time(datasets: Datasets) -> No
     assert datasets.listed(dataset, f'labelled AND update_time >= "{since}"') == [later]
 
 
-def test_the_most_alike_item_is_itself_and_strangers_are_refused(datasets: Datasets) -> None:
+def test_the_nearest_item_is_itself_and_invalid_embeddings_are_rejected(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     names = [one.name for one in datasets.add(dataset, *map(a_medium, range(5)))]
     query = SearchItemsRequest(parent=dataset, item=names[0])

@@ -68,7 +68,7 @@ rows = st.lists(
 
 @settings(deadline=None)
 @given(rows)
-def test_what_is_written_is_read_again_sorted_by_name(written):
+def test_a_manifest_is_read_as_written_sorted_by_name(written):
     assert read_manifest(write_manifest(written)) == sorted(written, key=lambda row: row.name)
 
 
@@ -95,23 +95,23 @@ def test_every_field_is_part_of_the_digest(field):
     assert digest([a_row()]) != digest([a_row(**{field: other.get(field, "other")})])
 
 
-def test_undecided_differs_from_none_of_the_concepts():
+def test_unlabelled_differs_from_none_of_the_concepts():
     assert digest([a_row(labels=None)]) != digest([a_row(labels=())])
 
 
-def test_the_same_moment_in_another_zone_is_no_difference():
+def test_the_time_zone_does_not_change_the_digest():
     elsewhere = NOON.astimezone(timezone(timedelta(hours=5)))
     assert digest([a_row(accept_time=elsewhere)]) == digest([a_row()])
 
 
-def test_the_digest_never_changes_for_rows_written_long_ago():
+def test_the_digest_of_existing_rows_never_changes():
     assert (
         digest([a_row("b"), a_row("a", labels=None)])
         == "dc30141971d289c294a1468b01fbd47062a033e369cdae0c85167e87d43ec266"
     )
 
 
-def test_an_empty_snapshot_has_a_manifest_too():
+def test_an_empty_snapshot_has_a_manifest():
     assert read_manifest(write_manifest([])) == []
 
 
@@ -121,12 +121,12 @@ def test_an_item_cannot_be_in_a_snapshot_twice():
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all"])
-def test_bytes_that_are_no_manifest_are_refused(content):
+def test_bytes_that_are_no_manifest_are_rejected(content):
     with pytest.raises(DamagedManifestError, match="cannot be read"):
         read_manifest(content)
 
 
-def test_a_manifest_whose_rows_were_changed_is_refused():
+def test_a_manifest_with_changed_rows_is_rejected():
     table = pq.read_table(io.BytesIO(write_manifest([a_row("a"), a_row("b")])))
     sink = io.BytesIO()
     pq.write_table(table.slice(0, 1), sink)
@@ -134,7 +134,7 @@ def test_a_manifest_whose_rows_were_changed_is_refused():
         read_manifest(sink.getvalue())
 
 
-def test_another_parquet_file_is_refused():
+def test_another_parquet_file_is_rejected():
     sink = io.BytesIO()
     pq.write_table(pa.table({"name": ["a"]}), sink)
     with pytest.raises(DamagedManifestError, match="format"):

@@ -60,7 +60,7 @@ def answer_of(datasets: Datasets, operation: str) -> ImportDatasetResponse:
     return answer
 
 
-def test_files_travel_in_messages_that_the_other_end_takes(datasets: Datasets) -> None:
+def test_files_are_sent_in_messages_below_the_size_limit(datasets: Datasets) -> None:
     operation = datasets.begin_import(datasets.a_dataset(), photographs(9, BATCH_BYTES_MAX // 4))
     ingest = Ingest()
     assert a_worker(datasets, ingest).step()
@@ -68,7 +68,7 @@ def test_files_travel_in_messages_that_the_other_end_takes(datasets: Datasets) -
     assert ingest.calls == 3
 
 
-def test_an_operation_waits_for_room_however_long_that_takes(datasets: Datasets) -> None:
+def test_an_operation_waits_for_disk_space_without_a_limit(datasets: Datasets) -> None:
     operation = datasets.begin_import(datasets.a_dataset(), photographs(1))
 
     def fail_first(call: int) -> None:
@@ -85,7 +85,9 @@ def test_an_operation_waits_for_room_however_long_that_takes(datasets: Datasets)
 
 
 @pytest.mark.parametrize(("error", "told"), [(Unavailable("nobody answers"), "nobody answers"), (KeyError("x"), "'x'")])
-def test_what_fails_again_and_again_ends_and_says_why(datasets: Datasets, error: Exception, told: str) -> None:
+def test_an_operation_that_fails_repeatedly_ends_with_its_error(
+    datasets: Datasets, error: Exception, told: str
+) -> None:
     operation = datasets.begin_import(datasets.a_dataset(), photographs(1))
 
     def fail(call: int) -> None:
@@ -104,7 +106,7 @@ def test_what_fails_again_and_again_ends_and_says_why(datasets: Datasets, error:
     assert told in found.error.message
 
 
-def test_one_that_cannot_go_on_holds_up_no_other(datasets: Datasets) -> None:
+def test_a_waiting_operation_does_not_block_others(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     stuck, other = datasets.begin_import(dataset, photographs(1)), datasets.begin_import(dataset, photographs(2))
 
@@ -118,7 +120,7 @@ def test_one_that_cannot_go_on_holds_up_no_other(datasets: Datasets) -> None:
     assert (datasets.operation(stuck).done, datasets.operation(other).done) == (False, True)
 
 
-def test_after_a_kill_the_answer_counts_what_was_added_in_all(datasets: Datasets) -> None:
+def test_after_a_kill_the_response_counts_all_added_items(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     operation = datasets.begin_import(dataset, photographs(MANY))
 
@@ -138,7 +140,7 @@ def test_after_a_kill_the_answer_counts_what_was_added_in_all(datasets: Datasets
 
 
 @pytest.mark.parametrize("reviewed", [False, True])
-def test_labels_of_an_import_are_reviewed_where_the_request_says_so(datasets: Datasets, *, reviewed: bool) -> None:
+def test_labels_of_an_import_are_reviewed_on_request(datasets: Datasets, *, reviewed: bool) -> None:
     dataset = datasets.a_dataset()
     datasets.begin_import(dataset, {"van/1.jpg": b"1"}, reviewed=reviewed)
     assert a_worker(datasets, Ingest()).step()
@@ -146,7 +148,7 @@ def test_labels_of_an_import_are_reviewed_where_the_request_says_so(datasets: Da
     assert len(datasets.listed(dataset, "reviewed")) == reviewed
 
 
-def test_who_was_given_up_for_dead_changes_nothing_when_it_wakes(datasets: Datasets) -> None:
+def test_a_worker_whose_lease_expired_changes_nothing(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     operation = datasets.begin_import(dataset, photographs(MANY))
 
@@ -167,7 +169,7 @@ def labels_in(datasets: Datasets, dataset: str) -> list[list[str]]:
     return [list(labels_of(item.accepted.annotations)) for item in items]
 
 
-def test_labels_that_come_after_their_pictures_are_accepted(datasets: Datasets) -> None:
+def test_labels_that_arrive_after_their_images_are_accepted(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     for files in ({"1.jpg": b"1"}, {"van/1.jpg": b"1"}, {"van/1.jpg": b"1", "van/again.jpg": b"1"}):
         operation = datasets.begin_import(dataset, files)
@@ -176,7 +178,7 @@ def test_labels_that_come_after_their_pictures_are_accepted(datasets: Datasets) 
     assert answer_of(datasets, operation) == ImportDatasetResponse(duplicate_count=2)
 
 
-def test_labels_of_an_archive_are_those_of_who_asked_for_it(datasets: Datasets) -> None:
+def test_labels_of_an_archive_are_attributed_to_the_caller(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     with calling(f"{PROJECT}/members/ada", "engineer"):
         datasets.begin_import(dataset, {"van/1.jpg": b"1"})
@@ -186,7 +188,7 @@ def test_labels_of_an_archive_are_those_of_who_asked_for_it(datasets: Datasets) 
     assert list(accepted.annotators) == [f"{PROJECT}/members/ada"]
 
 
-def test_labels_that_contradict_what_is_accepted_are_refused_by_name(datasets: Datasets) -> None:
+def test_labels_that_contradict_accepted_ones_are_rejected_by_name(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     operation = datasets.begin_import(dataset, {"car/1.jpg": b"1EXIF in May", "van/1.jpg": b"1EXIF in June"})
     assert a_worker(datasets, Ingest()).step()
@@ -197,7 +199,7 @@ def test_labels_that_contradict_what_is_accepted_are_refused_by_name(datasets: D
     assert "labelled car, but van in the archive" in answer.rejections[0]
 
 
-def test_a_long_piece_of_work_keeps_its_lease(datasets: Datasets) -> None:
+def test_a_long_operation_keeps_its_lease(datasets: Datasets) -> None:
     datasets.begin_import(datasets.a_dataset(), photographs(1))
     intruders: list[bool] = []
 
@@ -213,7 +215,7 @@ def test_a_long_piece_of_work_keeps_its_lease(datasets: Datasets) -> None:
     assert intruders == [False, False]
 
 
-def test_a_service_that_stops_gives_its_work_back_at_once(datasets: Datasets) -> None:
+def test_a_stopping_service_releases_its_operations_immediately(datasets: Datasets) -> None:
     operation = datasets.begin_import(datasets.a_dataset(), photographs(MANY))
     worker = a_worker(datasets, Ingest(lambda call: worker.stop()))
     assert worker.step()
@@ -222,7 +224,7 @@ def test_a_service_that_stops_gives_its_work_back_at_once(datasets: Datasets) ->
     assert answer_of(datasets, operation).added_count == MANY
 
 
-def test_an_export_that_dies_again_and_again_is_given_up(datasets: Datasets) -> None:
+def test_an_export_that_crashes_repeatedly_is_failed(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     datasets.add(dataset, a_medium(1), labels=("van",))
     request = ExportDatasetRequest(name=dataset, format=ArchiveFormat.ARCHIVE_FORMAT_COCO)
@@ -242,7 +244,7 @@ def test_an_export_that_dies_again_and_again_is_given_up(datasets: Datasets) -> 
 
 
 @pytest.mark.parametrize("layout", [ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER, ArchiveFormat.ARCHIVE_FORMAT_COCO])
-def test_an_export_of_nothing_labelled_ends_and_says_so(datasets: Datasets, layout: ArchiveFormat.ValueType) -> None:
+def test_an_export_without_labels_fails_with_its_reason(datasets: Datasets, layout: ArchiveFormat.ValueType) -> None:
     dataset = datasets.a_dataset()
     datasets.add(dataset, a_medium(1))
     operation = datasets.datasets.ExportDataset(ExportDatasetRequest(name=dataset, format=layout)).name
@@ -251,7 +253,7 @@ def test_an_export_of_nothing_labelled_ends_and_says_so(datasets: Datasets, layo
     assert (error.code, "no item is labelled" in error.message) == (FAILED_PRECONDITION, True)
 
 
-def test_an_image_that_an_archive_only_names_is_refused_by_name(datasets: Datasets) -> None:
+def test_an_image_missing_from_its_archive_is_rejected_by_name(datasets: Datasets) -> None:
     told = {
         "images": [{"id": number, "file_name": f"{number}.png", "width": 64, "height": 48} for number in (1, 2)],
         "categories": [{"id": 1, "name": "van"}],
@@ -265,7 +267,7 @@ def test_an_image_that_an_archive_only_names_is_refused_by_name(datasets: Datase
     assert list(answer.rejections) == ["images/2.png: is referenced by the archive but not in it"]
 
 
-def test_files_that_are_deleted_during_an_import_are_unpacked_again_and_none_is_refused(
+def test_files_that_are_deleted_during_an_import_are_unpacked_again_and_none_is_rejected(
     datasets: Datasets, tmp_path: Path
 ) -> None:
     dataset = datasets.a_dataset()
@@ -285,7 +287,7 @@ def test_files_that_are_deleted_during_an_import_are_unpacked_again_and_none_is_
     assert list((tmp_path / "work").iterdir()) == []
 
 
-def test_an_operation_without_a_folder_to_work_in_ends_and_says_so(datasets: Datasets, tmp_path: Path) -> None:
+def test_an_operation_without_a_work_folder_fails_with_its_reason(datasets: Datasets, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     operation = datasets.begin_import(datasets.a_dataset(), photographs(1))
     assert a_worker(datasets, Ingest(), work_folder=tmp_path / "file").step()
@@ -294,7 +296,7 @@ def test_an_operation_without_a_folder_to_work_in_ends_and_says_so(datasets: Dat
     assert "VESTA_DATASETS_WORK_FOLDER" in found.error.message
 
 
-def test_a_folder_that_is_deleted_is_another_attempt(tmp_path: Path) -> None:
+def test_a_deleted_work_folder_causes_another_attempt(tmp_path: Path) -> None:
     def lose() -> None:
         with scratch_folder(tmp_path / "work", "x-"):
             shutil.rmtree(tmp_path / "work")
@@ -308,7 +310,9 @@ def test_a_folder_that_is_deleted_is_another_attempt(tmp_path: Path) -> None:
     assert refused.value.reason == "SCRATCH_FOLDER_UNUSABLE"
 
 
-def test_items_that_came_under_one_name_but_for_the_suffix_go_out_apart(datasets: Datasets, tmp_path: Path) -> None:
+def test_items_whose_names_differ_only_in_the_suffix_are_exported_separately(
+    datasets: Datasets, tmp_path: Path
+) -> None:
     dataset = datasets.a_dataset()
     for file_name, concept in (("a.gif", "van"), ("a.png", "car")):
         media, picture = a_medium(0), a_png(concept)
@@ -327,7 +331,7 @@ def test_items_that_came_under_one_name_but_for_the_suffix_go_out_apart(datasets
     assert found == {a_png(concept): says(concept) for concept in ("van", "car")}
 
 
-def test_an_item_with_shapes_alone_goes_out_with_them(datasets: Datasets, tmp_path: Path) -> None:
+def test_an_item_with_shapes_alone_is_exported_with_them(datasets: Datasets, tmp_path: Path) -> None:
     dataset = datasets.a_dataset()
     stored, media = datasets.objects.put("media", a_png("van")), a_medium(1)
     media.sha256, media.object_key, media.mime_type = stored.sha256, stored.key, "image/png"
@@ -344,7 +348,7 @@ def test_an_item_with_shapes_alone_goes_out_with_them(datasets: Datasets, tmp_pa
     assert [found.annotations for found in unpack(archive, tmp_path / "in", layout)] == [[box]]
 
 
-def test_an_export_that_its_layout_cannot_hold_ends_and_says_so(datasets: Datasets) -> None:
+def test_an_export_that_its_layout_cannot_contain_fails_with_its_reason(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (item,) = datasets.add(dataset, a_medium(1), labels=())
     datasets.objects.put_named(a_medium(1).object_key, b"1")

@@ -48,7 +48,7 @@ def a_row(version: str = "", **scores: float) -> PoolRow:
         ([a_row("old", a=0.9, b=0.1), a_row()], False, [[0.9, 0.1], [0.5, 0.5]]),
     ],
 )
-def test_each_row_speaks_by_its_own_scores(
+def test_each_row_uses_its_own_scores(
     rows: list[PoolRow], multi_label: bool, expected: list[list[float]] | None
 ) -> None:
     found = probabilities(rows, "new", multi_label=multi_label)
@@ -59,7 +59,7 @@ def test_each_row_speaks_by_its_own_scores(
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_several_labels_are_asked_about_by_their_distance_to_the_threshold_and_suggested_as_predicted() -> None:
+def test_several_labels_are_selected_by_their_distance_to_the_threshold_and_suggested_as_predicted() -> None:
     # With a threshold of 0.5, the first would be certain and the second undecided, and `b` would be predicted for the second only.
     scores = {
         "at": of_several(a=(0.06, 0.05), b=(0.0, 0.9)),
@@ -83,7 +83,7 @@ def test_several_labels_are_asked_about_by_their_distance_to_the_threshold_and_s
     np.testing.assert_allclose([one.score for one in chosen.items], [1 - 0.01 / 0.95, 5 / 9, 1 / 9], atol=1e-3)
 
 
-def test_a_single_label_dataset_is_suggested_the_best_concept_also_where_it_is_not_predicted() -> None:
+def test_a_single_label_dataset_gets_the_best_concept_as_suggestion_even_if_it_is_not_predicted() -> None:
     row = a_row("new", a=0.4, b=0.35)
     candidates = Candidates([row], np.eye(1, dtype=np.float32), np.ones(1, np.bool_), 1)
     (chosen,) = choose(
@@ -99,7 +99,9 @@ def test_a_single_label_dataset_is_suggested_the_best_concept_also_where_it_is_n
 
 
 @given(st.floats(0, 1, width=32), st.floats(0, 1, width=32))
-def test_centred_scores_keep_their_order_and_their_side_of_the_threshold(score: float, threshold: float) -> None:
+def test_centred_scores_keep_their_order_and_stay_on_the_same_side_of_the_threshold(
+    score: float, threshold: float
+) -> None:
     steps = np.array([[0.0, score, 1.0]], np.float32)
     found = centred_on_thresholds(steps, np.full_like(steps, threshold))[0]
     assert (np.diff(found) >= 0).all()

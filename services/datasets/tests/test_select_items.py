@@ -19,7 +19,7 @@ from vesta_datasets.selection.candidates import Candidates
 from vesta_datasets.store.pool import CandidatePool, PoolLimits
 
 
-def test_selection_needs_embeddings_unless_it_is_random(datasets: Datasets) -> None:
+def test_selection_requires_embeddings_unless_it_is_random(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     datasets.add(dataset, *map(a_medium, range(10)), split=Split.SPLIT_TRAIN)
     request = SelectItemsRequest(parent=dataset, count=3)
@@ -28,7 +28,7 @@ def test_selection_needs_embeddings_unless_it_is_random(datasets: Datasets) -> N
     assert len(datasets.items.SelectItems(request).items) == 3
 
 
-def test_selection_leaves_out_what_is_labelled_excluded_or_tested_and_marks_its_control_arm(datasets: Datasets) -> None:
+def test_selection_skips_labelled_excluded_and_test_items_and_marks_its_control_arm(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     names = [one.name for one in datasets.add(dataset, *map(a_medium, range(30)), split=Split.SPLIT_TRAIN)]
     datasets.add(dataset, a_medium(99), split=Split.SPLIT_TEST)
@@ -43,7 +43,7 @@ def test_selection_leaves_out_what_is_labelled_excluded_or_tested_and_marks_its_
     assert datasets.items.SelectItems(request) == chosen
 
 
-def test_a_multi_label_items_predicted_labels_are_those_that_serving_decided(datasets: Datasets) -> None:
+def test_the_predicted_labels_of_a_multi_label_item_are_those_of_its_prediction(datasets: Datasets) -> None:
     dataset = datasets.a_dataset(multi_label=True)
     names = [one.name for one in datasets.add(dataset, *map(a_medium, range(2)), split=Split.SPLIT_TRAIN)]
     low, high = {"threshold": 0.1}, {"threshold": 0.9}
@@ -66,7 +66,7 @@ def test_a_multi_label_items_predicted_labels_are_those_that_serving_decided(dat
     assert datasets.listed(dataset, "predicted != car") == [names[1]]
 
 
-def test_a_single_label_items_predicted_label_is_the_best(datasets: Datasets) -> None:
+def test_the_predicted_label_of_a_single_label_item_is_the_best(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (item,) = datasets.add(dataset, a_medium(1), split=Split.SPLIT_TRAIN)
     datasets.scored(dataset, [item.name])
@@ -74,7 +74,7 @@ def test_a_single_label_items_predicted_label_is_the_best(datasets: Datasets) ->
     assert datasets.listed(dataset, "predicted = car") == []
 
 
-def test_of_a_pool_too_large_to_hold_selection_sees_a_sample_of_each_kind(datasets: Datasets) -> None:
+def test_selection_from_a_pool_above_the_limits_reads_a_sample_of_each_kind(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     names = [one.name for one in datasets.add(dataset, *map(a_medium, range(9)), split=Split.SPLIT_TRAIN)]
     datasets.scored(dataset, names)
@@ -96,7 +96,7 @@ def test_of_a_pool_too_large_to_hold_selection_sees_a_sample_of_each_kind(datase
     assert {row.name for candidates in seen for row in candidates.rows} == set(names)
 
 
-def test_selections_come_one_after_another(datasets: Datasets) -> None:
+def test_selections_run_one_after_another(datasets: Datasets) -> None:
     service = ItemService(datasets.store, datasets.objects, wait_max=timedelta(milliseconds=1))
     request = SelectItemsRequest(
         parent=datasets.a_dataset(), count=1, strategy=SelectionStrategy.SELECTION_STRATEGY_RANDOM

@@ -79,7 +79,7 @@ def test_a_pool_of_equal_items_still_fills_its_batch(strategy, model):
 
 
 @EVERY_STRATEGY
-def test_a_model_that_is_sure_of_everything_is_no_obstacle(strategy):
+def test_a_model_that_is_certain_of_everything_does_not_prevent_selection(strategy):
     pool = a_pool(concepts=1)
     assert_keeps_the_promise(pool, strategy(pool))
 
@@ -100,7 +100,7 @@ def test_a_model_that_is_sure_of_everything_is_no_obstacle(strategy):
         ({"seed": -1}, "seed"),
     ],
 )
-def test_what_no_model_should_give_is_refused_by_name(change, complaint):
+def test_invalid_scores_are_rejected_by_name(change, complaint):
     sound = {
         "embeddings": unit([[1, 0, 0], [0, 1, 0]]),
         "probabilities": np.full((2, 2), 0.5, np.float32),
@@ -112,31 +112,31 @@ def test_what_no_model_should_give_is_refused_by_name(change, complaint):
         Pool(**(sound | change))
 
 
-def test_margin_asks_first_where_the_two_best_answers_are_closest():
+def test_margin_selects_the_smallest_difference_of_the_two_best_scores_first():
     answers = np.array([[0.9, 0.1, 0.0], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.6, 0.2, 0.2]], np.float32)
     pool = Pool(unit(np.eye(4)), answers, np.zeros(4, np.bool_), batch_size=3)
     assert [pick.index for pick in STRATEGIES["margin"](pool)] == [1, 2, 3]
 
 
-def test_entropy_asks_first_where_the_answer_is_spread_most():
+def test_entropy_selects_the_highest_entropy_first():
     answers = np.array([[0.9, 0.1, 0.0], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.6, 0.2, 0.2]], np.float32)
     pool = Pool(unit(np.eye(4)), answers, np.zeros(4, np.bool_), batch_size=3)
     assert [pick.index for pick in STRATEGIES["entropy"](pool)] == [2, 3, 1]
 
 
-def test_a_multi_label_model_is_unsure_near_one_half_of_any_concept():
+def test_a_multi_label_model_is_uncertain_near_one_half_of_any_concept():
     answers = np.array([[0.99, 0.98, 0.01], [0.99, 0.55, 0.01], [0.7, 0.01, 0.02]], np.float32)
     pool = Pool(unit(np.eye(3)), answers, np.zeros(3, np.bool_), batch_size=3, multi_label=True)
     assert [pick.index for pick in STRATEGIES["margin"](pool)] == [1, 2, 0]
 
 
 @pytest.mark.parametrize("name", ["margin", "entropy"])
-def test_before_the_first_model_uncertainty_falls_back_to_chance_and_says_so(name):
+def test_without_a_model_uncertainty_falls_back_to_random_selection_and_says_so(name):
     picks = STRATEGIES[name](a_pool(model=False))
     assert {pick.reason for pick in picks} == {Reason.RANDOM}
 
 
-def test_k_center_goes_to_the_corner_that_nobody_has_seen():
+def test_k_center_selects_the_uncovered_region():
     embeddings = unit([[1, 0.0], [1, 0.1], [1, 0.2], [-1, 0.1], [0, 1]])
     labelled = np.array([True, False, False, False, False])
     picks = STRATEGIES["k_center"](Pool(embeddings, None, labelled, batch_size=2))
@@ -152,14 +152,14 @@ def clusters_of(sizes, *, spread=0.05, draw=3):
 
 
 @pytest.mark.parametrize("name", ["typiclust", "adaptive"])
-def test_the_cold_start_asks_once_in_every_cluster(name):
+def test_the_cold_start_selects_one_item_per_cluster(name):
     embeddings, owner = clusters_of([40, 30, 20, 10])
     pool = Pool(embeddings, None, np.zeros(100, np.bool_), batch_size=4)
     assert Counter(owner[pick.index] for pick in STRATEGIES[name](pool)) == {0: 1, 1: 1, 2: 1, 3: 1}
 
 
 @pytest.mark.parametrize("name", ["typiclust", "adaptive"])
-def test_the_cold_start_leaves_clusters_that_bear_a_label(name):
+def test_the_cold_start_skips_clusters_with_a_label(name):
     embeddings, owner = clusters_of([40, 30, 20, 10])
     labelled = np.zeros(100, np.bool_)
     labelled[[0, 45]] = True
@@ -167,7 +167,7 @@ def test_the_cold_start_leaves_clusters_that_bear_a_label(name):
     assert {int(owner[pick.index]) for pick in picks} == {2, 3}
 
 
-def test_the_default_asks_where_the_model_is_unsure_of_many_and_never_twice_for_one_reason():
+def test_the_default_selects_uncertain_dense_regions_once_each():
     embeddings, owner = clusters_of([300, 60, 40])
     answers = np.tile(np.array([[1.0, 0.0]], np.float32), (400, 1))
     answers[owner > 0] = [0.5, 0.5]
@@ -176,7 +176,7 @@ def test_the_default_asks_where_the_model_is_unsure_of_many_and_never_twice_for_
     assert {pick.reason for pick in picks} == {Reason.UNCERTAIN_AND_TYPICAL}
 
 
-def test_the_defaults_scores_are_shares_of_what_is_uncovered_and_fall():
+def test_the_scores_of_the_default_are_decreasing_shares_of_the_uncovered_uncertainty():
     scores = [pick.score for pick in STRATEGIES["adaptive"](a_pool(count=200, batch_size=20))]
     assert scores == sorted(scores, reverse=True)
     assert 0.0 < sum(scores) <= 1.0
@@ -190,7 +190,7 @@ def test_a_pool_beyond_every_sample_limit_still_fills_its_batch():
 
 @settings(max_examples=100, deadline=None)
 @given(pool=pools, share=st.floats(0, 1), seed=st.integers(0, 2**63))
-def test_a_batch_with_a_control_arm_keeps_the_promise(pool, share, seed):
+def test_a_batch_with_a_control_arm_is_full_distinct_and_unlabelled(pool, share, seed):
     picks = with_control_arm(STRATEGIES["margin"](pool), pool.free, pool.batch_size, share, seed)
     assert_keeps_the_promise(pool, picks)
     drawn = sum(pick.reason is Reason.CONTROL for pick in picks)
@@ -237,6 +237,6 @@ def test_control_items_are_spread_over_the_batch():
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_outside_its_range_is_refused(share):
+def test_a_share_out_of_range_is_rejected(share):
     with pytest.raises(ValueError, match="share"):
         with_control_arm([], np.arange(3), 2, share, seed=0)

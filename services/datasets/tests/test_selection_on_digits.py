@@ -28,7 +28,7 @@ def accuracy_after(digits, strategy, labels, seed, batch_size=10):
 
 
 @pytest.mark.parametrize(("labels", "gain"), [(10, 0.15), (50, 0.05)])
-def test_the_default_beats_chance_by_far_with_few_labels(digits, labels, gain):
+def test_the_default_exceeds_random_selection_by_far_with_few_labels(digits, labels, gain):
     default, chance = (
         np.mean([accuracy_after(digits, strategy, labels, seed) for seed in range(3)])
         for strategy in ("adaptive", "random")

@@ -24,7 +24,7 @@ from vesta_contracts.datasets.v1 import (
 from vesta_datasets.api.snapshot_service import SnapshotService
 
 
-def test_an_export_is_of_a_snapshot_of_its_dataset(datasets: Datasets) -> None:
+def test_an_export_requires_a_snapshot_of_the_same_dataset(datasets: Datasets) -> None:
     dataset, other = datasets.a_dataset(), datasets.a_dataset("other")
     datasets.add(other, a_medium(1), labels=("van",))
     snapshot = datasets.snapshots.CreateSnapshot(CreateSnapshotRequest(parent=other, snapshot=Snapshot())).name
@@ -32,7 +32,7 @@ def test_an_export_is_of_a_snapshot_of_its_dataset(datasets: Datasets) -> None:
     refusal(NotFound, lambda: datasets.datasets.ExportDataset(request), "RESOURCE_NOT_FOUND")
 
 
-def test_a_snapshot_of_many_concepts_can_be_told(datasets: Datasets) -> None:
+def test_the_event_of_a_snapshot_omits_its_statistics(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     datasets.add(dataset, a_medium(1), labels=("van",))
     datasets.snapshots.CreateSnapshot(CreateSnapshotRequest(parent=dataset, snapshot=Snapshot()))
@@ -43,7 +43,7 @@ def test_a_snapshot_of_many_concepts_can_be_told(datasets: Datasets) -> None:
     assert (told.item_count, told.HasField("statistics")) == (1, False)
 
 
-def test_a_snapshot_stays_what_it_was_and_a_diff_tells_what_changed(datasets: Datasets) -> None:
+def test_a_snapshot_is_immutable_and_a_diff_lists_the_changes(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     names = [one.name for one in datasets.add(dataset, *map(a_medium, range(3)))]
     empty = CreateSnapshotRequest(parent=dataset, snapshot=Snapshot())
@@ -93,7 +93,7 @@ class WatchedObjects(ObjectStore):
         return self._objects.put(folder, content)
 
 
-def test_no_transaction_is_open_while_a_manifest_is_written(datasets: Datasets) -> None:
+def test_no_transaction_is_open_while_a_manifest_is_stored(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     datasets.add(dataset, a_medium(1), labels=("van",))
     watched = WatchedObjects(datasets.objects, datasets.store.postgres)
@@ -105,7 +105,7 @@ def test_no_transaction_is_open_while_a_manifest_is_written(datasets: Datasets) 
     assert watched.open_transactions == [0, 1]
 
 
-def test_a_repeat_is_answered_with_the_first_snapshot_or_operation_though_what_it_was_made_of_is_gone(
+def test_a_repeated_request_returns_the_first_snapshot_or_operation_after_its_dataset_is_deleted(
     datasets: Datasets,
 ) -> None:
     dataset = datasets.a_dataset()

@@ -23,35 +23,35 @@ def test_shares_hold_over_many_items():
     assert dealt.count(Split.VALIDATION) / 20_000 == pytest.approx(0.1, abs=0.01)
 
 
-def test_no_share_deals_everything_to_training():
+def test_without_shares_all_items_are_in_the_training_split():
     assert {split_of(sha256(number), Shares(0.0, 0.0)) for number in range(500)} == {Split.TRAIN}
 
 
 @pytest.mark.parametrize(("validation", "test"), [(-0.1, 0.1), (0.1, -0.1), (0.5, 0.5), (float("nan"), 0.1)])
-def test_shares_that_leave_nothing_for_training_are_refused(validation, test):
+def test_shares_without_a_training_split_are_rejected(validation, test):
     with pytest.raises(ValueError, match="below 1"):
         Shares(validation, test)
 
 
-def test_a_new_picture_founds_a_group_on_the_side_its_hash_deals():
+def test_a_new_image_starts_a_group_in_the_split_of_its_hash():
     assert place("a", TEST_SHA256, [], SHARES) == Placement(Split.TEST, group="a")
 
 
-def test_a_side_asked_for_is_honoured():
+def test_a_requested_split_is_applied():
     assert place("a", TEST_SHA256, [], SHARES, requested=Split.TRAIN) == Placement(Split.TRAIN, group="a")
 
 
-def test_a_near_duplicate_joins_the_group_and_side_of_what_it_repeats():
+def test_a_near_duplicate_joins_the_group_and_split_of_the_older_item():
     placement = place("b", TRAIN_SHA256, [Placed("a", "a", Split.TEST)], SHARES)
     assert placement == Placement(Split.TEST, group="a", duplicate_of="a")
 
 
-def test_a_side_asked_for_yields_to_the_group():
+def test_the_split_of_the_group_overrides_the_requested_one():
     placement = place("b", TRAIN_SHA256, [Placed("a", "a", Split.TEST)], SHARES, requested=Split.TRAIN)
     assert placement == Placement(Split.TEST, group="a", duplicate_of="a")
 
 
-def test_repeating_two_sides_is_owned_up_to():
+def test_a_near_duplicate_of_two_splits_is_marked():
     placement = place("c", TRAIN_SHA256, [Placed("b", "b", Split.TRAIN), Placed("a", "a", Split.TEST)], SHARES)
     assert placement == Placement(Split.TRAIN, group="b", duplicate_of="b", straddles=True)
 
@@ -66,7 +66,7 @@ def test_repeating_two_sides_is_owned_up_to():
         max_size=25,
     )
 )
-def test_no_two_near_duplicates_that_take_part_are_on_different_sides(arrivals):
+def test_no_two_unmarked_near_duplicates_are_in_different_splits(arrivals):
     radius_bits = 4
     index, placed, hashes = DuplicateIndex(), {}, {}
     for number, (perceptual_hash, bits, asked) in enumerate(arrivals):

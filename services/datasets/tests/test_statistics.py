@@ -35,7 +35,7 @@ def test_an_empty_snapshot_has_statistics():
     assert {side.item_count for side in figures.splits.values()} == {0}
 
 
-def test_each_side_counts_its_items_labels_and_concepts():
+def test_each_split_counts_its_items_labels_and_concepts():
     rows = [
         a_row("1", ("van",)),
         a_row("2", ("van", "red")),
@@ -50,14 +50,14 @@ def test_each_side_counts_its_items_labels_and_concepts():
     assert (figures.reviewed_count, figures.control_count) == (1, 1)
 
 
-def test_each_side_counts_what_a_classification_leaves_out():
+def test_each_split_counts_the_items_that_a_classification_excludes():
     rows = [a_row("1"), a_row("2", ()), a_row("3", ("red", "van")), a_row("4", None, accepted=True), a_row("5", None)]
     train = statistics(rows, SHARES).splits[Split.TRAIN]
     assert (train.item_count, train.labelled_count) == (5, 3)
     assert (train.no_label_count, train.multiple_labels_count, train.shapes_only_count) == (1, 1, 1)
 
 
-def test_each_side_counts_what_the_split_policy_dealt_to_it():
+def test_each_split_counts_the_items_that_the_policy_assigned():
     low, high = "00" * 32, "ff" * 32  # the first fifth of all hashes is in the test split
     rows = [
         replace(a_row("1"), sha256=high),
@@ -70,12 +70,12 @@ def test_each_side_counts_what_the_split_policy_dealt_to_it():
         assert (splits[Split.TRAIN].hash_assigned_count, splits[Split.TEST].hash_assigned_count) == (train, test)
 
 
-def test_imbalance_is_the_commonest_over_the_rarest_of_the_training_side():
+def test_imbalance_is_the_ratio_of_the_most_to_the_least_frequent_training_concept():
     rows = [a_row(str(n)) for n in range(6)] + [a_row("a", ("bus",)), a_row("b", ("bus",)), a_row("c", ("ox",), "TEST")]
     assert statistics(rows, SHARES).imbalance == pytest.approx(3.0)
 
 
-def test_a_difference_names_added_removed_and_relabelled():
+def test_a_diff_lists_added_removed_and_relabelled_items():
     before = [a_row("a"), a_row("b"), a_row("c", None), a_row("d", ("x", "y"))]
     after = [a_row("b", ("bus",)), a_row("c", ()), a_row("d", ("y", "x")), a_row("e")]
     assert diff(before, after) == Difference(

@@ -10,7 +10,7 @@ def of(**keypoints: list[str]) -> Taxonomy:
     return Taxonomy(concepts=[Concept(id=concept, keypoints=names) for concept, names in keypoints.items()])
 
 
-def test_concepts_may_have_skeletons_whose_names_repeat_those_of_others() -> None:
+def test_keypoint_names_may_repeat_across_concepts() -> None:
     check_taxonomy(of())
     check_taxonomy(of(van=["door", "wheel"], car=["door"], bus=[]))
 
@@ -22,13 +22,13 @@ def test_concepts_may_have_skeletons_whose_names_repeat_those_of_others() -> Non
         (of(bus=[], van=["door", "wheel", "door"]), "the keypoint door of van is not unique"),
     ],
 )
-def test_what_appears_twice_is_refused(taxonomy: Taxonomy, what: str) -> None:
+def test_duplicate_names_are_rejected(taxonomy: Taxonomy, what: str) -> None:
     with pytest.raises(InvalidArgument, match=what) as refused:
         check_taxonomy(taxonomy)
     assert refused.value.reason == "TAXONOMY_INVALID"
 
 
-def test_a_taxonomy_holds_all_that_items_bear() -> None:
+def test_a_taxonomy_keeps_all_concepts_of_items() -> None:
     before = of(van=[], car=[], bus=[])
     check_concepts_in_use(of(van=[], car=[]), before, {"van"}, "taxonomy.concepts")
     with pytest.raises(InvalidArgument, match="items have annotations with bus, van;") as refused:

@@ -57,7 +57,7 @@ def test_an_annotator_reads_an_item_without_its_scores(datasets: Datasets) -> No
     "filter_text",
     ["predicted = van", "uncertain", "NOT scored", "score > 0.5", "margin < 0.5", "labelled AND model_version = x"],
 )
-def test_an_annotator_cannot_ask_by_filter_what_a_model_says(datasets: Datasets, filter_text: str) -> None:
+def test_an_annotator_cannot_filter_by_predictions(datasets: Datasets, filter_text: str) -> None:
     dataset = datasets.a_dataset()
     request = ListItemsRequest(parent=dataset, filter=filter_text)
     with acting_as("annotator"):
@@ -79,7 +79,7 @@ def test_an_annotator_gets_no_embeddings_and_no_neighbours(datasets: Datasets) -
             assert refusal(call) == "PREDICTION_HIDDEN"
 
 
-def test_items_are_answered_in_the_order_asked_and_of_one_dataset_alone(datasets: Datasets) -> None:
+def test_requested_items_are_returned_in_order_and_of_one_dataset_only(datasets: Datasets) -> None:
     dataset, other = datasets.a_dataset(), datasets.a_dataset("others")
     names = [one.name for one in datasets.add(dataset, *map(a_medium, range(3)))]
     (stranger,) = datasets.add(other, a_medium(9))
@@ -92,7 +92,7 @@ def test_items_are_answered_in_the_order_asked_and_of_one_dataset_alone(datasets
         assert refused.value.metadata == {"name": name}
 
 
-def test_a_dataset_is_answered_without_counts_where_that_is_asked(datasets: Datasets) -> None:
+def test_a_dataset_is_returned_without_counts_on_request(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     datasets.add(dataset, a_medium(1))
     basic = datasets.datasets.GetDataset(GetDatasetRequest(name=dataset, view=DatasetView.DATASET_VIEW_BASIC))
