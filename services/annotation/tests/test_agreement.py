@@ -42,7 +42,7 @@ def test_alpha_is_unset_with_fewer_than_two_shared_tasks(told: tuple[str, ...]) 
         (("vv", "cc", "vc", "cc"), 8 / 15),
     ],
 )
-def test_alpha_is_what_the_book_says(told: tuple[str, ...], alpha: float) -> None:
+def test_alpha_equals_the_published_value(told: tuple[str, ...], alpha: float) -> None:
     assert measure_agreement(the_answers(*told)).alpha == pytest.approx(alpha)
 
 
@@ -50,7 +50,7 @@ def test_tasks_with_one_answer_are_not_shared() -> None:
     assert measure_agreement(the_answers("vv", "cc", "v.", ".c")).task_count == 2
 
 
-def test_accuracy_counts_decided_tasks_alone() -> None:
+def test_accuracy_counts_only_decided_tasks() -> None:
     ada = of("ada", "vv", "cv", "vv", accepted="vv")
     assert (ada.submission_count, ada.decided_count, ada.accuracy) == (3, 2, 0.5)
 
@@ -59,12 +59,12 @@ def test_accuracy_is_unset_where_nothing_is_decided() -> None:
     assert not of("ada", "vv", "cv").HasField("accuracy")
 
 
-def test_an_expert_is_measured_on_the_tasks_they_share() -> None:
+def test_an_expert_is_measured_on_shared_tasks() -> None:
     told = ("vvc", "ccv", "bb.", "vv.")
     assert of("cyd", *told).alpha < 0 < of("ada", *told).alpha
 
 
-def test_an_expert_is_measured_against_the_others_and_not_by_what_these_disagree_about() -> None:
+def test_the_disagreement_of_others_does_not_affect_the_agreement_of_an_expert() -> None:
     ada_and_bob_agree = ("vvc", "ccb", "bbv", "vvb", "ccv", "bbc")
     assert of("ada", *ada_and_bob_agree).alpha > 0.2 > 0 > of("cyd", *ada_and_bob_agree).alpha
 
@@ -80,7 +80,7 @@ def test_a_rejected_answer_is_wrong_unless_it_was_accepted_in_the_end(
     assert (ada.submission_count, ada.decided_count, ada.accuracy) == (1, 1, right)
 
 
-def test_a_rejected_answer_counts_for_no_agreement() -> None:
+def test_a_rejected_answer_does_not_count_for_agreement() -> None:
     rejected = Answer("task-0", "ada", b"c", None, rejected=True)
     assert measure_agreement([rejected, *the_answers("vv", "cc")]).alpha == 1
 
@@ -98,7 +98,7 @@ def test_alpha_of_the_worked_example_is_as_published() -> None:
 
 
 @given(st.lists(st.lists(st.sampled_from("abcd"), min_size=2, max_size=5), min_size=2, max_size=12))
-def test_alpha_is_that_of_the_table_of_coincidences(units: list[list[str]]) -> None:
+def test_alpha_equals_that_of_the_coincidence_matrix(units: list[list[str]]) -> None:
     assert nominal_alpha([value.encode() for value in unit] for unit in units) == pytest.approx(by_definition(units))
 
 
@@ -114,12 +114,12 @@ def by_definition(units: list[list[str]]) -> float:
     return 1 - observed / expected if expected else 1.0
 
 
-def test_ten_thousand_tasks_of_which_no_two_answers_are_equal_are_measured_at_once() -> None:
+def test_agreement_of_ten_thousand_different_answers_is_computed_quickly() -> None:
     told = [(f"{task}-ada".encode(), f"{task}-bob".encode()) for task in range(10_000)]
     assert nominal_alpha(told) == pytest.approx(0, abs=1e-3)
 
 
-def test_an_answer_that_was_kept_without_a_key_counts_by_what_it_says() -> None:
+def test_an_answer_stored_without_a_key_counts_by_its_content() -> None:
     said = [label("van")]
     row = {"task": "t", "annotator": "ada", "state": "ACCEPTED", "rejected": False, "time_spent": None}
     old = {

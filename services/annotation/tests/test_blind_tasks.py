@@ -48,7 +48,7 @@ def readings(annotation: Service, task: Task, name: str, role: str) -> dict[str,
         }
 
 
-def test_an_annotator_reads_a_task_of_the_control_arm_without_what_the_model_thinks(annotation: Service) -> None:
+def test_annotators_read_control_tasks_without_predictions(annotation: Service) -> None:
     annotation.has_campaign()
     (blind,) = annotation.has_tasks("blind", control=True, **PROMPTS)
     (shown,) = annotation.has_tasks("shown", **PROMPTS)
@@ -58,7 +58,7 @@ def test_an_annotator_reads_a_task_of_the_control_arm_without_what_the_model_thi
         assert is_prompted(task), call
 
 
-def test_a_task_on_the_test_side_is_blind_whoever_made_it_with_a_suggestion(
+def test_a_task_of_the_test_split_is_blind_even_if_created_with_a_suggestion(
     annotation: Service, items: FakeItems
 ) -> None:
     items.test.add(item("tested"))
@@ -68,7 +68,7 @@ def test_a_task_on_the_test_side_is_blind_whoever_made_it_with_a_suggestion(
     assert not any(is_prompted(found) for found in readings(annotation, task, "ada", "annotator").values())
 
 
-def test_reviewers_see_what_the_model_thinks_but_not_of_what_they_answer_themselves(annotation: Service) -> None:
+def test_reviewers_see_predictions_except_of_tasks_that_they_answer(annotation: Service) -> None:
     annotation.has_campaign()
     (task,) = annotation.has_tasks("blind", control=True, **PROMPTS)
     found = {call: is_prompted(one) for call, one in readings(annotation, task, "rosa", "reviewer").items()}
@@ -76,7 +76,7 @@ def test_reviewers_see_what_the_model_thinks_but_not_of_what_they_answer_themsel
     assert is_prompted(annotation.task(task))  # as services read it
 
 
-def test_another_task_about_the_same_item_does_not_tell_either_while_the_blind_one_is_open(annotation: Service) -> None:
+def test_other_tasks_of_an_item_hide_predictions_while_its_blind_task_is_open(annotation: Service) -> None:
     annotation.has_campaign()
     annotation.has_campaign("other")
     (shown,) = annotation.has_tasks("one", **PROMPTS)
@@ -87,7 +87,7 @@ def test_another_task_about_the_same_item_does_not_tell_either_while_the_blind_o
     assert all(is_prompted(found) for found in readings(annotation, shown, "ada", "annotator").values())
 
 
-def test_a_blind_task_that_a_reviewer_sends_back_is_blind_still(annotation: Service) -> None:
+def test_a_rejected_blind_task_stays_blind(annotation: Service) -> None:
     annotation.has_campaign(review_share=1)
     (task,) = annotation.has_tasks("one", control=True, **PROMPTS)
 
@@ -104,7 +104,7 @@ def test_a_blind_task_that_a_reviewer_sends_back_is_blind_still(annotation: Serv
 
 
 @pytest.mark.parametrize("role", ["annotator", "reviewer"])
-def test_the_etag_of_a_task_does_not_tell_what_is_left_out(annotation: Service, role: str) -> None:
+def test_the_etag_of_a_task_does_not_depend_on_hidden_fields(annotation: Service, role: str) -> None:
     annotation.has_campaign()
     (task,) = annotation.has_tasks("one", control=True, **PROMPTS)
     with trace.calling(member("ada"), role):

@@ -10,21 +10,21 @@ from vesta_contracts.datasets.v1 import Concept, Dataset, Taxonomy
 TAXONOMY = Taxonomy(name="projects/acme/taxonomies/t", concepts=[Concept(id=name) for name in "abcdefgh"])
 
 
-def test_a_campaign_that_names_no_concept_asks_for_all_that_are_not_retired(annotation: Service) -> None:
+def test_a_campaign_without_concepts_uses_all_that_are_not_retired(annotation: Service) -> None:
     assert list(annotation.has_campaign().concepts) == [name for name in CONCEPTS if name != "tram"]
 
 
-def test_concepts_that_are_named_stay_as_they_are_even_retired_ones(annotation: Service) -> None:
+def test_explicit_concepts_are_kept_even_if_retired(annotation: Service) -> None:
     assert list(annotation.has_campaign(concepts=["tram", "van"]).concepts) == ["tram", "van"]
 
 
-def test_a_concept_that_the_taxonomy_does_not_hold_is_refused(annotation: Service) -> None:
+def test_a_concept_missing_in_the_taxonomy_is_rejected(annotation: Service) -> None:
     with pytest.raises(InvalidArgument, match="airship") as refused:
         annotation.has_campaign(concepts=["van", "airship"])
     assert refused.value.reason == "CONCEPT_UNKNOWN"
 
 
-def test_a_campaign_cannot_be_changed_to_ask_for_an_unknown_concept(annotation: Service) -> None:
+def test_a_campaign_cannot_be_updated_to_an_unknown_concept(annotation: Service) -> None:
     campaign = annotation.has_campaign(concepts=["van"])
     campaign.concepts.append("airship")
     with pytest.raises(InvalidArgument) as refused:
@@ -34,7 +34,7 @@ def test_a_campaign_cannot_be_changed_to_ask_for_an_unknown_concept(annotation: 
     assert refused.value.reason == "CONCEPT_UNKNOWN"
 
 
-def test_experts_read_instructions_and_the_concepts_with_the_words_of_the_taxonomy(
+def test_experts_read_the_instructions_and_the_concepts_as_in_the_taxonomy(
     annotation: Service, taxonomies: FakeTaxonomies, datasets: FakeDatasets
 ) -> None:
     annotation.has_campaign(concepts=["bus", "van"], instructions="Look at the *wheels*.")
@@ -51,17 +51,17 @@ def test_experts_read_instructions_and_the_concepts_with_the_words_of_the_taxono
     assert refused.value.reason == "DATASET_DELETED"
 
 
-def test_of_many_unknown_concepts_some_are_named() -> None:
+def test_the_error_names_some_of_many_unknown_concepts() -> None:
     with pytest.raises(InvalidArgument, match="u, v, w, x, y and more"):
         asked_concepts(["a", *"uvwxyz"], TAXONOMY)
 
 
 @pytest.mark.parametrize(("several", "holds_several"), [(False, False), (False, True), (True, True)])
-def test_one_label_is_always_fine(several: bool, holds_several: bool) -> None:
+def test_one_label_is_always_allowed(several: bool, holds_several: bool) -> None:
     check_label_count(Campaign(multi_label=several), Dataset(multi_label=holds_several))
 
 
-def test_several_labels_are_asked_for_only_where_the_dataset_holds_several() -> None:
+def test_several_labels_require_a_multi_label_dataset() -> None:
     with pytest.raises(InvalidArgument) as refused:
         check_label_count(Campaign(multi_label=True), Dataset(name="projects/acme/datasets/d"))
     assert refused.value.reason == "DATASET_SINGLE_LABEL"

@@ -19,7 +19,7 @@ from vesta_contracts.annotation.v1 import (
 )
 
 
-def test_a_campaign_is_active_and_asks_one_expert_unless_it_says_otherwise(annotation: Service) -> None:
+def test_a_campaign_is_active_with_one_annotator_per_task_by_default(annotation: Service) -> None:
     made = annotation.has_campaign(instructions="Look at the *wheels*.", concepts=["van", "car"])
     assert (made.name, made.state, made.annotators_per_task) == (CAMPAIGN, Campaign.ACTIVE, 1)
     found = annotation.campaigns.GetCampaign(GetCampaignRequest(name=CAMPAIGN))
@@ -34,19 +34,19 @@ def test_a_campaign_without_an_id_gets_one(annotation: Service) -> None:
     assert annotation.has_campaign("").name != annotation.has_campaign("").name
 
 
-def test_a_campaign_needs_a_dataset_that_is_there(annotation: Service) -> None:
+def test_a_campaign_requires_an_existing_dataset(annotation: Service) -> None:
     with pytest.raises(NotFound, match="datasets/cars"):
         annotation.has_campaign(dataset=f"{PROJECT}/datasets/cars")
 
 
-def test_a_name_is_given_once(annotation: Service) -> None:
+def test_a_campaign_name_is_unique(annotation: Service) -> None:
     annotation.has_campaign()
     with pytest.raises(AlreadyExists) as raised:
         annotation.has_campaign()
     assert raised.value.reason == "RESOURCE_EXISTS"
 
 
-def test_a_repeat_is_answered_with_the_first_campaign_though_its_dataset_is_gone(
+def test_a_repeated_request_returns_the_first_campaign_after_its_dataset_is_deleted(
     annotation: Service, datasets: FakeDatasets
 ) -> None:
     made = annotation.has_campaign("", request_id="r1")
@@ -54,7 +54,7 @@ def test_a_repeat_is_answered_with_the_first_campaign_though_its_dataset_is_gone
     assert annotation.has_campaign("", request_id="r1") == made
 
 
-def test_a_request_id_is_for_one_request(annotation: Service) -> None:
+def test_a_request_id_cannot_be_reused_for_another_request(annotation: Service) -> None:
     annotation.has_campaign(request_id="r1")
     with pytest.raises(InvalidArgument) as raised:
         annotation.has_campaign("cars", request_id="r1")
@@ -72,13 +72,13 @@ def test_a_request_id_is_for_one_request(annotation: Service) -> None:
         ({"concepts": [""]}, "campaign.concepts[0]"),
     ],
 )
-def test_a_wrong_field_is_named(annotation: Service, fields: dict[str, object], wrong: str) -> None:
+def test_an_invalid_field_is_named(annotation: Service, fields: dict[str, object], wrong: str) -> None:
     with pytest.raises(InvalidArgument) as raised:
         annotation.has_campaign(**fields)
     assert (raised.value.reason, raised.value.violations[0].field) == ("FIELD_INVALID", wrong)
 
 
-def test_campaigns_are_listed_by_name_a_page_at_a_time_with_their_counts(annotation: Service) -> None:
+def test_campaigns_are_listed_by_name_in_pages_with_their_counts(annotation: Service) -> None:
     for campaign_id in ("vans", "bikes", "cars"):
         annotation.has_campaign(campaign_id)
     annotation.has_tasks("one", "two")
@@ -100,7 +100,7 @@ def test_only_the_fields_of_the_mask_change(annotation: Service) -> None:
     assert (updated.display_name, updated.instructions, updated.state) == ("Lorries", "Look.", Campaign.ACTIVE)
 
 
-def test_what_answers_rest_on_cannot_change(annotation: Service) -> None:
+def test_fields_that_answers_depend_on_cannot_change(annotation: Service) -> None:
     annotation.has_campaign()
     with pytest.raises(InvalidArgument) as raised:
         annotation.campaigns.UpdateCampaign(
@@ -112,7 +112,7 @@ def test_what_answers_rest_on_cannot_change(annotation: Service) -> None:
     assert raised.value.reason == "FIELD_IMMUTABLE"
 
 
-def test_a_stale_etag_is_refused(annotation: Service) -> None:
+def test_a_stale_etag_is_rejected(annotation: Service) -> None:
     stale = annotation.has_campaign().etag
     annotation.set_campaign(display_name="Vans", etag=stale)
     with pytest.raises(Aborted) as raised:
@@ -120,13 +120,13 @@ def test_a_stale_etag_is_refused(annotation: Service) -> None:
     assert raised.value.reason == "ETAG_STALE"
 
 
-def test_work_does_not_make_an_etag_stale(annotation: Service) -> None:
+def test_answers_do_not_change_the_etag(annotation: Service) -> None:
     etag = annotation.has_campaign().etag
     annotation.answer("ada", annotation.has_tasks("one")[0], "van")
     annotation.set_campaign(display_name="Vans", etag=etag)
 
 
-def test_counts_follow_the_work(annotation: Service) -> None:
+def test_counts_follow_the_answers(annotation: Service) -> None:
     annotation.has_campaign(annotators_per_task=2)
     agreed, disputed, rejected, _ = annotation.has_tasks("one", "two", "three", "four")
     for task, bob in ((agreed, "van"), (disputed, "car"), (rejected, "car")):
@@ -139,7 +139,7 @@ def test_counts_follow_the_work(annotation: Service) -> None:
     )
 
 
-def test_a_paused_campaign_hands_out_nothing_and_still_takes_answers(annotation: Service) -> None:
+def test_a_paused_campaign_leases_no_tasks_and_accepts_answers(annotation: Service) -> None:
     task = annotation.has_task()
     annotation.lease("ada")
     annotation.set_campaign(state=Campaign.PAUSED)
@@ -148,7 +148,7 @@ def test_a_paused_campaign_hands_out_nothing_and_still_takes_answers(annotation:
     assert annotation.task(task).state == Task.ACCEPTED
 
 
-def test_closing_cancels_what_is_undecided_and_tells_of_each(annotation: Service) -> None:
+def test_closing_cancels_undecided_tasks_and_publishes_each(annotation: Service) -> None:
     annotation.has_campaign()
     accepted, _, leased = annotation.has_tasks("one", "two", "three")
     annotation.answer("ada", accepted, "van")
@@ -172,7 +172,7 @@ def test_a_campaign_whose_dataset_is_deleted_can_be_paused_and_closed(
     assert annotation.task(task).state == (Task.CANCELLED if state == Campaign.CLOSED else Task.OPEN)
 
 
-def test_what_a_campaign_asks_cannot_change_once_its_dataset_is_deleted(
+def test_the_concepts_of_a_campaign_cannot_change_once_its_dataset_is_deleted(
     annotation: Service, datasets: FakeDatasets
 ) -> None:
     annotation.has_campaign()
@@ -182,7 +182,7 @@ def test_what_a_campaign_asks_cannot_change_once_its_dataset_is_deleted(
     assert refused.value.reason == "DATASET_DELETED"
 
 
-def test_a_closed_campaign_takes_no_tasks_until_it_is_active_again(annotation: Service) -> None:
+def test_a_closed_campaign_accepts_no_tasks_until_it_is_active_again(annotation: Service) -> None:
     annotation.has_campaign()
     annotation.set_campaign(state=Campaign.CLOSED)
     with pytest.raises(FailedPrecondition) as raised:
@@ -192,7 +192,7 @@ def test_a_closed_campaign_takes_no_tasks_until_it_is_active_again(annotation: S
     assert annotation.has_tasks("one")
 
 
-def test_deleting_takes_the_tasks_along_and_tells_of_those_undecided(annotation: Service) -> None:
+def test_deleting_a_campaign_deletes_its_tasks_and_publishes_the_undecided_ones(annotation: Service) -> None:
     annotation.has_campaign()
     accepted, _ = annotation.has_tasks("one", "two")
     annotation.answer("ada", accepted, "van")
@@ -203,7 +203,7 @@ def test_deleting_takes_the_tasks_along_and_tells_of_those_undecided(annotation:
     assert raised.value.reason == "RESOURCE_NOT_FOUND"
 
 
-def test_what_is_not_there_is_not_found(annotation: Service) -> None:
+def test_unknown_names_are_not_found(annotation: Service) -> None:
     for call in (
         lambda: annotation.counts(),
         lambda: annotation.set_campaign(display_name="Vans"),
@@ -218,7 +218,7 @@ def test_what_is_not_there_is_not_found(annotation: Service) -> None:
             call()
 
 
-def test_agreement_is_measured_over_the_answers_of_the_present_rounds(annotation: Service) -> None:
+def test_agreement_is_computed_over_the_answers_of_the_current_rounds(annotation: Service) -> None:
     annotation.has_campaign(annotators_per_task=2)
     tasks = annotation.has_tasks("one", "two", "three", "four")
     for task, ada, bob in zip(tasks, ["van", "van", "car", "van"], ["van", "van", "car", "car"], strict=True):
@@ -231,7 +231,7 @@ def test_agreement_is_measured_over_the_answers_of_the_present_rounds(annotation
     assert {one.annotator: one.accuracy for one in found.annotators} == {member("ada"): 1.0, member("bob"): 0.75}
 
 
-def test_the_time_that_experts_take_is_told_as_the_median_of_what_their_screens_measured(annotation: Service) -> None:
+def test_the_answer_time_is_the_median_of_the_measured_times(annotation: Service) -> None:
     annotation.has_campaign(annotators_per_task=2)
     tasks = annotation.has_tasks("one", "two", "three")
     for name, spent in (("ada", [4, None, 10]), ("bob", [30, 40, 3600])):
@@ -243,14 +243,14 @@ def test_the_time_that_experts_take_is_told_as_the_median_of_what_their_screens_
     assert {one.annotator: one.time_spent.seconds for one in found.annotators} == {member("ada"): 7, member("bob"): 40}
 
 
-def test_where_no_screen_measured_the_time_none_is_told(annotation: Service) -> None:
+def test_without_measured_times_the_answer_time_is_unset(annotation: Service) -> None:
     annotation.answer("ada", annotation.has_task(), "van")
     found = annotation.campaigns.GetAgreement(GetAgreementRequest(name=CAMPAIGN))
     assert not found.HasField("time_spent")
     assert not found.annotators[0].HasField("time_spent")
 
 
-def test_an_expired_lease_is_not_in_the_way_of_closing(annotation: Service) -> None:
+def test_an_expired_lease_does_not_prevent_closing(annotation: Service) -> None:
     task = annotation.has_task()
     annotation.lease("ada")
     annotation.clock.advance(2 * LEASE)

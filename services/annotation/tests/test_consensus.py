@@ -27,12 +27,12 @@ rounds = st.lists(concepts, min_size=1, max_size=9).map(
         (["van", "van", "van", "car"], "abc"),
     ],
 )
-def test_more_than_half_must_say_the_same(said: list[str], agreeing: str) -> None:
+def test_a_consensus_requires_more_than_half_of_the_answers(said: list[str], agreeing: str) -> None:
     answers = [an_answer(who, concept) for who, concept in zip("abcd", said, strict=False)]
     assert "".join(answer.annotator for answer in find_majority(answers)) == agreeing
 
 
-def test_labels_are_a_set_so_their_order_and_repeats_say_nothing() -> None:
+def test_the_order_and_repetition_of_labels_do_not_matter() -> None:
     assert answer_key([label("van"), label("red")]) == answer_key([label("red"), label("van"), label("red")])
 
 
@@ -51,23 +51,23 @@ def test_none_of_the_concepts_is_an_answer_that_experts_can_agree_on() -> None:
         (label("van"), False),
     ],
 )
-def test_drawn_shapes_are_equal_where_all_but_the_score_is(other: object, equal: bool) -> None:
+def test_shapes_are_compared_without_their_score(other: object, equal: bool) -> None:
     assert (answer_key([a_box()]) == answer_key([other])) is equal
 
 
-def test_a_lone_answer_is_the_consensus_whatever_its_shape() -> None:
+def test_a_single_answer_is_the_consensus() -> None:
     lone = Submission(annotator="a", annotations=[a_box(), a_box("car", score=0.1)])
     assert find_majority([lone]) == [lone]
 
 
 @given(rounds)
-def test_a_majority_is_more_than_half_and_of_one_mind(answers: list[Submission]) -> None:
+def test_a_majority_is_more_than_half_of_equal_answers(answers: list[Submission]) -> None:
     majority = find_majority(answers)
     assert not majority or 2 * len(majority) > len(answers)
     assert len({answer_key(answer.annotations) for answer in majority}) <= 1
 
 
 @given(rounds, st.randoms(use_true_random=False))
-def test_a_majority_does_not_depend_on_who_came_first(answers: list[Submission], draw: random.Random) -> None:
+def test_a_majority_does_not_depend_on_the_order_of_answers(answers: list[Submission], draw: random.Random) -> None:
     shuffled = draw.sample(answers, len(answers))
     assert {one.annotator for one in find_majority(shuffled)} == {one.annotator for one in find_majority(answers)}

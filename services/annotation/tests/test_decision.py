@@ -19,23 +19,23 @@ def told(decision: Decision | None) -> tuple[list[str], list[str], str]:
     return [one.concept for one in decision.annotations], list(decision.annotators), decision.reviewer
 
 
-def test_a_majority_decides_and_only_its_experts_are_named() -> None:
+def test_a_majority_decides_and_names_only_its_experts() -> None:
     assert told(decide_by_answers("task", MOSTLY_VAN, Campaign())) == (["van"], ["ada", "cyd"], "")
 
 
-def test_a_tie_is_left_to_a_reviewer() -> None:
+def test_a_tie_requires_a_review() -> None:
     assert decide_by_answers("task", DISPUTED, Campaign()) is None
 
 
-def test_a_majority_that_falls_into_the_review_share_is_left_to_a_reviewer() -> None:
+def test_a_sampled_majority_requires_a_review() -> None:
     assert decide_by_answers("task", MOSTLY_VAN, Campaign(review_share=1)) is None
 
 
-def test_a_reviewer_can_let_the_majority_stand() -> None:
+def test_a_reviewer_can_accept_the_majority() -> None:
     assert told(decide_by_review(a_review(Review.ACCEPT), MOSTLY_VAN)) == (["van"], ["ada", "cyd"], "rosa")
 
 
-def test_a_correction_wins_over_every_answer_and_names_all_experts() -> None:
+def test_a_correction_overrides_all_answers_and_names_all_experts() -> None:
     decision = decide_by_review(a_review(Review.CORRECT, "bus"), MOSTLY_VAN)
     assert told(decision) == (["bus"], ["ada", "bob", "cyd"], "rosa")
 
@@ -44,14 +44,14 @@ def test_a_rejection_decides_nothing() -> None:
     assert decide_by_review(a_review(Review.REJECT, comment="look at the wheels"), MOSTLY_VAN) is None
 
 
-def test_there_is_nothing_to_accept_in_a_tie() -> None:
+def test_a_tie_cannot_be_accepted() -> None:
     with pytest.raises(InvalidArgument, match="no majority") as raised:
         decide_by_review(a_review(Review.ACCEPT), DISPUTED)
     assert raised.value.reason == "NO_CONSENSUS"
 
 
 @pytest.mark.parametrize("comment", ["", "  \n"])
-def test_a_rejection_tells_the_experts_why(comment: str) -> None:
+def test_a_rejection_contains_its_reason(comment: str) -> None:
     with pytest.raises(InvalidArgument, match="requires a comment") as raised:
         decide_by_review(a_review(Review.REJECT, comment=comment), MOSTLY_VAN)
     assert raised.value.reason == "COMMENT_MISSING"

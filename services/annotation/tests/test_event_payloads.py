@@ -37,7 +37,7 @@ ROSA = member("rosa")
         ("cancelled", events.task_cancelled(TASK)),
     ],
 )
-def test_an_event_is_told_as_its_golden_example_says(word: str, told: Message) -> None:
+def test_an_event_equals_its_golden_example(word: str, told: Message) -> None:
     event_type = f"vesta.annotation.task.v1.{word}"
     golden = json.loads((EXAMPLES / f"{event_type}.json").read_text())
     assert json_format.ParseDict(golden, message_class_of(event_type)()) == told

@@ -31,7 +31,7 @@ def renew(annotation: Service, name: str, task: Task) -> Task:
         return annotation.tasks.RenewLease(RenewLeaseRequest(name=task.name))
 
 
-def test_a_leased_task_says_who_has_it_and_until_when(annotation: Service) -> None:
+def test_a_leased_task_contains_its_annotator_and_expiry(annotation: Service) -> None:
     annotation.has_task(lease_duration=Duration(seconds=90))
     (task,) = annotation.lease("ada")
     assert [(lease.holder, lease.expire_time.ToDatetime(UTC)) for lease in task.leases] == [
@@ -48,25 +48,25 @@ def test_the_highest_priority_comes_first_and_of_equals_the_oldest(annotation: S
     assert names(annotation.lease("ada", count=3)) == [*names(urgent), *sorted(names(old))]
 
 
-def test_a_task_for_one_expert_is_not_handed_to_another(annotation: Service) -> None:
+def test_an_assigned_task_is_not_leased_to_another_expert(annotation: Service) -> None:
     annotation.has_task()
     assert len(annotation.lease("ada")) == 1
     assert annotation.lease("bob") == []
 
 
-def test_leasing_again_brings_what_one_has_so_that_a_lost_answer_loses_nothing(annotation: Service) -> None:
+def test_leasing_again_returns_the_tasks_that_are_already_leased(annotation: Service) -> None:
     annotation.has_campaign()
     annotation.has_tasks("one", "two")
     assert names(annotation.lease("ada")) == names(annotation.lease("ada"))
 
 
-def test_only_as_many_are_busy_as_answers_are_missing(annotation: Service) -> None:
+def test_a_task_is_leased_at_most_as_often_as_answers_are_missing(annotation: Service) -> None:
     task = annotation.has_task(annotators_per_task=3)
     annotation.answer("ada", task, "van")
     assert [len(annotation.lease(name)) for name in ("bob", "cyd", "dan")] == [1, 1, 0]
 
 
-def test_whoever_has_answered_does_not_get_the_task_again_in_this_round(annotation: Service) -> None:
+def test_an_annotator_gets_a_task_once_per_round(annotation: Service) -> None:
     task = annotation.has_task(annotators_per_task=2)
     annotation.answer("ada", task, "van")
     assert annotation.lease("ada") == []
@@ -76,7 +76,7 @@ def test_whoever_has_answered_does_not_get_the_task_again_in_this_round(annotati
     assert names(annotation.lease("ada")) == [task.name]
 
 
-def test_a_lease_that_ran_out_goes_to_the_next(annotation: Service) -> None:
+def test_a_task_with_an_expired_lease_is_leased_to_another_annotator(annotation: Service) -> None:
     task = annotation.has_task()
     annotation.lease("ada")
     annotation.clock.advance(LEASE - timedelta(seconds=1))
@@ -89,7 +89,7 @@ def test_a_lease_that_ran_out_goes_to_the_next(annotation: Service) -> None:
     assert raised.value.reason == "LEASE_LOST"
 
 
-def test_a_renewed_lease_begins_anew(annotation: Service) -> None:
+def test_a_renewed_lease_has_its_full_duration(annotation: Service) -> None:
     task = annotation.has_task()
     annotation.lease("ada")
     annotation.clock.advance(LEASE / 2)
@@ -106,14 +106,14 @@ def test_a_lost_lease_cannot_be_renewed(annotation: Service) -> None:
     assert raised.value.reason == "LEASE_LOST"
 
 
-def test_what_is_given_back_is_free_at_once(annotation: Service) -> None:
+def test_a_released_task_can_be_leased_immediately(annotation: Service) -> None:
     task = annotation.has_task()
     annotation.lease("ada")
     assert list(release(annotation, "ada", task).leases) == []
     assert len(annotation.lease("bob")) == 1
 
 
-def test_giving_back_what_another_has_changes_nothing(annotation: Service) -> None:
+def test_releasing_a_task_of_another_annotator_changes_nothing(annotation: Service) -> None:
     task = annotation.has_task()
     annotation.lease("ada")
     assert [lease.holder for lease in release(annotation, "bob", task).leases] == [member("ada")]
@@ -126,7 +126,7 @@ def test_leases_change_neither_etag_nor_update_time(annotation: Service) -> None
     assert (leased.etag, leased.update_time) == (task.etag, task.update_time)
 
 
-def test_one_reviewer_at_a_time_and_never_of_ones_own_answer(annotation: Service) -> None:
+def test_a_review_is_leased_to_one_reviewer_who_has_not_answered_the_task(annotation: Service) -> None:
     task = annotation.is_disputed()
     assert annotation.lease_to_review("ada") == []
     assert names(annotation.lease_to_review("rosa")) == [task.name]
@@ -136,14 +136,14 @@ def test_one_reviewer_at_a_time_and_never_of_ones_own_answer(annotation: Service
 
 
 @pytest.mark.parametrize("role", ["", "viewer", "annotator"])
-def test_reviews_are_for_reviewers(annotation: Service, role: str) -> None:
+def test_only_reviewers_lease_reviews(annotation: Service, role: str) -> None:
     annotation.is_disputed()
     with pytest.raises(PermissionDenied) as raised:
         annotation.lease_to_review("rosa", role=role)
     assert raised.value.reason == "ROLE_TOO_LOW"
 
 
-def test_the_owner_reviews_their_own_answer_where_there_is_no_other_work(annotation: Service) -> None:
+def test_the_owner_reviews_own_answers_if_nothing_else_is_due(annotation: Service) -> None:
     own = annotation.is_disputed()
     assert names(annotation.lease_to_review("ada", role="owner")) == [own.name]
     release(annotation, "ada", own)
@@ -153,13 +153,13 @@ def test_the_owner_reviews_their_own_answer_where_there_is_no_other_work(annotat
     assert names(annotation.lease_to_review("ada", role="owner")) == [others.name]
 
 
-def test_a_purpose_is_needed(annotation: Service) -> None:
+def test_leasing_requires_a_purpose(annotation: Service) -> None:
     annotation.has_campaign()
     with pytest.raises(InvalidArgument, match="purpose"):
         annotation.tasks.LeaseTasks(LeaseTasksRequest(parent=CAMPAIGN))
 
 
-def test_a_service_on_nobodys_behalf_gets_no_task(annotation: Service) -> None:
+def test_a_service_without_a_member_gets_no_task(annotation: Service) -> None:
     annotation.has_task()
     request = LeaseTasksRequest(parent=CAMPAIGN, purpose=LeasePurpose.LEASE_PURPOSE_ANNOTATE)
     with pytest.raises(Unauthenticated) as raised:
@@ -168,7 +168,7 @@ def test_a_service_on_nobodys_behalf_gets_no_task(annotation: Service) -> None:
 
 
 @pytest.mark.parametrize("annotators_per_task", [1, 2])
-def test_experts_who_race_never_get_more_of_a_task_than_it_wants(annotation: Service, annotators_per_task: int) -> None:
+def test_concurrent_leases_never_exceed_the_required_answers(annotation: Service, annotators_per_task: int) -> None:
     annotation.has_campaign(annotators_per_task=annotators_per_task)
     annotation.has_tasks(*(f"i{number}" for number in range(60)))
 

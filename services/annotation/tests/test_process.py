@@ -62,7 +62,7 @@ def start(settings: Settings, postgres: Postgres) -> Iterator[Callable[[], Repli
         process.communicate()
 
 
-def test_replicas_share_the_work_and_what_they_accept_arrives(
+def test_replicas_share_the_work_and_publish_accepted_tasks(
     start: Callable[[], Replica],
     create_topics: Callable[..., None],
     kafka_broker: Broker,
@@ -90,7 +90,7 @@ def test_replicas_share_the_work_and_what_they_accept_arrives(
     assert {event.type for event in arrived} == {f"{TOPIC}.accepted"}
 
 
-def test_it_is_healthy_is_measured_and_stops_when_asked(
+def test_the_process_reports_health_and_metrics_and_stops_on_sigterm(
     start: Callable[[], Replica], create_topics: Callable[..., None]
 ) -> None:
     create_topics(TOPIC)

@@ -9,7 +9,7 @@ from vesta_contracts.annotation.v1 import GetReviewRequest, ListReviewsRequest, 
 from vesta_contracts.common.v1 import Annotation, PixelBox
 
 
-def test_a_correction_is_accepted_in_the_reviewers_name(annotation: Service) -> None:
+def test_a_correction_is_accepted_for_the_reviewer(annotation: Service) -> None:
     task = annotation.is_disputed()
     annotation.lease_to_review("rosa")
     made = annotation.review("rosa", task, Review.CORRECT, label("bus"), comment="it has seats")
@@ -23,7 +23,7 @@ def test_a_correction_is_accepted_in_the_reviewers_name(annotation: Service) -> 
     assert list(event.payload.annotators) == [member("ada"), member("bob")]
 
 
-def test_a_majority_that_was_drawn_for_review_can_stand(annotation: Service) -> None:
+def test_a_sampled_majority_can_be_accepted(annotation: Service) -> None:
     task = annotation.has_task(annotators_per_task=3, review_share=1)
     for name, concept in (("ada", "van"), ("bob", "car"), ("cyd", "van")):
         annotation.answer(name, task, concept)
@@ -34,7 +34,7 @@ def test_a_majority_that_was_drawn_for_review_can_stand(annotation: Service) -> 
     assert list(event.payload.annotators) == [member("ada"), member("cyd")]
 
 
-def test_a_rejection_begins_another_round_and_is_told(annotation: Service) -> None:
+def test_a_rejection_starts_another_round_and_is_published(annotation: Service) -> None:
     task = annotation.is_disputed()
     annotation.lease_to_review("rosa")
     annotation.review("rosa", task, Review.REJECT, comment="look at the wheels")
@@ -59,7 +59,7 @@ def test_a_rejection_begins_another_round_and_is_told(annotation: Service) -> No
         (Review.DECISION_UNSPECIFIED, (), "FIELD_INVALID"),
     ],
 )
-def test_a_review_that_decides_nothing_is_refused_and_leaves_the_task(
+def test_a_review_without_a_decision_is_rejected_and_changes_nothing(
     annotation: Service, decision: "Review.Decision.ValueType", annotations: tuple, reason: str
 ) -> None:
     task = annotation.is_disputed()
@@ -71,7 +71,7 @@ def test_a_review_that_decides_nothing_is_refused_and_leaves_the_task(
     assert not annotation.reviews.ListReviews(ListReviewsRequest(parent=task.name)).reviews
 
 
-def test_only_the_holder_decides(annotation: Service) -> None:
+def test_only_the_lease_holder_can_review(annotation: Service) -> None:
     task = annotation.is_disputed()
     annotation.lease_to_review("rosa")
     with pytest.raises(FailedPrecondition) as raised:
@@ -82,7 +82,7 @@ def test_only_the_holder_decides(annotation: Service) -> None:
         annotation.review("rosa", task, Review.CORRECT, label("van"))
 
 
-def test_an_open_task_is_not_reviewed(annotation: Service) -> None:
+def test_an_open_task_cannot_be_reviewed(annotation: Service) -> None:
     task = annotation.has_task()
     annotation.lease("rosa")
     with pytest.raises(FailedPrecondition) as raised:
@@ -90,7 +90,7 @@ def test_an_open_task_is_not_reviewed(annotation: Service) -> None:
     assert raised.value.reason == "TASK_NOT_IN_REVIEW"
 
 
-def test_a_decided_task_stays_decided(annotation: Service) -> None:
+def test_a_decided_task_cannot_be_reviewed_again(annotation: Service) -> None:
     task = annotation.is_disputed()
     annotation.lease_to_review("rosa")
     annotation.review("rosa", task, Review.CORRECT, label("van"))
@@ -100,7 +100,7 @@ def test_a_decided_task_stays_decided(annotation: Service) -> None:
     assert len(annotation.told()) == 1
 
 
-def test_repeating_a_request_answers_with_the_first_and_publishes_nothing_more(annotation: Service) -> None:
+def test_a_repeated_request_returns_the_first_response_and_publishes_nothing_more(annotation: Service) -> None:
     task = annotation.is_disputed()
     annotation.lease_to_review("rosa")
     first = annotation.review("rosa", task, Review.REJECT, comment="again", request_id="r1")
@@ -108,7 +108,7 @@ def test_repeating_a_request_answers_with_the_first_and_publishes_nothing_more(a
     assert annotation.task(task).rejection_count == len(annotation.told()) == 1
 
 
-def test_reviews_are_listed_in_order_of_time_a_page_at_a_time(annotation: Service) -> None:
+def test_reviews_are_listed_by_time_in_pages(annotation: Service) -> None:
     task = annotation.has_task(review_share=1)
     comments = ["once", "twice", "thrice"]
     for comment in comments:
@@ -123,7 +123,7 @@ def test_reviews_are_listed_in_order_of_time_a_page_at_a_time(annotation: Servic
     assert found == comments
 
 
-def test_what_is_not_there_is_not_found(annotation: Service) -> None:
+def test_unknown_names_are_not_found(annotation: Service) -> None:
     task = annotation.has_task()
     for call in (
         lambda: annotation.review("rosa", Task(name=f"{task.name}x"), Review.ACCEPT),

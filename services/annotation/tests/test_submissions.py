@@ -31,7 +31,7 @@ from vesta_contracts.common.v1 import Annotation, Keyframe, Keypoint, Keypoints,
 ELBOW = Keypoint(label="elbow", point=PixelPoint(x_px=1, y_px=1))
 
 
-def test_an_answer_is_kept_with_who_when_and_which_round(annotation: Service) -> None:
+def test_an_answer_is_stored_with_annotator_time_and_round(annotation: Service) -> None:
     task = annotation.has_task()
     annotation.lease("ada")
     given = Submission(annotations=[label("van")], time_spent=Duration(seconds=7), annotator="somebody else", round=9)
@@ -42,7 +42,7 @@ def test_an_answer_is_kept_with_who_when_and_which_round(annotation: Service) ->
     assert annotation.submissions.GetSubmission(GetSubmissionRequest(name=made.name)) == made
 
 
-def test_a_lone_answer_decides_and_is_told_of_in_the_same_transaction(annotation: Service) -> None:
+def test_a_single_answer_decides_and_is_published_in_the_same_transaction(annotation: Service) -> None:
     annotation.has_campaign()
     (task,) = annotation.has_tasks("one", control=True, model_version="projects/acme/models/vans/versions/3")
     annotation.answer("ada", task, "van")
@@ -63,7 +63,7 @@ def test_none_of_the_concepts_is_an_answer(annotation: Service) -> None:
     assert annotation.task(task).state == Task.ACCEPTED
 
 
-def test_shapes_other_than_labels_come_out_as_they_went_in(annotation: Service) -> None:
+def test_shapes_are_stored_unchanged(annotation: Service) -> None:
     task = annotation.has_task()
     drawn = [a_box(score=0.5, attributes={"occluded": "true"}), a_box("car")]
     annotation.lease("ada")
@@ -89,7 +89,7 @@ def test_a_majority_of_the_answers_decides(annotation: Service) -> None:
 
 
 @pytest.mark.parametrize(("share", "bob"), [(0.0, "car"), (1.0, "van")])
-def test_a_tie_and_what_the_share_draws_go_to_review(annotation: Service, share: float, bob: str) -> None:
+def test_ties_and_sampled_tasks_go_to_review(annotation: Service, share: float, bob: str) -> None:
     task = annotation.has_task(annotators_per_task=2, review_share=share)
     annotation.answer("ada", task, "van")
     annotation.answer("bob", task, bob)
@@ -105,7 +105,7 @@ def test_submitting_twice_fails_and_publishes_nothing_more(annotation: Service) 
     assert len(annotation.told()) == 1
 
 
-def test_repeating_a_request_answers_with_the_first_and_publishes_nothing_more(annotation: Service) -> None:
+def test_a_repeated_request_returns_the_first_response_and_publishes_nothing_more(annotation: Service) -> None:
     task = annotation.has_task()
     annotation.lease("ada")
     first = annotation.submit("ada", task, label("van"), request_id="r1")
@@ -113,7 +113,7 @@ def test_repeating_a_request_answers_with_the_first_and_publishes_nothing_more(a
     assert len(annotation.told()) == 1
 
 
-def test_without_a_lease_nothing_is_taken(annotation: Service) -> None:
+def test_without_a_lease_answers_are_rejected(annotation: Service) -> None:
     task = annotation.has_task()
     annotation.lease("bob")
     with pytest.raises(FailedPrecondition) as raised:
@@ -121,7 +121,7 @@ def test_without_a_lease_nothing_is_taken(annotation: Service) -> None:
     assert raised.value.reason == "LEASE_LOST"
 
 
-def test_an_answer_that_was_refused_leaves_the_lease(annotation: Service) -> None:
+def test_a_rejected_answer_keeps_the_lease(annotation: Service) -> None:
     task = annotation.has_task(concepts=["van", "car"])
     annotation.lease("ada")
     with pytest.raises(InvalidArgument) as raised:
@@ -141,7 +141,7 @@ def test_an_answer_that_was_refused_leaves_the_lease(annotation: Service) -> Non
         (Annotation(concept="van"), "SHAPE_MISSING"),
     ],
 )
-def test_a_shape_that_does_not_fit_the_image_is_refused_and_nothing_is_kept(
+def test_a_shape_outside_the_image_is_rejected_and_nothing_is_stored(
     annotation: Service, wrong: Annotation, reason: str
 ) -> None:
     task = annotation.has_task()
@@ -152,7 +152,9 @@ def test_a_shape_that_does_not_fit_the_image_is_refused_and_nothing_is_kept(
     assert annotation.task(task).submission_count == 0
 
 
-def test_an_answer_has_concepts_that_the_taxonomy_holds_now(annotation: Service, taxonomies: FakeTaxonomies) -> None:
+def test_an_answer_may_use_only_current_concepts_of_the_taxonomy(
+    annotation: Service, taxonomies: FakeTaxonomies
+) -> None:
     task = annotation.has_task()
     annotation.lease("ada")
     taxonomies.gone.add("bus")
@@ -162,9 +164,7 @@ def test_an_answer_has_concepts_that_the_taxonomy_holds_now(annotation: Service,
     annotation.submit("ada", task, label("van"))
 
 
-def test_what_most_said_before_the_taxonomy_lost_it_goes_to_review(
-    annotation: Service, taxonomies: FakeTaxonomies
-) -> None:
+def test_a_majority_for_a_removed_concept_goes_to_review(annotation: Service, taxonomies: FakeTaxonomies) -> None:
     task = annotation.has_task(annotators_per_task=3)
     for name in ("ada", "bob"):
         annotation.answer(name, task, "bus")
@@ -178,7 +178,7 @@ def test_what_most_said_before_the_taxonomy_lost_it_goes_to_review(
     annotation.review("rosa", task, Review.CORRECT, label("van"))
 
 
-def test_of_a_task_that_does_not_know_its_image_the_item_is_asked(annotation: Service, items: FakeItems) -> None:
+def test_the_image_size_is_read_from_the_item_if_the_task_lacks_it(annotation: Service, items: FakeItems) -> None:
     """Removes the image size from a task, as in tasks of older versions."""
     task = annotation.has_task()
     with annotation.postgres.transaction() as connection:
@@ -194,7 +194,7 @@ def test_of_a_task_that_does_not_know_its_image_the_item_is_asked(annotation: Se
     assert gone.value.reason == "DATASET_DELETED"
 
 
-def test_no_answer_is_taken_for_a_dataset_that_is_deleted_but_a_repeat_is_answered(
+def test_answers_for_a_deleted_dataset_are_rejected_except_repeated_requests(
     annotation: Service, datasets: FakeDatasets
 ) -> None:
     annotation.has_campaign(annotators_per_task=2)
@@ -209,7 +209,7 @@ def test_no_answer_is_taken_for_a_dataset_that_is_deleted_but_a_repeat_is_answer
     assert refused.value.reason == "DATASET_DELETED"
 
 
-def test_whoever_keeps_a_task_to_review_it_cannot_answer_it(annotation: Service) -> None:
+def test_a_reviewer_cannot_answer_the_task_under_review(annotation: Service) -> None:
     task = annotation.is_disputed()
     annotation.lease_to_review("rosa")
     with pytest.raises(FailedPrecondition) as raised:
@@ -217,7 +217,7 @@ def test_whoever_keeps_a_task_to_review_it_cannot_answer_it(annotation: Service)
     assert raised.value.reason == "TASK_IN_REVIEW"
 
 
-def test_an_answer_to_a_decided_task_is_refused(annotation: Service) -> None:
+def test_an_answer_to_a_decided_task_is_rejected(annotation: Service) -> None:
     task = annotation.has_task()
     annotation.answer("ada", task, "van")
     with pytest.raises(FailedPrecondition) as raised:
@@ -225,7 +225,7 @@ def test_an_answer_to_a_decided_task_is_refused(annotation: Service) -> None:
     assert raised.value.reason == "TASK_DECIDED"
 
 
-def test_answers_are_listed_in_order_of_time_a_page_at_a_time(annotation: Service) -> None:
+def test_answers_are_listed_by_time_in_pages(annotation: Service) -> None:
     task = annotation.has_task(annotators_per_task=3)
     for name in ("cyd", "ada", "bob"):
         annotation.answer(name, task, "van")
@@ -261,7 +261,7 @@ def test_annotators_see_the_answers_of_others_only_when_a_task_has_all_of_them(
     assert seen() == ["ada", "bob"]
 
 
-def test_what_is_not_there_is_not_found(annotation: Service) -> None:
+def test_unknown_names_are_not_found(annotation: Service) -> None:
     task = annotation.has_task()
     gone = Task(name=f"{task.name}x")
     with pytest.raises(NotFound):
@@ -272,7 +272,7 @@ def test_what_is_not_there_is_not_found(annotation: Service) -> None:
         annotation.submissions.GetSubmission(GetSubmissionRequest(name=f"{task.name}/submissions/gone"))
 
 
-def test_an_answer_that_comes_after_the_lease_ran_out_counts_where_it_was_taken_again(annotation: Service) -> None:
+def test_a_late_answer_counts_if_the_annotator_has_leased_the_task_again(annotation: Service) -> None:
     task = annotation.has_task()
     annotation.lease("ada")
     annotation.clock.advance(LEASE)

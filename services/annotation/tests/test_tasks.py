@@ -25,7 +25,7 @@ def cancel(annotation: Service, task: Task) -> Task:
     return annotation.tasks.CancelTask(CancelTaskRequest(name=task.name))
 
 
-def test_tasks_keep_what_they_were_made_with_and_are_answered_in_the_order_asked(annotation: Service) -> None:
+def test_tasks_keep_their_fields_and_are_returned_in_request_order(annotation: Service) -> None:
     annotation.has_campaign()
     wanted = [
         Task(
@@ -58,7 +58,7 @@ def test_tasks_keep_what_they_were_made_with_and_are_answered_in_the_order_asked
         assert task == one
 
 
-def test_what_the_service_decides_cannot_be_claimed(annotation: Service) -> None:
+def test_output_only_fields_cannot_be_set(annotation: Service) -> None:
     annotation.has_campaign()
     (task,) = annotation.has_tasks(
         "one", name=f"{CAMPAIGN}/tasks/mine", state=Task.ACCEPTED, accepted=[label("van")], rejection_count=3
@@ -75,7 +75,7 @@ def test_an_item_has_one_undecided_task(annotation: Service) -> None:
     assert annotation.has_tasks("one")[0].name not in {first.name, new.name}
 
 
-def test_creating_again_with_the_same_request_id_creates_nothing(annotation: Service) -> None:
+def test_a_repeated_request_id_creates_nothing(annotation: Service) -> None:
     annotation.has_campaign()
     first = annotation.has_tasks("one", "two", request_id="r1")
     for task in first:
@@ -83,7 +83,7 @@ def test_creating_again_with_the_same_request_id_creates_nothing(annotation: Ser
     assert names(annotation.has_tasks("one", "two", request_id="r1")) == names(first)
 
 
-def test_items_of_another_dataset_are_refused_and_nothing_is_made(annotation: Service) -> None:
+def test_items_of_another_dataset_are_rejected_and_nothing_is_created(annotation: Service) -> None:
     annotation.has_campaign()
     foreign = Task(item="projects/other/datasets/vans/items/one")
     with pytest.raises(InvalidArgument) as raised:
@@ -95,7 +95,7 @@ def test_items_of_another_dataset_are_refused_and_nothing_is_made(annotation: Se
     assert listed(annotation) == []
 
 
-def test_a_task_is_about_an_item_that_is_there(annotation: Service, items: FakeItems) -> None:
+def test_a_task_requires_an_existing_item(annotation: Service, items: FakeItems) -> None:
     annotation.has_campaign()
     items.gone.add(item("two"))
     with pytest.raises(NotFound, match="items/two"):
@@ -103,7 +103,7 @@ def test_a_task_is_about_an_item_that_is_there(annotation: Service, items: FakeI
     assert listed(annotation) == []
 
 
-def test_a_suggestion_that_does_not_fit_the_image_is_refused(annotation: Service) -> None:
+def test_a_suggestion_outside_the_image_is_rejected(annotation: Service) -> None:
     annotation.has_campaign()
     outside = Annotation(concept="van", box=PixelBox(x_max_px=99, y_max_px=9))
     with pytest.raises(InvalidArgument, match="64 x 48") as refused:
@@ -114,26 +114,26 @@ def test_a_suggestion_that_does_not_fit_the_image_is_refused(annotation: Service
     )
 
 
-def test_what_is_known_of_the_item_cannot_be_claimed(annotation: Service) -> None:
+def test_facts_about_the_item_cannot_be_set(annotation: Service) -> None:
     annotation.has_campaign()
     (task,) = annotation.has_tasks("one", width_px=9, height_px=9, mime_type="video/mp4", blind=True)
     assert (task.width_px, task.height_px, task.mime_type, task.blind) == (64, 48, "image/jpeg", False)
 
 
 @pytest.mark.parametrize("priority", [float("nan"), float("inf"), float("-inf")])
-def test_a_priority_that_has_no_place_in_the_order_is_refused(annotation: Service, priority: float) -> None:
+def test_a_priority_that_cannot_be_ordered_is_rejected(annotation: Service, priority: float) -> None:
     annotation.has_campaign()
     with pytest.raises(InvalidArgument, match="priority"):
         annotation.has_tasks("one", priority=priority)
 
 
-def test_a_task_that_is_not_there_is_not_found(annotation: Service) -> None:
+def test_an_unknown_task_is_not_found(annotation: Service) -> None:
     annotation.has_campaign()
     with pytest.raises(NotFound):
         annotation.tasks.GetTask(GetTaskRequest(name=f"{CAMPAIGN}/tasks/gone"))
 
 
-def test_tasks_are_listed_a_page_at_a_time_each_once_in_order_of_creation(annotation: Service) -> None:
+def test_tasks_are_listed_in_pages_each_once_in_order_of_creation(annotation: Service) -> None:
     annotation.has_campaign()
     made = [annotation.has_tasks(*(f"i{batch}{one}" for one in range(5))) for batch in range(3)]
     request, pages = ListTasksRequest(parent=CAMPAIGN, page_size=4), []
@@ -145,7 +145,7 @@ def test_tasks_are_listed_a_page_at_a_time_each_once_in_order_of_creation(annota
     assert [name for page in pages for name in page] == [name for batch in made for name in sorted(names(batch))]
 
 
-def test_a_page_token_belongs_to_its_question(annotation: Service) -> None:
+def test_a_page_token_is_valid_only_for_its_query(annotation: Service) -> None:
     annotation.has_campaign()
     annotation.has_tasks("one", "two")
     token = annotation.tasks.ListTasks(ListTasksRequest(parent=CAMPAIGN, page_size=1)).next_page_token
@@ -154,7 +154,7 @@ def test_a_page_token_belongs_to_its_question(annotation: Service) -> None:
     assert raised.value.reason == "PAGE_TOKEN_INVALID"
 
 
-def test_tasks_are_filtered_by_what_they_are(annotation: Service) -> None:
+def test_tasks_are_filtered_by_their_fields(annotation: Service) -> None:
     annotation.has_campaign()
     decided, gone = annotation.has_tasks("decided", "gone", priority=0.9)
     annotation.has_tasks("chance", control=True, priority=0.1)
@@ -173,14 +173,14 @@ def test_tasks_are_filtered_by_what_they_are(annotation: Service) -> None:
 
 
 @pytest.mark.parametrize("filter_text", ["state = LOST", "shape = 3", "priority > high", "state ="])
-def test_a_filter_that_makes_no_sense_is_refused(annotation: Service, filter_text: str) -> None:
+def test_an_invalid_filter_is_rejected(annotation: Service, filter_text: str) -> None:
     annotation.has_campaign()
     with pytest.raises(InvalidArgument) as raised:
         listed(annotation, filter_text)
     assert raised.value.reason == "FILTER_INVALID"
 
 
-def test_a_cancelled_task_is_told_of_once_and_handed_out_no_more(annotation: Service) -> None:
+def test_a_cancelled_task_is_published_once_and_no_longer_leased(annotation: Service) -> None:
     task = annotation.has_task()
     annotation.lease("ada")
     assert cancel(annotation, task).state == cancel(annotation, task).state == Task.CANCELLED
