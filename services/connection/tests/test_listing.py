@@ -25,9 +25,7 @@ def bucket_of(settings: Settings, folder: str) -> BucketSource:
     )
 
 
-def test_a_bucket_comes_in_and_a_second_sync_reads_only_what_changed(
-    connection: Connection, settings: Settings
-) -> None:
+def test_a_second_sync_of_a_bucket_reads_only_changed_objects(connection: Connection, settings: Settings) -> None:
     objects = ObjectStore.of(settings)
     for seed in (1, 2, 3):
         objects.put_named(f"photos/{seed}.jpg", a_jpeg(seed))
@@ -40,7 +38,7 @@ def test_a_bucket_comes_in_and_a_second_sync_reads_only_what_changed(
     assert (counts(first), counts(second)) == ({"found": 3, "added": 3}, {"found": 3, "added": 1, "unchanged": 2})
 
 
-def test_a_folder_of_a_bucket_is_not_what_only_begins_alike(connection: Connection, settings: Settings) -> None:
+def test_a_prefix_of_a_bucket_ends_at_a_slash(connection: Connection, settings: Settings) -> None:
     objects = ObjectStore.of(settings)
     for seed, key in enumerate(("photos/a.jpg", "photos-private/b.jpg", "photos2.jpg")):
         objects.put_named(key, a_jpeg(seed))
@@ -50,7 +48,7 @@ def test_a_folder_of_a_bucket_is_not_what_only_begins_alike(connection: Connecti
     }
 
 
-def test_an_object_of_a_bucket_says_when_it_was_changed(connection: Connection, settings: Settings) -> None:
+def test_an_object_of_a_bucket_has_its_modification_time(connection: Connection, settings: Settings) -> None:
     ObjectStore.of(settings).put_named("photos/a.jpg", a_jpeg(1))
     connection.synced(connection.a_bucket_source(bucket_of(settings, "photos")))
     (new,) = connection.datasets.added
@@ -58,7 +56,7 @@ def test_an_object_of_a_bucket_says_when_it_was_changed(connection: Connection, 
     assert abs(datetime.now(UTC) - taken) < timedelta(minutes=5)
 
 
-def test_a_bucket_without_keys_is_not_read_with_the_services_own(
+def test_a_bucket_without_credentials_is_not_read_with_those_of_the_service(
     connection: Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", settings.s3_access_key)
@@ -70,7 +68,7 @@ def test_a_bucket_without_keys_is_not_read_with_the_services_own(
     assert (sync.state, "AccessDenied" in sync.error) == (Sync.FAILED, True), sync.error
 
 
-def test_a_bucket_that_does_not_open_fails_the_sync_and_says_why(connection: Connection, settings: Settings) -> None:
+def test_an_inaccessible_bucket_fails_the_sync_with_its_reason(connection: Connection, settings: Settings) -> None:
     bucket = bucket_of(settings, "photos")
     bucket.url = "s3://there-is-no-such-bucket/photos"
 
@@ -88,7 +86,7 @@ def test_a_bucket_that_does_not_open_fails_the_sync_and_says_why(connection: Con
         BucketSource(url="s3://photos", access_key_id="key without a secret"),
     ],
 )
-def test_a_bucket_that_cannot_even_be_opened_is_unreachable(bucket: BucketSource) -> None:
+def test_a_bucket_that_cannot_be_opened_is_unreachable(bucket: BucketSource) -> None:
     class Anywhere(AllowList):
         def check_url(self, *_: Any) -> PinnedAddresses:
             """Allows everything."""
@@ -99,7 +97,7 @@ def test_a_bucket_that_cannot_even_be_opened_is_unreachable(bucket: BucketSource
     assert caught.value.reason == "SOURCE_UNREACHABLE"
 
 
-def test_a_place_that_cannot_be_listed_is_unreachable(connection: Connection, settings: Settings) -> None:
+def test_a_source_that_cannot_be_listed_is_unreachable(connection: Connection, settings: Settings) -> None:
     bucket = bucket_of(settings, "photos")
     bucket.secret_access_key = "wrong"
     with pytest.raises(FailedPrecondition) as caught:
@@ -107,7 +105,7 @@ def test_a_place_that_cannot_be_listed_is_unreachable(connection: Connection, se
     assert caught.value.reason == "SOURCE_UNREACHABLE"
 
 
-def test_the_folder_that_is_gone_fails_the_sync(connection: Connection) -> None:
+def test_a_missing_folder_fails_the_sync(connection: Connection) -> None:
     (connection.inbox / "gone").mkdir()
     source = connection.a_folder_source(path=connection.inbox / "gone")
     (connection.inbox / "gone").rmdir()
@@ -124,7 +122,7 @@ class Closed(MemoryFileSystem):
         return super().ls(path, detail, **options)
 
 
-def test_a_folder_that_is_closed_to_us_is_refused_and_hides_no_other() -> None:
+def test_an_unreadable_folder_is_reported_and_hides_no_other() -> None:
     store = Closed()
     for path in ("/photos/a.jpg", "/photos/closed/b.jpg", "/photos/open/c.jpg"):
         store.pipe_file(path, b"x")
@@ -148,7 +146,7 @@ def test_a_thousand_nested_folders_are_walked() -> None:
     assert file.unreadable.startswith("its name is longer")
 
 
-def test_another_protocol_that_the_operator_allows_is_read(connection: Connection) -> None:
+def test_a_protocol_that_the_operator_allows_is_read(connection: Connection) -> None:
     connection.allow_list = AllowList((), ("memory",), ())
     MemoryFileSystem().pipe_file("/vans/deep/a.jpg", a_jpeg(1))
     tree = open_tree(Source(bucket=BucketSource(url="memory://vans")), "", connection.allow_list)
@@ -157,7 +155,7 @@ def test_another_protocol_that_the_operator_allows_is_read(connection: Connectio
 
 
 @pytest.mark.parametrize("protocol", ["file", "local", "gs", "nonsense"])
-def test_a_protocol_that_cannot_be_used_is_told_at_the_start(protocol: str) -> None:
+def test_an_unsupported_protocol_is_reported_at_the_start(protocol: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         check_protocols(("s3", "memory", protocol))
     assert caught.value.reason == "SOURCE_PROTOCOL_UNUSABLE"

@@ -107,7 +107,7 @@ def names_of(tree: FileTree) -> list[str]:
     return [file.file_name for file in tree.files()]
 
 
-def test_a_bucket_is_read_where_it_was_checked_though_its_name_leads_elsewhere_by_then(serve: Serve) -> None:
+def test_a_bucket_is_read_at_the_checked_address_after_its_name_resolves_to_another(serve: Serve) -> None:
     sound = serve("127.0.0.2")
     victim = serve("127.0.0.1", sound.port)
     for web in (sound, victim):
@@ -121,7 +121,7 @@ def test_a_bucket_is_read_where_it_was_checked_though_its_name_leads_elsewhere_b
     assert (sound.asked, victim.asked) == ([(host, "/photos"), (host, "/photos/a.jpg")], [])
 
 
-def test_a_name_that_leads_inside_by_the_time_of_the_sync_is_refused_before_anything_is_sent(serve: Serve) -> None:
+def test_a_name_that_resolves_to_an_internal_address_is_rejected_before_any_request(serve: Serve) -> None:
     victim = serve()
     resolve = Flipping("93.184.216.34", later="127.0.0.1")
     allow_list = AllowList((), ("s3",), ())
@@ -139,7 +139,7 @@ def test_a_name_is_resolved_once_for_all_connections() -> None:
     assert {pins.addresses(NAME, 443), pins.addresses(f"{NAME.upper()}.", 443)} == {("93.184.216.34",)}
 
 
-def test_the_second_address_is_tried_where_the_first_does_not_answer(serve: Serve) -> None:
+def test_the_second_address_is_tried_if_the_first_does_not_respond(serve: Serve) -> None:
     web = serve("127.0.0.2")
     web.pages = {"/photos": s3_listing("a.jpg")}
     host = f"{NAME}:{web.port}"
@@ -157,7 +157,7 @@ def test_a_name_without_an_address_is_unreachable() -> None:
 @pytest.mark.parametrize(
     "endpoint", ["http://photos:0", "http://photos:port", "http://photos:99999", "http://", "photos:80"]
 )
-def test_an_endpoint_that_is_none_is_not_allowed(endpoint: str) -> None:
+def test_an_invalid_endpoint_is_not_allowed(endpoint: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         AllowList((), ("s3",), ()).check_url("s3://photos", endpoint, lambda _: ["93.184.216.34"])
     assert caught.value.reason == "SOURCE_NOT_ALLOWED"
@@ -187,7 +187,7 @@ def tls_of(name: str, folder: Path) -> tuple[ssl.SSLContext, Path]:
 
 
 @pytest.mark.parametrize("certified", [NAME, "other.example.test"])
-def test_over_tls_the_name_is_asked_for_and_certified_though_an_address_is_connected_to(
+def test_tls_verifies_the_name_although_the_address_is_pinned(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, certified: str
 ) -> None:
     tls, trusted = tls_of(certified, tmp_path)
@@ -228,7 +228,7 @@ def site(serve: Serve) -> tuple[Web, Web, FileTree]:
     return site, victim, open_tree(Source(bucket=BucketSource(url=f"{here}/photos/")), "", allow_list)
 
 
-def test_a_web_servers_redirects_are_followed_to_where_anybody_may_go_and_no_further(
+def test_redirects_are_followed_only_to_public_addresses(
     site: tuple[Web, Web, FileTree],
 ) -> None:
     _, victim, tree = site
@@ -239,7 +239,7 @@ def test_a_web_servers_redirects_are_followed_to_where_anybody_may_go_and_no_fur
     assert victim.asked == []
 
 
-def test_a_web_server_whose_list_leads_inside_is_refused(serve: Serve) -> None:
+def test_a_file_list_with_internal_addresses_is_rejected(serve: Serve) -> None:
     site, victim = serve(), serve()
     site.pages = {"/photos": f"http://127.0.0.1:{victim.port}/"}
     allow_list = AllowList((), ("http",), (f"127.0.0.1:{site.port}",))
@@ -249,7 +249,7 @@ def test_a_web_server_whose_list_leads_inside_is_refused(serve: Serve) -> None:
     assert (caught.value.reason, victim.asked) == ("SOURCE_NOT_ALLOWED", [])
 
 
-def test_a_name_of_a_web_server_stays_where_it_was_checked(serve: Serve) -> None:
+def test_the_address_of_a_web_server_stays_pinned(serve: Serve) -> None:
     sound = serve("127.0.0.2")
     victim = serve("127.0.0.1", sound.port)
     host = f"{NAME}:{sound.port}"
@@ -265,7 +265,7 @@ def test_a_name_of_a_web_server_stays_where_it_was_checked(serve: Serve) -> None
     assert victim.asked == []
 
 
-def test_a_bucket_of_the_real_store_comes_in_by_a_name_of_its_own(connection: Connection, settings: Settings) -> None:
+def test_a_bucket_of_the_real_store_is_read_by_a_virtual_host_name(connection: Connection, settings: Settings) -> None:
     """Signatures cover the host name, and stay valid too."""
     ObjectStore.of(settings).put_named("photos/a.jpg", a_jpeg(1))
     port = settings.s3_endpoint_url.rpartition(":")[2]
@@ -280,7 +280,7 @@ def test_a_bucket_of_the_real_store_comes_in_by_a_name_of_its_own(connection: Co
     assert [tree.read(file) for file in tree.files()] == [a_jpeg(1)]
 
 
-def test_pins_of_several_threads_agree() -> None:
+def test_threads_share_the_pinned_address() -> None:
     asked = threading.Barrier(2)
     answers = iter([["93.184.216.34"], ["93.184.216.35"]])
 

@@ -48,19 +48,21 @@ def uploaded(
     return connection.sources.UploadItem(messages())
 
 
-def test_a_source_needs_a_kind(connection: Connection) -> None:
+def test_a_source_requires_a_kind(connection: Connection) -> None:
     with pytest.raises(InvalidArgument) as caught:
         created(connection, Source())
     assert caught.value.reason == "SOURCE_KIND_MISSING"
 
 
-def test_a_source_needs_a_dataset_that_is_there(connection: Connection) -> None:
+def test_a_source_requires_an_existing_dataset(connection: Connection) -> None:
     with pytest.raises(NotFound) as caught:
         created(connection, Source(dataset=f"{PROJECT}/datasets/none", folder=FolderSource(path=str(connection.inbox))))
     assert caught.value.reason == "RESOURCE_NOT_FOUND"
 
 
-def test_a_repeat_is_answered_with_the_first_source_though_folder_and_dataset_are_gone(connection: Connection) -> None:
+def test_a_repeated_request_returns_the_first_source_after_folder_and_dataset_are_deleted(
+    connection: Connection,
+) -> None:
     source = Source(dataset=DATASET, folder=FolderSource(path=str(connection.inbox)))
     request = CreateSourceRequest(parent=PROJECT, source=source, request_id="once")
     made = connection.sources.CreateSource(request)
@@ -70,7 +72,7 @@ def test_a_repeat_is_answered_with_the_first_source_though_folder_and_dataset_ar
     assert connection.sources.CreateSource(request) == made
 
 
-def test_a_taken_name_is_told(connection: Connection) -> None:
+def test_an_existing_name_is_rejected(connection: Connection) -> None:
     connection.an_upload_source("twice")
     with pytest.raises(AlreadyExists) as caught:
         connection.an_upload_source("twice")
@@ -99,7 +101,7 @@ def test_a_folder_outside_the_roots_is_not_allowed(connection: Connection, path:
         ("http://example.org/a.jpg", ""),
     ],
 )
-def test_a_bucket_on_an_inner_address_or_another_protocol_is_not_allowed(
+def test_a_bucket_on_an_internal_address_or_another_protocol_is_not_allowed(
     connection: Connection, url: str, endpoint: str
 ) -> None:
     with pytest.raises(InvalidArgument) as caught:
@@ -113,23 +115,23 @@ def test_a_bucket_on_an_inner_address_or_another_protocol_is_not_allowed(
      "0.0.0.0", "::", "::10.0.0.7", "::ffff:169.254.169.254", "169.254.169.254", "fd00:ec2::254", "100.100.100.200", "192.0.0.192",
      "168.63.129.16", "127.0.0.1", "::1"],
 )  # fmt: skip
-def test_an_address_that_leads_inside_is_not_outside(address: str) -> None:
+def test_internal_addresses_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946"])
-def test_an_address_on_the_internet_is_outside(address: str) -> None:
+def test_internet_addresses_are_public(address: str) -> None:
     assert is_public(address)
 
 
-def test_a_key_without_its_secret_is_refused(connection: Connection) -> None:
+def test_a_key_without_its_secret_is_rejected(connection: Connection) -> None:
     endpoint = f"http://{connection.allow_list.inner_hosts[0]}"
     with pytest.raises(InvalidArgument) as caught:
         connection.a_bucket_source(BucketSource(url="s3://photos", endpoint_url=endpoint, access_key_id="key"))
     assert caught.value.reason == "SOURCE_SECRET_MISSING"
 
 
-def test_where_web_addresses_are_allowed_inner_ones_still_are_not() -> None:
+def test_allowing_web_addresses_does_not_allow_internal_ones() -> None:
     allow_list = AllowList((), ("https",), ())
     with pytest.raises(InvalidArgument) as caught:
         allow_list.check_url("https://metadata.example/key", "", resolve=lambda _: ["93.184.216.34", "10.0.0.7"])
@@ -166,7 +168,7 @@ def test_a_secret_is_never_returned(connection: Connection) -> None:
     assert b"hush" not in b"".join(found.SerializeToString() for found in (made, got, listed, updated))
 
 
-def test_an_update_without_a_secret_keeps_the_one_that_is_kept(connection: Connection) -> None:
+def test_an_update_without_a_secret_keeps_the_stored_one(connection: Connection) -> None:
     made = a_bucket(connection)
     connection.sources.UpdateSource(
         UpdateSourceRequest(
@@ -199,13 +201,13 @@ def test_a_deleted_source_is_not_found(connection: Connection) -> None:
     assert caught.value.reason == "RESOURCE_NOT_FOUND"
 
 
-def test_a_sync_that_is_not_there_is_not_found(connection: Connection) -> None:
+def test_an_unknown_sync_is_not_found(connection: Connection) -> None:
     with pytest.raises(NotFound) as caught:
         connection.syncs.GetSync(GetSyncRequest(name=f"{PROJECT}/sources/none/syncs/none"))
     assert caught.value.reason == "RESOURCE_NOT_FOUND"
 
 
-def test_sources_are_listed_by_name_page_by_page(connection: Connection) -> None:
+def test_sources_are_listed_by_name_in_pages(connection: Connection) -> None:
     for name in ("b", "c", "a"):
         connection.an_upload_source(name)
     first = connection.sources.ListSources(ListSourcesRequest(parent=PROJECT, page_size=2))
@@ -216,7 +218,7 @@ def test_sources_are_listed_by_name_page_by_page(connection: Connection) -> None
     assert [source.name[-1] for source in (*first.sources, *second.sources)] == ["a", "b", "c"]
 
 
-def test_an_upload_comes_in_pieces_and_keeps_its_facts(connection: Connection) -> None:
+def test_an_upload_in_chunks_keeps_its_metadata(connection: Connection) -> None:
     answer = uploaded(connection, connection.an_upload_source(), chunks(a_jpeg(1), 300))
 
     (new,) = connection.datasets.added
@@ -224,14 +226,14 @@ def test_an_upload_comes_in_pieces_and_keeps_its_facts(connection: Connection) -
     assert (answer.item, answer.already_existed) == (connection.datasets.items[new.media.sha256], False)
 
 
-def test_the_same_picture_uploaded_again_existed(connection: Connection) -> None:
+def test_uploading_the_same_image_again_reports_that_it_exists(connection: Connection) -> None:
     source = connection.an_upload_source()
     first, second = uploaded(connection, source, [a_jpeg(1)]), uploaded(connection, source, [a_jpeg(1)])
 
     assert (second.item, second.already_existed) == (first.item, True)
 
 
-def test_an_upload_repeated_with_its_request_id_gets_the_first_answer_though_source_and_dataset_are_gone(
+def test_a_repeated_upload_returns_the_first_response_after_source_and_dataset_are_deleted(
     connection: Connection,
 ) -> None:
     source = connection.an_upload_source()
@@ -243,14 +245,14 @@ def test_an_upload_repeated_with_its_request_id_gets_the_first_answer_though_sou
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_upload_is_refused_with_its_reason(connection: Connection, name: str) -> None:
+def test_a_malicious_upload_is_rejected_with_its_reason(connection: Connection, name: str) -> None:
     data, reason = HOSTILE[name]
     with pytest.raises(InvalidArgument) as caught:
         uploaded(connection, connection.an_upload_source(), [data])
     assert (caught.value.reason, caught.value.violations[0].field) == (reason, "file")
 
 
-def test_too_large_an_upload_is_refused_before_it_has_come_wholly(connection: Connection) -> None:
+def test_an_upload_above_the_limit_is_rejected_before_it_is_complete(connection: Connection) -> None:
     sent = 0
     source = connection.an_upload_source()
 
@@ -265,19 +267,19 @@ def test_too_large_an_upload_is_refused_before_it_has_come_wholly(connection: Co
     assert (caught.value.reason, sent < 200) == ("IMAGE_TOO_LARGE", True)
 
 
-def test_an_upload_through_another_kind_of_source_is_refused(connection: Connection) -> None:
+def test_an_upload_through_another_kind_of_source_is_rejected(connection: Connection) -> None:
     with pytest.raises(FailedPrecondition) as caught:
         uploaded(connection, connection.a_folder_source(), [a_jpeg(1)])
     assert caught.value.reason == "SOURCE_NOT_UPLOAD"
 
 
-def test_an_upload_without_any_message_is_answered_with_an_error_of_ours(connection: Connection) -> None:
+def test_an_upload_without_messages_is_rejected_with_an_error(connection: Connection) -> None:
     with pytest.raises(VestaError) as caught:
         connection.sources.UploadItem(iter(()))
     assert caught.value.reason == "RESOURCE_NOT_FOUND"
 
 
-def test_media_of_other_services_are_answered_one_by_one(connection: Connection) -> None:
+def test_media_of_other_services_are_ingested_one_by_one(connection: Connection) -> None:
     files = [MediaFile(file_name="a.jpg", data=a_jpeg(1)), MediaFile(file_name="b.jpg"), MediaFile(data=a_jpeg(1))]
 
     taken = connection.media.IngestMedia(IngestMediaRequest(parent=PROJECT, files=files)).results

@@ -17,7 +17,7 @@ from vesta_connection.syncs.worker import read_or_reject
 from vesta_contracts.connection.v1 import Sync
 
 
-def test_a_folder_comes_in_with_its_subfolders_and_provenance(connection: Connection) -> None:
+def test_a_folder_is_ingested_with_its_subfolders_and_provenance(connection: Connection) -> None:
     connection.write(1, 2)
     (connection.inbox / "deep" / "er").mkdir(parents=True)
     (connection.inbox / "deep" / "er" / "photo").write_bytes(a_jpeg(3))
@@ -31,7 +31,7 @@ def test_a_folder_comes_in_with_its_subfolders_and_provenance(connection: Connec
     assert provenance == {"001.jpg": source.name, "002.jpg": source.name, "deep/er/photo": source.name}
 
 
-def test_a_second_sync_reads_only_what_is_new_or_changed(connection: Connection) -> None:
+def test_a_second_sync_reads_only_new_and_changed_files(connection: Connection) -> None:
     connection.write(1, 2, 3)
     source = connection.a_folder_source()
     connection.synced(source)
@@ -41,7 +41,7 @@ def test_a_second_sync_reads_only_what_is_new_or_changed(connection: Connection)
     assert counts(connection.synced(source)) == {"found": 4, "added": 2, "unchanged": 2}
 
 
-def test_a_file_replaced_by_one_as_long_and_as_old_is_seen(connection: Connection) -> None:
+def test_a_file_replaced_by_one_of_the_same_size_and_time_is_detected(connection: Connection) -> None:
     path = connection.inbox / "same.jpg"
     one, other = a_jpeg(1), a_jpeg(2)
     length = max(len(one), len(other))
@@ -55,7 +55,7 @@ def test_a_file_replaced_by_one_as_long_and_as_old_is_seen(connection: Connectio
     assert counts(connection.synced(source)) == {"found": 1, "added": 1}
 
 
-def test_hostile_files_are_refused_with_their_reasons_while_the_rest_comes_in(connection: Connection) -> None:
+def test_malicious_files_are_rejected_with_their_reasons_and_the_others_are_ingested(connection: Connection) -> None:
     for name, (data, _) in HOSTILE.items():
         (connection.inbox / name).write_bytes(data)
     connection.write(1, 2)
@@ -66,7 +66,7 @@ def test_hostile_files_are_refused_with_their_reasons_while_the_rest_comes_in(co
     assert (sync.state, sync.added_count, sync.rejected_count) == (Sync.SUCCEEDED, 2, len(HOSTILE))
 
 
-def test_a_refused_file_is_not_read_again_until_it_changes(connection: Connection) -> None:
+def test_a_rejected_file_is_not_read_again_until_it_changes(connection: Connection) -> None:
     broken = connection.inbox / "broken.jpg"
     broken.write_bytes(a_jpeg(1)[:-200])
     source = connection.a_folder_source()
@@ -77,7 +77,7 @@ def test_a_refused_file_is_not_read_again_until_it_changes(connection: Connectio
     assert counts(connection.synced(source)) == {"found": 1, "added": 1}
 
 
-def test_what_cannot_be_named_or_listed_is_refused_alone(connection: Connection) -> None:
+def test_only_files_that_cannot_be_named_or_listed_are_rejected(connection: Connection) -> None:
     connection.write(1)
     (connection.inbox / os.fsdecode(b"caf\xe9.jpg")).write_bytes(a_jpeg(2))
     long = connection.inbox
@@ -94,7 +94,7 @@ def test_what_cannot_be_named_or_listed_is_refused_alone(connection: Connection)
     assert (sync.state, counts(sync)) == (Sync.SUCCEEDED, {"found": 3, "added": 1, "rejected": 2})
 
 
-def test_a_file_says_where_and_when_it_came_from(connection: Connection, settings: Settings) -> None:
+def test_the_provenance_of_a_file_has_its_path_and_time(connection: Connection, settings: Settings) -> None:
     came = encoded(a_picture(1), "BMP")  # stored as a JPEG
     changed = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
     (connection.inbox / "van.bmp").write_bytes(came)
@@ -124,14 +124,14 @@ def test_links_and_pipes_are_not_followed(connection: Connection, tmp_path: Path
     assert (sync.state, sync.added_count) == (Sync.SUCCEEDED, 1)
 
 
-def test_one_picture_in_two_files_is_one_item(connection: Connection) -> None:
+def test_one_image_in_two_files_is_one_item(connection: Connection) -> None:
     (connection.inbox / "a.jpg").write_bytes(a_jpeg(1))
     (connection.inbox / "b.jpg").write_bytes(a_jpeg(1))
 
     assert counts(connection.synced(connection.a_folder_source())) == {"found": 2, "added": 1, "duplicate": 1}
 
 
-def test_a_file_that_could_not_be_read_is_looked_at_again(connection: Connection, tmp_path: Path) -> None:
+def test_an_unreadable_file_is_read_again_by_the_next_sync(connection: Connection, tmp_path: Path) -> None:
     connection.write(1)
     (tmp_path / "elsewhere.jpg").write_bytes(a_jpeg(2))
     (connection.inbox / "link.jpg").symlink_to(tmp_path / "elsewhere.jpg")
@@ -151,7 +151,7 @@ def test_a_file_that_could_not_be_read_is_looked_at_again(connection: Connection
         (OSError("denied"), UNREACHABLE),
     ],
 )
-def test_what_a_store_does_not_hand_out_is_refused_and_hurts_no_other_file(error: OSError, reason: str) -> None:
+def test_objects_that_cannot_be_read_are_rejected_without_affecting_others(error: OSError, reason: str) -> None:
     class Tree(FsspecTree):
         def read(self, file: SourceFile) -> bytes:
             raise error

@@ -14,13 +14,13 @@ from vesta_contracts.connection.v1 import (
 )
 
 
-def test_repeating_the_request_for_a_sync_starts_no_second_one(connection: Connection) -> None:
+def test_a_repeated_request_starts_no_second_sync(connection: Connection) -> None:
     request = CreateSyncRequest(parent=connection.a_folder_source().name, request_id="once")
 
     assert connection.syncs.CreateSync(request).name == connection.syncs.CreateSync(request).name
 
 
-def test_a_request_for_a_sync_has_no_field_without_effect() -> None:
+def test_every_field_of_a_sync_request_has_an_effect() -> None:
     assert [field.name for field in CreateSyncRequest.DESCRIPTOR.fields] == ["parent", "request_id"]
 
 
@@ -31,7 +31,7 @@ def test_an_upload_source_has_nothing_to_sync(connection: Connection) -> None:
     assert caught.value.reason == "SOURCE_NOT_SYNCABLE"
 
 
-def test_syncs_are_listed_newest_first_page_by_page(connection: Connection) -> None:
+def test_syncs_are_listed_newest_first_in_pages(connection: Connection) -> None:
     source = connection.a_folder_source()
     names = [connection.queued(source).name for _ in range(3)]
     request = ListSyncsRequest(parent=source.name, page_size=2)
@@ -42,7 +42,7 @@ def test_syncs_are_listed_newest_first_page_by_page(connection: Connection) -> N
     assert [sync.name for sync in (*first.syncs, *second.syncs)] == names[::-1]
 
 
-def test_a_source_cannot_be_deleted_while_it_is_synced(connection: Connection) -> None:
+def test_a_source_cannot_be_deleted_during_a_sync(connection: Connection) -> None:
     source = connection.a_folder_source()
     connection.queued(source)
     with pytest.raises(FailedPrecondition) as caught:
@@ -50,7 +50,7 @@ def test_a_source_cannot_be_deleted_while_it_is_synced(connection: Connection) -
     assert caught.value.reason == "SOURCE_SYNCING"
 
 
-def test_a_queued_sync_is_cancelled_at_once(connection: Connection) -> None:
+def test_a_queued_sync_is_cancelled_immediately(connection: Connection) -> None:
     sync = connection.queued(connection.a_folder_source())
 
     cancelled = connection.syncs.CancelSync(CancelSyncRequest(name=sync.name))
@@ -58,7 +58,7 @@ def test_a_queued_sync_is_cancelled_at_once(connection: Connection) -> None:
     assert (cancelled.state, connection.a_worker().step()) == (Sync.CANCELLED, False)
 
 
-def test_a_sync_cancelled_while_it_runs_keeps_what_it_brought_in(connection: Connection) -> None:
+def test_a_running_sync_that_is_cancelled_keeps_its_items(connection: Connection) -> None:
     connection.write(*range(70))
     sync = connection.queued(connection.a_folder_source())
     cancel = CancelSyncRequest(name=sync.name)
@@ -69,7 +69,7 @@ def test_a_sync_cancelled_while_it_runs_keeps_what_it_brought_in(connection: Con
     assert (ended.state, counts(ended)) == (Sync.CANCELLED, {"found": 70, "added": 64})
 
 
-def test_a_sync_cancelled_while_nobody_works_on_it_ends_cancelled(connection: Connection) -> None:
+def test_a_sync_that_is_cancelled_without_a_worker_ends_cancelled(connection: Connection) -> None:
     connection.write(1)
     sync = connection.queued(connection.a_folder_source())
     assert connection.store.syncs.claim()  # by a worker that was killed
@@ -81,7 +81,7 @@ def test_a_sync_cancelled_while_nobody_works_on_it_ends_cancelled(connection: Co
     assert (ended.state, counts(ended)) == (Sync.CANCELLED, {})
 
 
-def test_cancelling_an_ended_sync_answers_it_as_it_is(connection: Connection) -> None:
+def test_cancelling_a_finished_sync_returns_it_unchanged(connection: Connection) -> None:
     sync = connection.synced(connection.a_folder_source())
 
     assert connection.syncs.CancelSync(CancelSyncRequest(name=sync.name)) == sync

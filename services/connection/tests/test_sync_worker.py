@@ -59,7 +59,7 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-def test_a_killed_workers_sync_is_taken_over_without_counting_anything_twice(connection: Connection) -> None:
+def test_a_sync_of_a_killed_worker_resumes_without_counting_anything_twice(connection: Connection) -> None:
     connection.write(*range(70))
     sync = connection.queued(connection.a_folder_source())
     with pytest.raises(Killed):
@@ -74,7 +74,7 @@ def test_a_killed_workers_sync_is_taken_over_without_counting_anything_twice(con
     assert len(connection.datasets.items) == 70
 
 
-def test_a_worker_that_was_slower_than_its_lease_records_nothing_more(connection: Connection) -> None:
+def test_a_worker_whose_lease_expired_records_nothing(connection: Connection) -> None:
     connection.write(1, 2, 3)
     sync = connection.queued(connection.a_folder_source())
 
@@ -89,7 +89,7 @@ def test_a_worker_that_was_slower_than_its_lease_records_nothing_more(connection
     assert sum("sync.v1.succeeded" in told for told in connection.told()) == 1
 
 
-def test_a_worker_keeps_its_sync_however_long_a_batch_takes(connection: Connection) -> None:
+def test_a_worker_keeps_its_lease_during_a_slow_batch(connection: Connection) -> None:
     connection.write(1, 2, 3)
     sync = connection.queued(connection.a_folder_source())
 
@@ -105,7 +105,7 @@ def test_a_worker_keeps_its_sync_however_long_a_batch_takes(connection: Connecti
     assert (ended.state, counts(ended)) == (Sync.SUCCEEDED, {"found": 3, "added": 3})
 
 
-def test_a_sync_waits_for_room_and_then_takes_in_what_is_left(connection: Connection, settings: Settings) -> None:
+def test_a_sync_waits_for_disk_space_and_then_ingests_the_rest(connection: Connection, settings: Settings) -> None:
     connection.write(1, 2, 3)
     sync = connection.queued(connection.a_folder_source())
     free_bytes = [0]
@@ -127,7 +127,7 @@ def test_a_sync_waits_for_room_and_then_takes_in_what_is_left(connection: Connec
     ingest.close()
 
 
-def test_a_worker_keeps_its_sync_however_slowly_its_source_is_listed(connection: Connection) -> None:
+def test_a_worker_keeps_its_lease_during_a_slow_listing(connection: Connection) -> None:
     connection.write(1)
     sync = connection.queued(connection.a_folder_source())
     others: list[bool] = []
@@ -159,7 +159,7 @@ def test_a_worker_keeps_its_sync_however_slowly_its_source_is_listed(connection:
     assert (ended.state, counts(ended), others) == (Sync.SUCCEEDED, {"found": 1, "added": 1}, [False])
 
 
-def test_a_listing_of_a_sync_that_was_taken_over_is_not_recorded(connection: Connection) -> None:
+def test_a_listing_of_an_expired_lease_is_not_recorded(connection: Connection) -> None:
     sync = connection.queued(connection.a_folder_source())
     slow = connection.store.syncs.claim()
     assert slow is not None
@@ -172,7 +172,7 @@ def test_a_listing_of_a_sync_that_was_taken_over_is_not_recorded(connection: Con
     assert connection.syncs.GetSync(GetSyncRequest(name=sync.name)).found_count == 0
 
 
-def test_an_error_that_nobody_foresaw_ends_the_sync_and_says_so(connection: Connection) -> None:
+def test_an_unexpected_error_fails_the_sync_with_its_reason(connection: Connection) -> None:
     def fail() -> None:
         raise RuntimeError("nobody foresaw \udce9")
 
@@ -184,7 +184,7 @@ def test_an_error_that_nobody_foresaw_ends_the_sync_and_says_so(connection: Conn
     assert (ended.state, "nobody foresaw \\udce9 (RuntimeError)" in ended.error) == (Sync.FAILED, True)
 
 
-def test_a_stopping_worker_gives_its_sync_to_the_next(connection: Connection) -> None:
+def test_a_stopping_worker_releases_its_sync(connection: Connection) -> None:
     connection.write(1)
     sync = connection.queued(connection.a_folder_source())
     stopping = connection.a_worker()

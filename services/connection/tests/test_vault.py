@@ -60,7 +60,7 @@ def updated(connection: Connection, source: Source, secret: str) -> Source:
     )
 
 
-def test_a_secret_is_nowhere_in_the_database(connection: Connection) -> None:
+def test_secrets_are_not_stored_in_plain_text(connection: Connection) -> None:
     source = a_bucket(connection)
     assert SECRET not in stored(connection)
     updated(connection, source, f"{SECRET}-2")
@@ -68,7 +68,7 @@ def test_a_secret_is_nowhere_in_the_database(connection: Connection) -> None:
     assert connection.store.get_source_with_secret(source.name)[1] == f"{SECRET}-2"
 
 
-def test_secrets_from_before_they_were_encrypted_work_and_are_encrypted_at_the_start(connection: Connection) -> None:
+def test_plain_secrets_of_older_versions_work_and_are_encrypted_at_the_start(connection: Connection) -> None:
     source = a_bucket(connection)
     make_plain(connection, source)
     before = connection.sources.GetSource(GetSourceRequest(name=source.name))
@@ -92,7 +92,7 @@ def test_a_plain_secret_survives_an_update_of_something_else(connection: Connect
     assert connection.store.get_source_with_secret(source.name)[1] == SECRET
 
 
-def test_keys_are_replaced_while_replicas_with_either_order_read_every_secret(connection: Connection) -> None:
+def test_keys_are_rotated_while_replicas_with_either_order_read_every_secret(connection: Connection) -> None:
     """The steps in docs/operating.md: add the new key last, move it to the front, encrypt again, remove the old key."""
     source = a_bucket(connection, secret="")
     only_old, both, both_turned = (store_with(connection, *keys) for keys in ([OLD], [OLD, NEW], [NEW, OLD]))
@@ -107,7 +107,7 @@ def test_keys_are_replaced_while_replicas_with_either_order_read_every_secret(co
         only_old.get_source_with_secret(source.name)
 
 
-def test_a_secret_whose_key_is_missing_fails_its_own_syncs_and_can_be_entered_again(
+def test_a_secret_with_a_missing_key_fails_its_own_syncs_and_can_be_set_again(
     connection: Connection, settings: Settings
 ) -> None:
     lost, fine = a_bucket(connection, "lost"), a_bucket(connection, "fine")
@@ -131,7 +131,7 @@ def test_a_secret_whose_key_is_missing_fails_its_own_syncs_and_can_be_entered_ag
     assert connection.store.get_source_with_secret(lost.name)[1] == "again"
 
 
-def test_a_secret_that_was_changed_in_the_database_is_not_believed(connection: Connection) -> None:
+def test_a_secret_that_was_changed_in_the_database_is_rejected(connection: Connection) -> None:
     source = a_bucket(connection)
     with connection.postgres.transaction() as transaction:
         transaction.execute("UPDATE sources SET secret_token = reverse(secret_token)")
@@ -140,7 +140,7 @@ def test_a_secret_that_was_changed_in_the_database_is_not_believed(connection: C
     assert caught.value.reason == "SECRET_UNREADABLE"
 
 
-def test_without_a_key_there_are_sources_but_no_secrets(connection: Connection) -> None:
+def test_without_a_key_sources_with_secrets_are_rejected(connection: Connection) -> None:
     keyless = store_with(connection)
     source = Source(name=f"{PROJECT}/sources/keyless", dataset=DATASET, bucket=BucketSource(url="s3://photos"))
     with connection.postgres.transaction() as transaction:
@@ -150,7 +150,7 @@ def test_without_a_key_there_are_sources_but_no_secrets(connection: Connection) 
     assert (caught.value.reason, KEYS_SETTING in caught.value.message) == ("SECRET_KEYS_MISSING", True)
 
 
-def test_the_operators_command_says_what_it_did_and_fails_where_a_secret_cannot_be_read(
+def test_the_rotation_command_reports_its_result_and_fails_if_a_secret_cannot_be_read(
     connection: Connection, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_plain(connection, a_bucket(connection, "a"))
@@ -166,7 +166,7 @@ def test_the_operators_command_says_what_it_did_and_fails_where_a_secret_cannot_
 @pytest.mark.parametrize(
     "keys", ["short", f"{NEW},{OLD[:-4]}", "ü" * 44], ids=["short", "second too short", "no ASCII"]
 )
-def test_a_wrong_key_is_named_by_its_setting_and_not_shown(
+def test_an_invalid_key_is_reported_by_its_setting_and_not_printed(
     keys: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], settings: Settings
 ) -> None:
     monkeypatch.setenv(KEYS_SETTING, keys)
