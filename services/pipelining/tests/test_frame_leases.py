@@ -49,7 +49,7 @@ def claim(store: Store) -> UncertainFrame:
     return frame
 
 
-def test_frames_are_claimed_by_how_long_they_have_waited(store: Store, clock: ManualClock) -> None:
+def test_frames_are_claimed_in_order_of_waiting_time(store: Store, clock: ManualClock) -> None:
     frames = [claim(store) for _ in range(3)]
     assert [frame.observation[-1] for frame in frames] == ["0", "1", "2"]
     assert store.uncertain_frames.claim() is None
@@ -60,7 +60,7 @@ def test_frames_are_claimed_by_how_long_they_have_waited(store: Store, clock: Ma
     assert store.uncertain_frames.claim() is None
 
 
-def test_a_late_worker_changes_nothing(store: Store, clock: ManualClock) -> None:
+def test_a_worker_whose_lease_expired_changes_nothing(store: Store, clock: ManualClock) -> None:
     late, *_ = (claim(store) for _ in range(3))
     clock.advance(LEASE_DURATION)
     current = claim(store)

@@ -47,7 +47,7 @@ def test_an_observation_has_the_labels_that_serving_predicts_and_all_scores_best
     assert [(one.concept, one.predicted) for one in seen.scores.scores] == [("car", False), ("van", True)]
 
 
-def test_a_frame_that_comes_twice_is_observed_once(pipelining: Pipelining) -> None:
+def test_a_duplicate_frame_is_observed_once(pipelining: Pipelining) -> None:
     pipelining.a_pipeline()
     door = pipelining.a_stream("door")
     frame, last = a_frame(door), a_frame(door)
@@ -66,7 +66,7 @@ def test_old_frames_are_dropped_and_counted(pipelining: Pipelining) -> None:
     assert (found.dropped_count, found.rejected_count) == (2, 0)
 
 
-def test_what_is_no_image_is_refused_and_stops_nothing(pipelining: Pipelining) -> None:
+def test_frames_that_are_no_images_are_counted_as_rejected_and_stop_nothing(pipelining: Pipelining) -> None:
     pipelining.a_pipeline()
     door = pipelining.a_stream("door")
     pipelining.publish(
@@ -104,7 +104,7 @@ def test_frames_wait_in_order_while_serving_is_overloaded(pipelining: Pipelining
     assert seen == [frame.time.replace(tzinfo=None) for frame in frames]
 
 
-def test_an_overload_that_lasts_sheds_old_frames(pipelining: Pipelining) -> None:
+def test_a_lasting_overload_sheds_old_frames(pipelining: Pipelining) -> None:
     pipelining.a_pipeline(age_max=Duration(seconds=1))
     door = pipelining.a_stream("door")
     pipelining.serving.failure = Unavailable("away")
@@ -115,7 +115,7 @@ def test_an_overload_that_lasts_sheds_old_frames(pipelining: Pipelining) -> None
     pipelining.when(door, lambda stream: stream.observed_count == 1)
 
 
-def test_a_deployment_that_is_gone_holds_up_no_other(pipelining: Pipelining) -> None:
+def test_a_deleted_deployment_does_not_stop_the_consumer(pipelining: Pipelining) -> None:
     pipelining.a_pipeline()
     door = pipelining.a_stream("door")
     pipelining.serving.failure = NotFound("gone")
@@ -124,7 +124,7 @@ def test_a_deployment_that_is_gone_holds_up_no_other(pipelining: Pipelining) -> 
     assert all(component.healthy() for component in pipelining.app.components)
 
 
-def test_no_transaction_is_open_while_the_model_is_asked(pipelining: Pipelining) -> None:
+def test_no_transaction_is_open_during_inference(pipelining: Pipelining) -> None:
     pipelining.a_pipeline()
     door = pipelining.a_stream("door")
     pipelining.serving.gate.clear()
@@ -140,7 +140,7 @@ def test_no_transaction_is_open_while_the_model_is_asked(pipelining: Pipelining)
     pipelining.when(door, lambda stream: stream.observed_count == 1)
 
 
-def test_uncertain_frames_are_sent_on_once(pipelining: Pipelining) -> None:
+def test_uncertain_frames_are_uploaded_once(pipelining: Pipelining) -> None:
     pipelining.a_pipeline()
     door = pipelining.a_stream("door")
     frame = a_frame(door, data=DARK)
@@ -156,7 +156,7 @@ def test_uncertain_frames_are_sent_on_once(pipelining: Pipelining) -> None:
     assert pipelining.observed(door, 'frame_time < "2020-01-01T00:00:00Z"') == []
 
 
-def test_no_more_uncertain_frames_are_sent_on_than_the_budget(pipelining: Pipelining) -> None:
+def test_uncertain_frames_above_the_budget_are_not_uploaded(pipelining: Pipelining) -> None:
     pipelining.a_pipeline(uncertain_per_minute_max=2)
     door = pipelining.a_stream("door")
     pipelining.publish(*(a_frame(door, data=DARK) for _ in range(6)))
@@ -165,7 +165,7 @@ def test_no_more_uncertain_frames_are_sent_on_than_the_budget(pipelining: Pipeli
     assert _waiting(pipelining) == 0
 
 
-def test_a_kill_loses_no_uncertain_frame_and_a_lost_answer_sends_none_twice(pipelining: Pipelining) -> None:
+def test_a_kill_loses_no_uncertain_frame_and_a_lost_response_uploads_none_twice(pipelining: Pipelining) -> None:
     pipelining.a_pipeline()
     door = pipelining.a_stream("door")
     pipelining.connection.failure = Unavailable("away")
@@ -179,7 +179,7 @@ def test_a_kill_loses_no_uncertain_frame_and_a_lost_answer_sends_none_twice(pipe
     assert len({entry.item for entry in pipelining.observed(door)}) == 3
 
 
-def test_an_uncertain_frame_that_is_refused_is_let_go(pipelining: Pipelining) -> None:
+def test_a_rejected_uncertain_frame_is_not_retried(pipelining: Pipelining) -> None:
     pipelining.a_pipeline()
     door = pipelining.a_stream("door")
     pipelining.connection.failure = InvalidArgument("no", reason="IMAGE_TOO_SMALL")
@@ -189,7 +189,7 @@ def test_an_uncertain_frame_that_is_refused_is_let_go(pipelining: Pipelining) ->
     assert pipelining.stream(door).uncertain_count == 0
 
 
-def test_a_service_that_comes_back_repeats_no_frame(pipelining: Pipelining) -> None:
+def test_a_restarted_service_repeats_no_frame(pipelining: Pipelining) -> None:
     pipelining.a_pipeline()
     door = pipelining.a_stream("door", PIPELINE)
     pipelining.publish(*(a_frame(door) for _ in range(5)))
@@ -210,7 +210,7 @@ def _waiting(pipelining: Pipelining) -> int:
     return int(row[0])
 
 
-def test_frames_of_a_paused_stream_are_dropped_unseen_until_it_goes_on(pipelining: Pipelining) -> None:
+def test_frames_of_a_paused_stream_are_dropped_until_it_resumes(pipelining: Pipelining) -> None:
     pipelining.a_pipeline()
     door, yard = pipelining.a_stream("door"), pipelining.a_stream("yard")
     etag = pipelining.stream(door).etag
@@ -231,7 +231,7 @@ def test_frames_of_a_paused_stream_are_dropped_unseen_until_it_goes_on(pipelinin
     pipelining.when_frames_come(door, lambda found: found.observed_count > seen)
 
 
-def test_a_stream_may_send_on_fewer_uncertain_frames_than_its_pipeline_allows(pipelining: Pipelining) -> None:
+def test_a_stream_can_have_a_lower_budget_of_uncertain_frames_than_its_pipeline(pipelining: Pipelining) -> None:
     pipelining.a_pipeline()
     door, yard = pipelining.a_stream("door"), pipelining.a_stream("yard")
     pipelining.streams.UpdateStream(UpdateStreamRequest(stream=Stream(name=door, uncertain_per_minute_max=1)))

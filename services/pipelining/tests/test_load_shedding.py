@@ -33,11 +33,11 @@ def test_a_clock_may_be_a_minute_ahead_and_lag_is_never_negative() -> None:
     assert lag(NOW + timedelta(seconds=5), NOW) == timedelta()
 
 
-def test_what_is_unset_has_a_usual_value() -> None:
+def test_unset_fields_have_default_values() -> None:
     assert (age_max(Pipeline()), uncertain_per_minute_max(Pipeline())) == (timedelta(seconds=10), 60)
 
 
-def test_a_budget_is_spent_within_a_minute_and_whole_again_after_it() -> None:
+def test_a_budget_is_restored_after_a_minute() -> None:
     window: Window | None = Window(NOW, 0)
     for _ in range(3):
         assert window
@@ -48,19 +48,19 @@ def test_a_budget_is_spent_within_a_minute_and_whole_again_after_it() -> None:
     assert admit(window, NOW + timedelta(seconds=60), 3) == Window(NOW + timedelta(seconds=60), 1)
 
 
-def test_pauses_double_up_to_a_minute() -> None:
+def test_the_backoff_doubles_up_to_a_minute() -> None:
     delays = [exponential_backoff(attempt, BACKOFF_FIRST, BACKOFF_MAX) for attempt in (1, 2, 3, 100)]
     assert [delay.total_seconds() for delay in delays] == [0.5, 1, 2, 60]
 
 
-def test_ids_sort_by_frame_and_follow_from_the_event() -> None:
+def test_ids_sort_by_frame_time_and_derive_from_the_event() -> None:
     ids = [observation_id(STREAM, f"{9 - number}", NOW + timedelta(milliseconds=number)) for number in range(9)]
     assert ids == sorted(ids)
     assert ids[0] == observation_id(STREAM, "9", NOW) != observation_id(STREAM + "2", "9", NOW)
     assert len(ids[0]) == 26
 
 
-def test_frames_go_together_up_to_a_number_and_a_size() -> None:
+def test_frames_are_batched_up_to_a_number_and_a_size() -> None:
     assert list(batches([], 4)) == []
     frames = [a_frame(STREAM, data=b"x" * 10) for _ in range(5)]
     assert [len(run) for run in batches(frames, 2)] == [2, 2, 1]

@@ -45,7 +45,7 @@ MODEL = Step(model=ModelStep(deployment=DEPLOYMENT))
         (Pipeline(steps=[MODEL], uncertain_source=FOLDER), FailedPrecondition, "SOURCE_NOT_UPLOAD"),
     ],
 )
-def test_a_pipeline_that_cannot_work_is_refused(
+def test_an_invalid_pipeline_is_rejected(
     pipelining: Pipelining, wanted: Pipeline, error: type[VestaError], reason: str
 ) -> None:
     with pytest.raises(error) as caught:
@@ -81,14 +81,14 @@ def test_a_pipeline_is_created_updated_by_etag_and_deleted_with_its_streams(pipe
         pipelining.pipelines.GetPipeline(GetPipelineRequest(name=PIPELINE))
 
 
-def test_a_repeat_is_answered_with_the_first_pipeline_though_its_deployment_is_gone(pipelining: Pipelining) -> None:
+def test_a_repeated_request_returns_the_first_pipeline_after_its_deployment_is_deleted(pipelining: Pipelining) -> None:
     request = CreatePipelineRequest(parent=PROJECT, pipeline=Pipeline(steps=[MODEL]), request_id="once")
     made = pipelining.pipelines.CreatePipeline(request)
     pipelining.serving.failure = NotFound("gone")
     assert pipelining.pipelines.CreatePipeline(request) == made
 
 
-def test_a_stream_needs_its_pipeline(pipelining: Pipelining) -> None:
+def test_a_stream_requires_its_pipeline(pipelining: Pipelining) -> None:
     with pytest.raises(NotFound):
         pipelining.streams.CreateStream(CreateStreamRequest(parent=PIPELINE, stream_id="door", stream=Stream()))
 
@@ -126,7 +126,7 @@ def test_a_stream_is_updated_by_mask_and_etag(pipelining: Pipelining) -> None:
         ("none", ["paused"], NotFound, "RESOURCE_NOT_FOUND"),
     ],
 )
-def test_what_cannot_be_updated_of_a_stream_is_refused(
+def test_updates_of_immutable_fields_of_a_stream_are_rejected(
     pipelining: Pipelining, name: str, paths: list[str], error: type[VestaError], reason: str
 ) -> None:
     pipelining.a_pipeline()
@@ -136,7 +136,7 @@ def test_what_cannot_be_updated_of_a_stream_is_refused(
     assert refused.value.reason == reason
 
 
-def test_a_stream_keeps_what_it_was_created_with(pipelining: Pipelining) -> None:
+def test_a_stream_keeps_its_fields(pipelining: Pipelining) -> None:
     pipelining.a_pipeline()
     made = pipelining.streams.CreateStream(
         CreateStreamRequest(parent=PIPELINE, stream_id="door", stream=Stream(paused=True, uncertain_per_minute_max=3))
