@@ -93,7 +93,7 @@ def a_loop(conductor: Conductor, loop_id: str = "vans", request_id: str = "", **
     )
 
 
-def test_the_id_that_a_loop_is_given_names_its_campaign_too(conductor: Conductor) -> None:
+def test_the_id_of_a_loop_is_also_that_of_its_campaign(conductor: Conductor) -> None:
     a_project(conductor)
     loop = a_loop(conductor, "")
     named = replace(a_situation(observed=an_observed_state(campaign=None)), names=LoopNames(loop.name, DATASET))
@@ -104,21 +104,21 @@ def test_the_id_that_a_loop_is_given_names_its_campaign_too(conductor: Conductor
 
 
 class TestProjects:
-    def test_a_project_is_kept_and_told_of_once(self, conductor: Conductor) -> None:
+    def test_a_project_is_stored_and_published_once(self, conductor: Conductor) -> None:
         made = a_project(conductor, display_name="Acme")
         assert (made.name, made.display_name) == ("projects/acme", "Acme")
         assert conductor.projects.GetProject(GetProjectRequest(name=made.name)) == made
         assert conductor.topics_told() == ["vesta.conductor.project.v1"]
 
-    def test_an_id_is_made_where_none_is_given(self, conductor: Conductor) -> None:
+    def test_an_id_is_generated_if_none_is_given(self, conductor: Conductor) -> None:
         assert len(a_project(conductor, "").name) > len("projects/")
 
-    def test_a_repeat_returns_the_first_project(self, conductor: Conductor) -> None:
+    def test_a_repeated_request_returns_the_first_project(self, conductor: Conductor) -> None:
         request = CreateProjectRequest(project_id="acme", project=Project(), request_id="r1")
         assert conductor.projects.CreateProject(request) == conductor.projects.CreateProject(request)
         assert len(conductor.topics_told()) == 1
 
-    def test_a_taken_id_is_refused(self, conductor: Conductor) -> None:
+    def test_an_existing_id_is_rejected(self, conductor: Conductor) -> None:
         a_project(conductor)
         with pytest.raises(AlreadyExists, match="exists") as refused:
             a_project(conductor)
@@ -129,7 +129,7 @@ class TestProjects:
             conductor.projects.GetProject(GetProjectRequest(name="projects/nobody"))
         assert refused.value.reason == "PROJECT_NOT_FOUND"
 
-    def test_projects_are_listed_by_name_page_by_page_and_only_those_asked_for(self, conductor: Conductor) -> None:
+    def test_projects_are_listed_by_name_in_pages_and_by_request(self, conductor: Conductor) -> None:
         for project_id in ("c", "a", "b"):
             a_project(conductor, project_id)
         first = conductor.projects.ListProjects(ListProjectsRequest(page_size=2))
@@ -152,7 +152,7 @@ class TestLoops:
     def project(self, conductor: Conductor) -> None:
         a_project(conductor)
 
-    def test_a_loop_is_kept_with_its_first_round_and_is_due_at_once(self, conductor: Conductor) -> None:
+    def test_a_loop_is_stored_with_its_first_round_and_is_due_immediately(self, conductor: Conductor) -> None:
         made = a_loop(conductor)
         assert made.name == "projects/acme/loops/vans"
         assert [found.number for found in made.status.rounds] == [1]
@@ -162,13 +162,13 @@ class TestLoops:
         assert claimed
         assert claimed.loop == made.name
 
-    def test_a_repeat_returns_the_first_loop_and_asks_no_peer(self, conductor: Conductor) -> None:
+    def test_a_repeated_request_returns_the_first_loop_and_calls_no_peer(self, conductor: Conductor) -> None:
         made = a_loop(conductor, request_id="r1")
         conductor.asked.clear()
         assert a_loop(conductor, request_id="r1") == made
         assert not conductor.asked
 
-    def test_a_taken_id_is_refused(self, conductor: Conductor) -> None:
+    def test_an_existing_id_is_rejected(self, conductor: Conductor) -> None:
         a_loop(conductor)
         with pytest.raises(AlreadyExists) as refused:
             a_loop(conductor)
@@ -187,14 +187,14 @@ class TestLoops:
             ({"dataset": ""}, InvalidArgument, "FIELD_INVALID"),
         ],
     )
-    def test_a_policy_that_cannot_work_is_refused(
+    def test_an_invalid_policy_is_rejected(
         self, conductor: Conductor, policy: dict[str, object], error: type[VestaError], reason: str
     ) -> None:
         with pytest.raises(error) as refused:
             a_loop(conductor, **policy)
         assert not reason or refused.value.reason == reason
 
-    def test_a_loop_needs_its_project(self, conductor: Conductor) -> None:
+    def test_a_loop_requires_its_project(self, conductor: Conductor) -> None:
         wanted = Loop(policy=LoopPolicy(dataset="projects/other/datasets/vans"))
         with pytest.raises(NotFound):
             conductor.loops.CreateLoop(CreateLoopRequest(parent="projects/other", loop=wanted))
@@ -207,7 +207,7 @@ class TestLoops:
         rest = conductor.loops.ListLoops(ListLoopsRequest(parent=PROJECT, page_size=1, page_token=page.next_page_token))
         assert [loop.name for loop in rest.loops] == [f"{PROJECT}/loops/b"]
 
-    def test_an_update_changes_what_the_mask_names_and_counts_as_a_new_policy(self, conductor: Conductor) -> None:
+    def test_an_update_changes_the_fields_of_the_mask_and_counts_as_a_new_policy(self, conductor: Conductor) -> None:
         made = a_loop(conductor)
         wanted = Loop(name=made.name, policy=LoopPolicy(label_budget=500), etag=made.etag)
         updated = conductor.loops.UpdateLoop(
@@ -229,7 +229,7 @@ class TestLoops:
         assert kept is not None
         assert (kept.policy_revision, kept.loop.display_name) == (1, "Better")
 
-    def test_a_status_that_moves_on_makes_no_etag_stale(self, conductor: Conductor) -> None:
+    def test_status_changes_do_not_change_the_etag(self, conductor: Conductor) -> None:
         made = a_loop(conductor)
         with conductor.postgres.transaction() as connection:
             kept = store.load(connection, made.name)
@@ -246,7 +246,7 @@ class TestLoops:
             (LoopPolicy(annotators_per_task=3), "policy.annotators_per_task"),
         ],
     )
-    def test_what_the_campaign_rests_on_cannot_change(
+    def test_fields_that_the_campaign_depends_on_cannot_change(
         self, conductor: Conductor, policy: LoopPolicy, path: str
     ) -> None:
         made = a_loop(conductor)
@@ -256,13 +256,13 @@ class TestLoops:
             )
         assert refused.value.reason == "FIELD_IMMUTABLE"
 
-    def test_saying_what_holds_unsaid_is_no_change(self, conductor: Conductor) -> None:
+    def test_setting_a_default_explicitly_is_no_change(self, conductor: Conductor) -> None:
         made = a_loop(conductor)
         one = Loop(name=made.name, policy=LoopPolicy(annotators_per_task=1))
         update = UpdateLoopRequest(loop=one, update_mask=FieldMask(paths=["policy.annotators_per_task"]))
         assert conductor.loops.UpdateLoop(update).policy.annotators_per_task == 1
 
-    def test_an_unknown_recipe_is_no_update(self, conductor: Conductor) -> None:
+    def test_an_update_to_an_unknown_recipe_is_rejected(self, conductor: Conductor) -> None:
         made = a_loop(conductor)
         policy = LoopPolicy(recipe="projects/acme/recipes/nothing")
         with pytest.raises(NotFound):
@@ -272,7 +272,7 @@ class TestLoops:
                 )
             )
 
-    def test_a_deleted_loop_is_gone_and_one_of_its_name_counts_rounds_on(self, conductor: Conductor) -> None:
+    def test_a_recreated_loop_continues_the_round_numbers_of_the_deleted_one(self, conductor: Conductor) -> None:
         made = a_loop(conductor)
         with conductor.postgres.transaction() as connection:
             kept = store.load(connection, made.name)
@@ -286,7 +286,7 @@ class TestLoops:
         again = a_loop(conductor)
         assert [found.number for found in again.status.rounds] == [3]
 
-    def test_decisions_are_read_newest_first_page_by_page(self, conductor: Conductor) -> None:
+    def test_decisions_are_listed_newest_first_in_pages(self, conductor: Conductor) -> None:
         made = a_loop(conductor)
         with conductor.postgres.transaction() as connection:
             for number in range(3):

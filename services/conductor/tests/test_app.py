@@ -118,7 +118,7 @@ def start(
         stop_app(app, server)
 
 
-def test_two_replicas_turn_a_loop_by_events_and_tell_each_round_once(
+def test_two_replicas_run_a_loop_by_events_and_publish_each_round_once(
     start: Callable[[], tuple[App, Server]],
     simulation: SimulatedPlatform,
     lock: threading.Lock,

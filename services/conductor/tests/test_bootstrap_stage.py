@@ -29,22 +29,22 @@ from vesta_contracts.training.v1 import CreateTrainingRunRequest, TrainingRun
 
 
 class TestItems:
-    def test_a_loop_whose_dataset_is_gone_is_blocked_and_says_so(self) -> None:
+    def test_a_loop_whose_dataset_was_deleted_is_blocked_with_a_message(self) -> None:
         step = reconcile(a_situation(observed=an_observed_state(dataset=None)))
         assert step.phase == LoopStatus.BLOCKED
         assert DATASET in step.message
 
-    def test_a_loop_whose_taxonomy_is_gone_is_blocked(self) -> None:
+    def test_a_loop_whose_taxonomy_was_deleted_is_blocked(self) -> None:
         assert reconcile(a_situation(observed=an_observed_state(taxonomy=None))).phase == LoopStatus.BLOCKED
 
-    def test_an_empty_dataset_is_waited_for(self) -> None:
+    def test_a_loop_waits_for_items_in_an_empty_dataset(self) -> None:
         step = reconcile(a_situation(observed=an_observed_state(dataset=a_dataset(item_count=0))))
         assert step.phase == LoopStatus.WAITING_FOR_ITEMS
         assert step.command is None
 
 
 class TestCampaign:
-    def test_a_campaign_is_opened_with_the_policy_and_the_living_concepts(self) -> None:
+    def test_a_campaign_is_created_with_the_policy_and_the_active_concepts(self) -> None:
         policy = a_policy(instructions="Look twice.", annotators_per_task=2, review_share=0.1)
         command = command_of(reconcile(a_situation(observed=an_observed_state(campaign=None), policy=policy)))
         request = command.request
@@ -69,32 +69,32 @@ class TestCampaign:
             == LoopStatus.BLOCKED
         )
 
-    def test_a_changed_policy_reaches_the_campaign(self) -> None:
+    def test_a_changed_policy_is_applied_to_the_campaign(self) -> None:
         command = command_of(reconcile(a_situation(policy=a_policy(instructions="New."))))
         assert isinstance(command.request, UpdateCampaignRequest)
         assert list(command.request.update_mask.paths) == ["instructions"]
 
 
 class TestEmbedding:
-    def test_an_item_of_few_that_cannot_be_read_holds_nothing_up_for_longer_than_two_minutes(self) -> None:
+    def test_an_unreadable_item_delays_the_loop_by_at_most_two_minutes(self) -> None:
         waiting = a_situation(observed=an_observed_state(dataset=a_dataset(item_count=10, embedded_count=9)))
         assert reconcile(waiting).phase == LoopStatus.EMBEDDING
         assert reconcile(replace(waiting, now=NOW + timedelta(minutes=3))).phase != LoopStatus.EMBEDDING
 
-    def test_the_embedding_model_is_made_first(self) -> None:
+    def test_the_embedding_model_is_trained_first(self) -> None:
         command = command_of(reconcile(a_situation(observed=an_observed_state(deployment=None, stable=None))))
         assert isinstance(command.request, CreateTrainingRunRequest)
         assert command.request.training_run_id == "vans-embedding"
         assert command.request.training_run.recipe == "projects/acme/recipes/embedding"
         assert command.request.training_run.model == "projects/acme/models/vans-embedding"
 
-    def test_its_run_is_waited_for(self) -> None:
+    def test_the_loop_waits_for_the_run_of_the_embedding_model(self) -> None:
         run = TrainingRun(name=NAMES.embedding_run(1), state=TrainingRun.QUEUED, waiting_reason="Another run is first.")
         step = reconcile(a_situation(observed=an_observed_state(deployment=None, stable=None, embedding_runs=(run,))))
         assert step.command is None
         assert "Another run is first." in step.message
 
-    def test_a_failed_run_is_tried_once_more_and_then_blocks_until_the_policy_changes(self) -> None:
+    def test_a_failed_run_is_retried_once_and_then_blocks_the_loop_until_the_policy_changes(self) -> None:
         failed = TrainingRun(name=NAMES.embedding_run(1), state=TrainingRun.FAILED, error="no weights")
         once = a_situation(observed=an_observed_state(deployment=None, stable=None, embedding_runs=(failed,)))
         assert command_of(reconcile(once)).resource == NAMES.embedding_run(2)
@@ -104,7 +104,7 @@ class TestEmbedding:
         assert "no weights" in reconcile(twice).message
         assert command_of(reconcile(replace(twice, policy_revision=2))).resource == NAMES.embedding_run(3)
 
-    def test_it_is_deployed_for_the_dataset_with_the_policys_certainty(self) -> None:
+    def test_the_embedding_model_is_deployed_with_the_uncertainty_policy(self) -> None:
         run = TrainingRun(name=NAMES.embedding_run(1), state=TrainingRun.SUCCEEDED, model_version=EMBEDDING)
         observed = an_observed_state(deployment=None, stable=None, embedding_runs=(run,))
         request = command_of(reconcile(a_situation(observed=observed, policy=a_policy(score_certain=0.7)))).request
@@ -114,18 +114,18 @@ class TestEmbedding:
         assert list(request.deployment.datasets) == [DATASET]
         assert request.deployment.uncertainty.score_certain == 0.7
 
-    def test_a_deployment_that_was_deleted_comes_back_with_the_last_champion(self) -> None:
+    def test_a_deleted_deployment_is_recreated_with_the_last_champion(self) -> None:
         situation = after_round_one(deployment=None, stable=None)
         request = command_of(reconcile(situation)).request
         assert isinstance(request, CreateDeploymentRequest)
         assert request.deployment.model_version == version(1)
 
-    def test_loading_is_waited_for(self) -> None:
+    def test_the_loop_waits_while_the_model_is_loaded(self) -> None:
         loading = a_deployment(EMBEDDING, "", state=Deployment.LOADING)
         step = reconcile(a_situation(observed=an_observed_state(deployment=loading, stable=None)))
         assert (step.phase, step.command) == (LoopStatus.EMBEDDING, None)
 
-    def test_loading_that_failed_is_tried_again_with_patience_and_then_blocks(self) -> None:
+    def test_failed_loading_is_retried_with_backoff_and_then_blocks(self) -> None:
         failed = a_deployment(EMBEDDING, "", state=Deployment.FAILED, error="Triton is away")
         situation = a_situation(observed=an_observed_state(deployment=failed, stable=None))
         decided = {}
@@ -145,7 +145,7 @@ class TestEmbedding:
         assert reconcile(situation).phase == LoopStatus.BLOCKED
         assert command_of(reconcile(replace(situation, policy_revision=2))).action == "reload"
 
-    def test_a_deployment_that_lacks_the_dataset_gets_it_and_keeps_its_others(self) -> None:
+    def test_the_dataset_is_added_to_those_of_the_deployment(self) -> None:
         other = f"{DATASET}-old"
         step = reconcile(a_situation(observed=an_observed_state(deployment=a_deployment(datasets=[other]))))
         request = command_of(step).request
@@ -153,7 +153,7 @@ class TestEmbedding:
         assert list(request.deployment.datasets) == [other, DATASET]
         assert list(request.update_mask.paths) == ["datasets"]
 
-    def test_a_changed_certainty_reaches_the_deployment(self) -> None:
+    def test_a_changed_uncertainty_policy_is_applied_to_the_deployment(self) -> None:
         request = command_of(reconcile(a_situation(policy=a_policy(score_certain=0.9)))).request
         assert isinstance(request, UpdateDeploymentRequest)
         assert list(request.update_mask.paths) == ["uncertainty"]
@@ -171,7 +171,7 @@ class TestEmbedding:
             (90, 100, True, False),
         ],
     )
-    def test_enough_items_are_embedded_before_the_first_choice(
+    def test_the_first_selection_waits_for_embeddings(
         self, embedded: int, items: int, ended: bool, goes_on: bool
     ) -> None:
         scoring = scored(EMBEDDING, ITEMS if ended else 0)

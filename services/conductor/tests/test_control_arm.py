@@ -21,14 +21,14 @@ def checks(count: int, right: int, number: int) -> list[Task]:
     ]
 
 
-def test_the_newest_model_speaks_for_itself_where_it_has_thirty_answers() -> None:
+def test_thirty_answers_measure_the_newest_model_alone() -> None:
     live = live_accuracy(checks(30, 27, 2) + checks(40, 10, 1), model=NAMES.model, multi_label=False)
     assert live is not None
     assert (live.answer_count, live.model_count, live.estimate.value) == (30, 1, 0.9)
     assert live.estimate.low < 0.9 < live.estimate.high
 
 
-def test_too_few_answers_are_pooled_with_the_models_before() -> None:
+def test_too_few_answers_are_pooled_with_those_of_previous_models() -> None:
     live = live_accuracy(checks(10, 9, 10) + checks(20, 12, 9) + checks(50, 0, 8), model=NAMES.model, multi_label=False)
     assert live is not None
     assert (live.answer_count, live.model_count, live.estimate.value) == (30, 2, 0.7)
@@ -39,7 +39,7 @@ def test_tasks_drawn_before_there_was_a_classifier_do_not_count() -> None:
     assert live_accuracy(unseen, model=NAMES.model, multi_label=False) is None
 
 
-def test_of_several_labels_all_must_be_right() -> None:
+def test_a_multi_label_prediction_is_right_if_all_labels_are() -> None:
     half = a_task(1, answer="car", pre_annotations=[a_label("car", 0.9), a_label("van", 0.8)], model_version=version(1))
     whole = a_task(2, answer="car", pre_annotations=[a_label("car", 0.9)], model_version=version(1))
     nothing = a_task(3, answer="car", model_version=version(1))
@@ -48,7 +48,7 @@ def test_of_several_labels_all_must_be_right() -> None:
     assert (live.answer_count, live.estimate.value) == (3, pytest.approx(1 / 3))
 
 
-def test_only_image_labels_are_held_against_what_the_model_said() -> None:
+def test_only_image_labels_are_compared_with_predictions() -> None:
     box = Annotation(concept="van", box=PixelBox(x_max_px=2, y_max_px=2))
     labelled, boxed = checks(2, 2, 1)
     labelled.accepted.append(box)

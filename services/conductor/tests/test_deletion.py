@@ -143,7 +143,7 @@ def a_loop(conductor: Conductor, loop_id: str = "vans") -> Loop:
 
 
 class TestAsking:
-    def test_a_project_that_holds_something_is_refused_with_how_much(self, conductor: Conductor) -> None:
+    def test_deleting_a_project_that_is_not_empty_is_rejected_with_counts(self, conductor: Conductor) -> None:
         a_loop(conductor)
         with pytest.raises(FailedPrecondition, match="1 loops, 2 campaigns, 1 taxonomies, 3 datasets") as refused:
             conductor.delete()
@@ -156,7 +156,7 @@ class TestAsking:
             names.clear()
         assert conductor.delete().state == Project.DELETING
 
-    def test_what_it_holds_must_be_known_unless_forced(self, conductor: Conductor) -> None:
+    def test_deleting_without_force_requires_all_counts(self, conductor: Conductor) -> None:
         def away() -> None:
             raise Unavailable("datasets is away")
 
@@ -173,18 +173,18 @@ class TestAsking:
             conductor.delete(force=True, etag=read.etag)
         assert conductor.state().state == Project.ACTIVE
 
-    def test_a_second_deletion_is_answered_with_the_first_ones_state(self, conductor: Conductor) -> None:
+    def test_a_second_deletion_returns_the_state_of_the_first(self, conductor: Conductor) -> None:
         first = conductor.delete(force=True)
         assert conductor.delete() == first
 
-    def test_a_repeat_is_answered_as_the_first_was_also_when_nothing_is_left(self, conductor: Conductor) -> None:
+    def test_a_repeated_request_returns_the_first_response_after_the_deletion(self, conductor: Conductor) -> None:
         first = conductor.delete(force=True, request_id="r1")
         conductor.finish()
         assert conductor.delete(force=True, request_id="r1") == first
         with pytest.raises(NotFound):
             conductor.delete(force=True)
 
-    def test_nothing_new_is_made_in_it_meanwhile(self, conductor: Conductor) -> None:
+    def test_nothing_is_created_in_a_project_during_its_deletion(self, conductor: Conductor) -> None:
         conductor.delete(force=True)
         with pytest.raises(FailedPrecondition) as refused:
             a_loop(conductor)
@@ -194,7 +194,7 @@ class TestAsking:
 
 
 class TestDeleting:
-    def test_all_that_it_holds_goes_and_nothing_else(self, conductor: Conductor) -> None:
+    def test_a_deletion_deletes_all_resources_of_the_project_and_no_others(self, conductor: Conductor) -> None:
         a_loop(conductor)
         others = conductor.services.left(OTHER)
         conductor.delete(force=True)
@@ -208,14 +208,14 @@ class TestDeleting:
         left = conductor.projects.ListProjects(ListProjectsRequest()).projects
         assert [project.name for project in left] == [OTHER]
 
-    def test_its_id_is_never_used_again(self, conductor: Conductor) -> None:
+    def test_the_id_of_a_deleted_project_cannot_be_reused(self, conductor: Conductor) -> None:
         conductor.delete(force=True)
         conductor.finish()
         assert conductor.state().state == Project.DELETED
         with pytest.raises(AlreadyExists, match="was deleted"):
             conductor.projects.CreateProject(CreateProjectRequest(project_id="acme", project=Project()))
 
-    def test_what_is_refused_is_told_and_tried_again(self, conductor: Conductor) -> None:
+    def test_a_rejected_deletion_is_reported_and_retried(self, conductor: Conductor) -> None:
         conductor.services.stops["taxonomies"] = "datasets"
         conductor.delete(force=True)
         conductor.worker().step()
@@ -229,7 +229,7 @@ class TestDeleting:
         assert conductor.worker().step()
         assert conductor.services.left(PROJECT) == 0
 
-    def test_what_a_call_under_way_still_creates_is_deleted_too(self, conductor: Conductor) -> None:
+    def test_resources_that_running_calls_create_are_deleted(self, conductor: Conductor) -> None:
         conductor.delete(force=True)
         conductor.worker().step()
         assert conductor.services.left(PROJECT) == 0
@@ -239,7 +239,7 @@ class TestDeleting:
         assert conductor.services.left(PROJECT) == 0
         assert conductor.state().state == Project.DELETED
 
-    def test_a_service_that_is_away_is_told_and_waited_for(self, conductor: Conductor) -> None:
+    def test_an_unavailable_service_is_reported_and_awaited(self, conductor: Conductor) -> None:
         def away() -> None:
             raise Unavailable("datasets is away")
 
@@ -252,7 +252,7 @@ class TestDeleting:
         assert conductor.state().state == Project.DELETED
 
     @pytest.mark.parametrize("seed", range(10))
-    def test_whatever_is_killed_at_any_step_the_deletion_ends(self, conductor: Conductor, seed: int) -> None:
+    def test_a_deletion_completes_after_a_crash_at_any_step(self, conductor: Conductor, seed: int) -> None:
         chance = random.Random(seed)
         kills = 0
 
@@ -291,7 +291,7 @@ def test_every_kind_of_resource_below_a_project_is_deleted() -> None:
 
 
 @pytest.mark.parametrize(("advance", "ends"), [(SETTLED - timedelta(seconds=1), False), (SETTLED, True)])
-def test_it_ends_when_calls_that_were_under_way_have_ended(
+def test_a_deletion_completes_after_running_calls_have_ended(
     conductor: Conductor, advance: timedelta, ends: bool
 ) -> None:
     conductor.delete(force=True)

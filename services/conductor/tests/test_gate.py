@@ -16,14 +16,14 @@ def overall(value: float, low: float, high: float, items: int = 987) -> Comparis
     return comparison
 
 
-def test_the_first_model_passes_for_want_of_a_champion_and_its_accuracy_is_told() -> None:
+def test_the_first_model_passes_and_its_accuracy_is_reported() -> None:
     verdict = judge(Gate(), METRICS, "", None)
     assert verdict.passed
     assert "no champion" in verdict.reason
     assert "82.0 %" in verdict.reason
 
 
-def test_the_first_model_passes_unmeasured_too() -> None:
+def test_the_first_model_passes_without_metrics() -> None:
     verdict = judge(Gate(), Metrics(), "", None)
     assert verdict.passed
     assert "no test item is labelled" in verdict.reason
@@ -32,17 +32,17 @@ def test_the_first_model_passes_unmeasured_too() -> None:
 @pytest.mark.parametrize(
     "cause", ["the champion is of task multilabel", "no item of the test split is labelled", "its file is gone"]
 )
-def test_without_a_comparison_the_champion_stays_for_the_cause_that_training_gives(cause: str) -> None:
+def test_without_a_comparison_the_champion_stays_for_the_reason_of_the_training(cause: str) -> None:
     verdict = judge(Gate(), METRICS, version(1), None, cause)
     assert not verdict.passed
     assert cause in verdict.reason
 
 
-def test_a_missing_comparison_without_a_cause_is_called_just_that() -> None:
+def test_a_missing_comparison_without_a_reason_is_reported() -> None:
     assert "and no reason" in judge(Gate(), METRICS, version(1), None).reason
 
 
-def test_a_tenth_of_a_point_that_chance_explains_passes_by_default_and_fails_the_strict_policy() -> None:
+def test_an_insignificant_loss_passes_by_default_and_fails_the_strict_policy() -> None:
     comparison = overall(-0.001, -0.014, 0.012)
     assert judge(Gate(), METRICS, version(1), comparison).passed
     assert not judge(Gate(accuracy_loss_max=STRICT), METRICS, version(1), comparison).passed
@@ -62,7 +62,9 @@ def test_a_tenth_of_a_point_that_chance_explains_passes_by_default_and_fails_the
         (-0.2, 1.0, True),
     ],
 )
-def test_overall_it_may_lose_what_the_policy_allows(difference: float, loss_max: float | None, passes: bool) -> None:
+def test_the_overall_loss_may_reach_the_tolerance_of_the_policy(
+    difference: float, loss_max: float | None, passes: bool
+) -> None:
     comparison = overall(difference, difference - 0.3, difference + 0.3)
     verdict = judge(Gate(accuracy_loss_max=loss_max), METRICS, version(1), comparison)
     assert verdict.passed == passes
@@ -71,7 +73,7 @@ def test_overall_it_may_lose_what_the_policy_allows(difference: float, loss_max:
 
 
 @pytest.mark.parametrize("loss_max", [None, STRICT, 0.05, 1.0])
-def test_a_loss_that_chance_does_not_explain_is_rejected_whatever_is_allowed(loss_max: float | None) -> None:
+def test_a_significant_loss_above_the_tolerance_is_rejected(loss_max: float | None) -> None:
     verdict = judge(Gate(accuracy_loss_max=loss_max), METRICS, version(1), overall(-0.004, -0.007, -0.001))
     assert not verdict.passed
     assert "significantly worse" in verdict.reason
@@ -87,7 +89,7 @@ def test_a_loss_that_chance_does_not_explain_is_rejected_whatever_is_allowed(los
         ({"car": (0.3, 0.4), "van": (-0.2, -0.05)}, False, False),
     ],
 )
-def test_no_concept_may_fall_beyond_its_interval(
+def test_no_concept_may_lose_more_than_its_interval(
     recalls: dict[str, tuple[float, float]], allowed: bool, passes: bool
 ) -> None:
     verdict = judge(Gate(concept_loss_allowed=allowed), METRICS, version(1), a_comparison(0.05, recalls))
@@ -95,7 +97,7 @@ def test_no_concept_may_fall_beyond_its_interval(
     assert passes or "van" in verdict.reason
 
 
-def test_of_many_worse_concepts_the_worst_are_named() -> None:
+def test_the_worst_of_many_worse_concepts_are_named() -> None:
     recalls = {f"c{number}": (-0.1 * number, -0.01) for number in range(1, 7)}
     reason = judge(Gate(), METRICS, version(1), a_comparison(0.05, recalls)).reason
     assert "c6" in reason

@@ -25,11 +25,11 @@ from vesta_contracts.datasets.v1 import SelectedItem, SelectItemsResponse
 
 
 class TestAsking:
-    def test_a_batch_is_chosen_with_the_control_share_and_a_seed_of_its_own(self) -> None:
+    def test_a_batch_is_selected_with_the_control_share_and_its_own_seed(self) -> None:
         question = question_of(reconcile(a_situation(policy=a_policy(control_share=0.2))))
         assert (question.parent, question.count, question.control_share, question.seed) == (DATASET, 50, 0.2, 0)
 
-    def test_what_was_chosen_becomes_tasks_with_all_that_the_selection_said(self) -> None:
+    def test_selected_items_become_tasks_with_the_fields_of_the_selection(self) -> None:
         situation = a_situation()
         chosen = SelectItemsResponse(
             items=[
@@ -49,10 +49,10 @@ class TestAsking:
         assert second.control
         assert first.priority > second.priority
 
-    def test_the_reason_counts_what_is_asked_in_words(self) -> None:
+    def test_the_reason_states_the_number_of_tasks(self) -> None:
         assert "50 tasks: 42 selected, 8 at random" in command_of(answered(a_situation(), control=8)).reason
 
-    def test_items_on_their_way_are_left_out(self) -> None:
+    def test_items_with_unsettled_answers_are_not_selected(self) -> None:
         observed = an_observed_state(
             campaign=a_campaign(open_count=1, accepted_count=1),
             undecided=(a_task(1),),
@@ -62,7 +62,7 @@ class TestAsking:
         assert list(question.excluded) == [f"{DATASET}/items/i1", f"{DATASET}/items/i2"]
         assert question.count == 49
 
-    def test_the_next_request_id_is_another_one(self) -> None:
+    def test_request_ids_are_not_reused(self) -> None:
         observed = an_observed_state(
             campaign=a_campaign(accepted_count=20, cancelled_count=30), dataset=a_dataset(train_labelled_count=20)
         )
@@ -78,7 +78,7 @@ class TestAsking:
             (20, 30, None),  # the undecided tasks suffice
         ],
     )
-    def test_a_batch_is_topped_up_when_half_is_decided_and_only_until_training(
+    def test_a_batch_is_refilled_when_half_is_decided_and_only_until_training(
         self, undecided: int, labels: int, asked: int | None
     ) -> None:
         observed = an_observed_state(
@@ -92,7 +92,7 @@ class TestAsking:
             assert step.phase == LoopStatus.LABELLING
             assert f"{labels} of 50 new labels" in step.message
 
-    def test_nothing_is_asked_while_answers_are_on_their_way_to_the_dataset(self) -> None:
+    def test_no_tasks_are_created_while_answers_are_unsettled(self) -> None:
         observed = an_observed_state(campaign=a_campaign(accepted_count=50), unsettled=True)
         step = reconcile(a_situation(observed=observed))
         assert (step.phase, step.question, step.command) == (LoopStatus.LABELLING, None, None)
@@ -107,13 +107,13 @@ class TestAsking:
         )
         assert question_of(step).count == asked
 
-    def test_answers_that_reviewers_sent_back_are_spent_again(self) -> None:
+    def test_rejected_answers_count_against_the_budget_again(self) -> None:
         observed = an_observed_state(
             campaign=a_campaign(accepted_count=90, rejection_count=5), dataset=a_dataset(train_labelled_count=0)
         )
         assert question_of(reconcile(a_situation(observed=observed, policy=a_policy(label_budget=100)))).count == 5
 
-    def test_the_pool_bounds_what_is_asked(self) -> None:
+    def test_the_pool_limits_the_number_of_tasks(self) -> None:
         assert (
             question_of(reconcile(a_situation(observed=an_observed_state(dataset=a_dataset(pool_count=7))))).count == 7
         )
@@ -122,7 +122,7 @@ class TestAsking:
 class TestTestSide:
     ITEMS = tuple(f"{DATASET}/items/test{number}" for number in range(30))
 
-    def test_half_of_a_batch_is_of_the_test_side_while_its_labels_lack(self) -> None:
+    def test_half_of_a_batch_is_from_the_test_split_while_it_lacks_labels(self) -> None:
         observed = an_observed_state(dataset=a_dataset(test_labelled_count=0), unlabelled_test_items=self.ITEMS)
         request = command_of(answered(a_situation(observed=observed, policy=a_policy(test_labels=100)))).request
         assert isinstance(request, BatchCreateTasksRequest)
@@ -130,12 +130,12 @@ class TestTestSide:
         assert (len(test), len(request.tasks)) == (25, 50)
         assert not any(task.pre_annotations or task.control for task in test)
 
-    def test_the_same_test_items_are_drawn_at_every_look(self) -> None:
+    def test_the_selected_test_items_are_stable(self) -> None:
         observed = an_observed_state(dataset=a_dataset(test_labelled_count=0), unlabelled_test_items=self.ITEMS)
         situation = a_situation(observed=observed)
         assert command_of(answered(situation)).request == command_of(answered(situation)).request
 
-    def test_only_what_lacks_is_asked_and_nothing_twice(self) -> None:
+    def test_only_missing_test_labels_are_requested_and_none_twice(self) -> None:
         observed = an_observed_state(
             dataset=a_dataset(test_labelled_count=10, train_labelled_count=49),
             campaign=a_campaign(open_count=3, accepted_count=60),
@@ -149,7 +149,7 @@ class TestTestSide:
         assert len(test) == 5
         assert not test & set(self.ITEMS[:5])
 
-    def test_the_first_training_waits_for_the_test_side(self) -> None:
+    def test_the_first_training_waits_for_test_labels(self) -> None:
         undecided = tuple(a_task(name) for name in self.ITEMS[:2])
         observed = an_observed_state(
             dataset=a_dataset(test_labelled_count=18, train_labelled_count=60),
@@ -161,17 +161,17 @@ class TestTestSide:
         assert step.phase == LoopStatus.LABELLING
         assert "2 labels of the test split" in step.message
 
-    def test_a_test_side_that_has_fewer_items_holds_nothing_up(self) -> None:
+    def test_a_small_test_split_does_not_delay_training(self) -> None:
         observed = an_observed_state(dataset=a_dataset(test_labelled_count=3, train_labelled_count=50))
         assert command_of(reconcile(a_situation(observed=observed))).action == "snapshot"
 
-    def test_later_trainings_do_not_wait_for_the_test_side(self) -> None:
+    def test_later_trainings_do_not_wait_for_test_labels(self) -> None:
         situation = after_round_one(
             dataset=a_dataset(test_labelled_count=5, train_labelled_count=100), unlabelled_test_items=self.ITEMS
         )
         assert command_of(reconcile(situation)).action == "snapshot"
 
-    def test_a_spent_budget_trains_with_the_test_labels_there_are(self) -> None:
+    def test_a_spent_budget_trains_with_the_existing_test_labels(self) -> None:
         observed = an_observed_state(
             dataset=a_dataset(test_labelled_count=5, train_labelled_count=20),
             campaign=a_campaign(accepted_count=25),

@@ -21,7 +21,7 @@ def test_everything_is_named_after_the_loop() -> None:
 
 
 @given(st.from_regex(PATTERN, fullmatch=True), st.integers(1, 10**6), st.integers(1, 99))
-def test_every_name_is_a_valid_id_however_long_the_loops_own(loop_id: str, number: int, attempt: int) -> None:
+def test_every_name_is_a_valid_id_for_loop_names_of_any_length(loop_id: str, number: int, attempt: int) -> None:
     names = LoopNames(f"projects/acme/loops/{loop_id}", "projects/acme/datasets/all")
     for name in (
         names.snapshot(number),
@@ -32,6 +32,6 @@ def test_every_name_is_a_valid_id_however_long_the_loops_own(loop_id: str, numbe
         assert re.fullmatch(PATTERN, last_part(name)), name
 
 
-def test_long_names_that_are_cut_are_told_apart() -> None:
+def test_truncated_names_are_unique() -> None:
     names = [LoopNames(f"projects/acme/loops/{'a' * 62}{end}", "projects/acme/datasets/all") for end in "bc"]
     assert names[0].run(1, 1) != names[1].run(1, 1)

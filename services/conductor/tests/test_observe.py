@@ -37,7 +37,7 @@ def look(platform: SimulatedPlatform, **hooks: object) -> ObservedState:
     return observe(peers, NAMES, a_policy(test_labels=5), a_history(), platform.clock.now())
 
 
-def test_a_task_that_is_accepted_during_the_look_is_never_overlooked() -> None:
+def test_a_task_accepted_during_the_observation_is_counted() -> None:
     for moment in range(1, 12):
         platform = a_platform()
         calls = 0
@@ -52,7 +52,7 @@ def test_a_task_that_is_accepted_during_the_look_is_never_overlooked() -> None:
         assert ITEM in {task.item for task in (*observed.undecided, *observed.accepted)}, moment
 
 
-def test_an_answer_to_a_task_that_was_made_long_ago_is_seen() -> None:
+def test_an_answer_to_an_old_task_is_counted() -> None:
     platform = a_platform()
     platform.clock.advance(timedelta(days=3))
     accept(platform)
@@ -61,7 +61,7 @@ def test_an_answer_to_a_task_that_was_made_long_ago_is_seen() -> None:
     assert observed.unsettled
 
 
-def test_an_answer_on_its_way_is_unsettled_until_the_dataset_shows_it() -> None:
+def test_an_answer_is_unsettled_until_the_dataset_has_it() -> None:
     platform = a_platform()
     accept(platform)
     assert look(platform).unsettled
@@ -69,7 +69,7 @@ def test_an_answer_on_its_way_is_unsettled_until_the_dataset_shows_it() -> None:
     assert not look(platform).unsettled
 
 
-def test_an_answer_that_arrives_during_the_look_is_unsettled_or_counted() -> None:
+def test_an_answer_that_arrives_during_the_observation_is_unsettled_or_counted() -> None:
     for moment in range(1, 16):
         platform = a_platform()
         accept(platform)
@@ -86,7 +86,7 @@ def test_an_answer_that_arrives_during_the_look_is_unsettled_or_counted() -> Non
         assert observed.unsettled or observed.dataset.counts.train_labelled_count == 1, moment
 
 
-def test_an_answer_that_others_overtook_is_unsettled() -> None:
+def test_an_answer_overtaken_by_others_is_unsettled() -> None:
     platform = a_platform()
     tasks = [Task(item=f"{DATASET}/items/train{number:04}") for number in range(1, 30)]
     platform.peers().tasks.BatchCreateTasks(
@@ -97,7 +97,7 @@ def test_an_answer_that_others_overtook_is_unsettled() -> None:
     assert look(platform).unsettled
 
 
-def test_answers_that_have_settled_are_asked_for_all_at_once() -> None:
+def test_settled_answers_are_requested_in_one_call() -> None:
     platform = a_platform()
     tasks = [Task(item=f"{DATASET}/items/train{number:04}") for number in range(1, 30)]
     request = BatchCreateTasksRequest(parent=NAMES.campaign, tasks=tasks, request_id="others")
@@ -111,7 +111,7 @@ def test_answers_that_have_settled_are_asked_for_all_at_once() -> None:
     assert "GetItem" not in asked
 
 
-def test_an_answer_that_never_arrives_is_waited_for_no_longer_than_a_minute() -> None:
+def test_an_answer_that_never_arrives_is_awaited_for_at_most_a_minute() -> None:
     platform = a_platform()
     accept(platform)
     platform.clock.advance(SETTLE + timedelta(seconds=1))
@@ -126,7 +126,7 @@ def test_test_items_are_listed_only_while_their_labels_lack() -> None:
     assert look(platform).unlabelled_test_items == ()
 
 
-def test_while_a_round_trains_nobody_looks_at_tasks() -> None:
+def test_tasks_are_not_listed_during_training() -> None:
     platform = a_platform()
     platform.snapshots[NAMES.snapshot(1)] = a_snapshot()
     observed = look(platform)
@@ -134,7 +134,7 @@ def test_while_a_round_trains_nobody_looks_at_tasks() -> None:
     assert observed.campaign is not None
 
 
-def test_what_the_peers_do_not_have_is_none() -> None:
+def test_resources_missing_at_the_peers_are_none() -> None:
     observed = observe(
         SimulatedPlatform(ManualClock(NOW), random.Random(0)).peers(),
         NAMES,
@@ -146,7 +146,7 @@ def test_what_the_peers_do_not_have_is_none() -> None:
     assert (observed.embedding_runs, observed.runs) == ((), ())
 
 
-def test_shapes_that_an_item_bears_do_not_settle_an_answer_about_the_whole_image() -> None:
+def test_shapes_of_an_item_do_not_settle_an_answer_about_the_whole_image() -> None:
     box = Annotation(concept="van", box=PixelBox(x_max_px=2, y_max_px=2))
     task = Task(name="tasks/1")
     label = Annotation(concept="van", image_label=ImageLabel())

@@ -91,12 +91,12 @@ EFFECTS: Mapping[str, tuple[Any, Callable[[Policy], Any]]] = {
 }
 
 
-def test_the_table_holds_every_field_of_the_policy() -> None:
+def test_the_table_contains_every_field_of_the_policy() -> None:
     assert set(EFFECTS) == {field.name for field in LoopPolicy.DESCRIPTOR.fields}
 
 
 @pytest.mark.parametrize("field", [name for name in EFFECTS if name != "dataset"])
-def test_every_field_changes_what_the_loop_decides(field: str) -> None:
+def test_every_field_affects_a_decision_of_the_loop(field: str) -> None:
     value, decided = EFFECTS[field]
     assert decided(a_policy(**{field: value})) != decided(a_policy())
 
@@ -104,13 +104,13 @@ def test_every_field_changes_what_the_loop_decides(field: str) -> None:
 @pytest.mark.parametrize(
     "field", ["control_share", "strategy", "recipe", "annotators_per_task", "review_share", "instructions"]
 )
-def test_a_value_arrives_as_it_was_written(field: str) -> None:
+def test_a_value_is_sent_as_configured(field: str) -> None:
     value, decided = EFFECTS[field]
     assert decided(a_policy(**{field: value})) == value
 
 
 @pytest.mark.parametrize("field", ["review_share", "instructions", "lease_duration"])
-def test_an_amended_policy_reaches_the_campaign_that_is_there(field: str) -> None:
+def test_an_updated_policy_is_applied_to_the_existing_campaign(field: str) -> None:
     value, _ = EFFECTS[field]
     command = command_of(reconcile(a_situation(policy=a_policy(**{field: value}))))
     assert command.action == "adjust_campaign"
@@ -120,7 +120,7 @@ def test_an_amended_policy_reaches_the_campaign_that_is_there(field: str) -> Non
 
 
 @pytest.mark.parametrize("field", ["score_certain", "margin_certain", "score_threshold"])
-def test_an_amended_policy_reaches_the_deployment_that_is_there_and_keeps_its_other_bounds(field: str) -> None:
+def test_an_updated_policy_is_applied_to_the_existing_deployment_and_keeps_its_other_thresholds(field: str) -> None:
     value, _ = EFFECTS[field]
     own = UncertaintyPolicy(score_threshold=0.4, score_certain=0.7, margin_certain=0.1)
     observed = an_observed_state(deployment=a_deployment(scoring=scored(EMBEDDING), uncertainty=own))
@@ -134,7 +134,7 @@ def test_an_amended_policy_reaches_the_deployment_that_is_there_and_keeps_its_ot
     assert request.deployment.uncertainty == expected
 
 
-def test_what_the_policy_leaves_unset_stays_as_campaign_and_deployment_have_it() -> None:
+def test_unset_fields_of_the_policy_do_not_change_campaign_and_deployment() -> None:
     own = UncertaintyPolicy(score_threshold=0.4, score_certain=0.7, margin_certain=0.1)
     observed = an_observed_state(
         campaign=a_campaign(lease_duration=Duration(seconds=30)),

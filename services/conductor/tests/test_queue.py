@@ -99,7 +99,7 @@ def drain(worker: Worker) -> None:
         pass
 
 
-def test_every_due_loop_is_turned_once_and_rests(worker: Callable[[Any], Worker], clock: ManualClock) -> None:
+def test_every_due_loop_is_reconciled_once_and_then_waits(worker: Callable[[Any], Worker], clock: ManualClock) -> None:
     driver = Recorder()
     drain(worker(driver))
     assert sorted(driver.turned) == [(A, 0), (B, 0)]
@@ -108,7 +108,7 @@ def test_every_due_loop_is_turned_once_and_rests(worker: Callable[[Any], Worker]
     assert len(driver.turned) == 4
 
 
-def test_failures_wait_longer_and_longer(worker: Callable[[Any], Worker], clock: ManualClock) -> None:
+def test_repeated_failures_increase_the_backoff(worker: Callable[[Any], Worker], clock: ManualClock) -> None:
     driver = Recorder(answer=None)
     one = worker(driver)
     drain(one)
@@ -121,7 +121,7 @@ def test_failures_wait_longer_and_longer(worker: Callable[[Any], Worker], clock:
     assert [backoff_after(n + 1).total_seconds() for n in (0, 1, 5, 6, 100)] == [1, 2, 32, 60, 60]
 
 
-def test_a_loop_that_another_worker_holds_is_left_to_it(
+def test_a_loop_claimed_by_another_worker_is_skipped(
     worker: Callable[..., Worker], clock: ManualClock, postgres: Postgres
 ) -> None:
     second = Recorder()
@@ -139,7 +139,7 @@ def test_a_loop_that_another_worker_holds_is_left_to_it(
     assert len(second.turned) == 1
 
 
-def test_a_loop_whose_worker_died_is_turned_by_another(
+def test_a_loop_of_a_killed_worker_is_reconciled_by_another(
     worker: Callable[[Any], Worker], clock: ManualClock, postgres: Postgres
 ) -> None:
     class Dies(BaseException):
@@ -159,7 +159,7 @@ def test_a_loop_whose_worker_died_is_turned_by_another(
     assert {loop for loop, _ in other.turned} == {A, B}
 
 
-def test_many_workers_turn_each_loop_one_at_a_time(worker: Callable[[Any], Worker], clock: ManualClock) -> None:
+def test_many_workers_reconcile_each_loop_one_at_a_time(worker: Callable[[Any], Worker], clock: ManualClock) -> None:
     holding: set[str] = set()
     clashes: list[str] = []
 
@@ -181,7 +181,7 @@ def test_many_workers_turn_each_loop_one_at_a_time(worker: Callable[[Any], Worke
     assert not clashes
 
 
-def test_what_happens_during_a_look_brings_the_next_forward(
+def test_an_event_during_a_reconciliation_schedules_the_next_one_earlier(
     worker: Callable[[Any], Worker], clock: ManualClock, postgres: Postgres
 ) -> None:
     def happen() -> None:
@@ -196,7 +196,7 @@ def test_what_happens_during_a_look_brings_the_next_forward(
     assert len(driver.turned) == 4
 
 
-def test_one_loops_trouble_does_not_keep_the_others_from_turning(worker: Callable[[Any], Worker]) -> None:
+def test_a_failing_loop_does_not_block_others(worker: Callable[[Any], Worker]) -> None:
     def fail() -> None:
         raise RuntimeError("a mistake of ours")
 
@@ -205,7 +205,7 @@ def test_one_loops_trouble_does_not_keep_the_others_from_turning(worker: Callabl
     assert sorted(driver.turned) == [(A, 0), (B, 0)]
 
 
-def test_a_worker_outlives_its_connection(
+def test_a_worker_survives_a_lost_connection(
     worker: Callable[[Any], Worker], postgres: Postgres, clock: ManualClock
 ) -> None:
     driver = Recorder()
@@ -247,7 +247,7 @@ TASK = f"{PROJECT}/campaigns/a/tasks/1"
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Message) else None,
 )
-def test_an_event_brings_the_loops_it_concerns_forward(
+def test_an_event_schedules_its_loops_earlier(
     subject: str,
     payload: Message,
     delay_seconds: float,
@@ -271,7 +271,7 @@ def test_an_event_brings_the_loops_it_concerns_forward(
     assert sorted(loop for loop, _ in driver.turned) == sorted(loops)
 
 
-def test_a_real_driver_turns_what_is_due(
+def test_a_running_driver_reconciles_due_loops(
     worker: Callable[[Any], Worker], postgres: Postgres, clock: ManualClock
 ) -> None:
     platform = SimulatedPlatform(clock, random.Random(0))
@@ -284,7 +284,7 @@ def test_a_real_driver_turns_what_is_due(
     assert "was deleted" in loop.status.message
 
 
-def test_a_worker_that_was_slower_than_its_lease_does_not_reschedule_the_loop(
+def test_a_worker_whose_lease_expired_does_not_reschedule_the_loop(
     worker: Callable[..., Worker], clock: ManualClock, postgres: Postgres
 ) -> None:
     second = Recorder(answer=timedelta(hours=1))
@@ -301,9 +301,7 @@ def test_a_worker_that_was_slower_than_its_lease_does_not_reschedule_the_loop(
     assert not one.step()
 
 
-def test_a_worker_that_was_slower_than_its_lease_writes_nothing_to_the_loop(
-    postgres: Postgres, clock: ManualClock
-) -> None:
+def test_a_worker_whose_lease_expired_does_not_change_the_loop(postgres: Postgres, clock: ManualClock) -> None:
     driver = Driver(
         postgres,
         SimulatedPlatform(clock, random.Random(0)).peers(),

@@ -24,7 +24,7 @@ from vesta_contracts.datasets.v1 import SelectItemsResponse
 
 
 class TestEnds:
-    def test_a_spent_budget_exhausts_the_loop_and_more_revives_it(self) -> None:
+    def test_a_spent_budget_exhausts_the_loop_and_a_larger_one_resumes_it(self) -> None:
         situation = after_round_one(campaign=a_campaign(accepted_count=70))
         situation = replace(situation, policy=a_policy(label_budget=70))
         step = reconcile(situation)
@@ -37,23 +37,23 @@ class TestEnds:
         assert step.phase == LoopStatus.EXHAUSTED
         assert "New items" in step.message
 
-    def test_a_pool_of_mere_repeats_exhausts_the_loop(self) -> None:
+    def test_a_pool_of_near_duplicates_exhausts_the_loop(self) -> None:
         situation = after_round_one(selection=SelectItemsResponse())
         assert reconcile(situation).phase == LoopStatus.EXHAUSTED
 
-    def test_a_budget_of_nothing_learns_from_what_is_labelled_already(self) -> None:
+    def test_a_budget_of_zero_trains_on_existing_labels(self) -> None:
         observed = an_observed_state(dataset=a_dataset(train_labelled_count=30))
         assert (
             command_of(reconcile(a_situation(observed=observed, policy=a_policy(label_budget=0)))).action == "snapshot"
         )
 
-    def test_undecided_tasks_are_waited_for_though_the_budget_is_spent(self) -> None:
+    def test_undecided_tasks_are_awaited_after_the_budget_is_spent(self) -> None:
         situation = after_round_one(campaign=a_campaign(accepted_count=60, open_count=10), undecided=(a_task(1),))
         assert reconcile(replace(situation, policy=a_policy(label_budget=70))).phase == LoopStatus.LABELLING
 
 
 class TestPause:
-    def test_a_paused_loop_commands_and_asks_nothing_but_says_what_it_would(self) -> None:
+    def test_a_paused_loop_sends_no_commands_and_reports_its_next_step(self) -> None:
         asking = replace(a_situation(), paused=True)
         assert (reconcile(asking).question, reconcile(asking).command) == (None, None)
         training = replace(a_situation(observed=an_observed_state(snapshot=a_snapshot())), paused=True)
@@ -61,10 +61,10 @@ class TestPause:
         assert (step.command, step.round) == (None, None)
         assert step.message.startswith("Paused. Next step: ")
 
-    def test_what_runs_goes_on_to_its_record(self) -> None:
+    def test_running_work_of_a_paused_loop_is_still_recorded(self) -> None:
         worse = a_run(2, champion=version(1), comparison=a_comparison(-0.03))
         assert command_of(reconcile(replace(trained(run=worse), paused=True))).outcome is RoundOutcome.KEPT
 
 
-def test_the_same_situation_gives_the_same_step() -> None:
+def test_the_same_state_gives_the_same_step() -> None:
     assert reconcile(trained()) == reconcile(trained())

@@ -160,7 +160,7 @@ def test_a_loop_spends_its_budget_and_ends_with_a_model(
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_whatever_dies_and_whoever_is_away_nothing_is_done_twice_and_nothing_is_forgotten(
+def test_crashes_and_unavailable_peers_cause_no_duplicate_and_no_lost_step(
     seed: int, postgres: Postgres, clock: ManualClock, create: Callable[..., None]
 ) -> None:
     chance = random.Random(100 + seed)
@@ -193,7 +193,7 @@ def test_failing_trainings_block_the_loop_with_the_reason(
     assert turn_until(postgres, platform, mortal, LoopStatus.EXHAUSTED).status.champion
 
 
-def test_a_larger_budget_revives_an_exhausted_loop(
+def test_a_larger_budget_resumes_an_exhausted_loop(
     postgres: Postgres, clock: ManualClock, create: Callable[..., None]
 ) -> None:
     chance = random.Random(8)
@@ -208,7 +208,7 @@ def test_a_larger_budget_revives_an_exhausted_loop(
     assert turn_until(postgres, platform, mortal, LoopStatus.EXHAUSTED).status.labels_spent == 60
 
 
-def test_a_paused_loop_does_nothing_until_it_goes_on(
+def test_a_paused_loop_does_nothing_until_it_is_resumed(
     postgres: Postgres, clock: ManualClock, create: Callable[..., None]
 ) -> None:
     chance = random.Random(9)
@@ -231,7 +231,7 @@ def test_a_paused_loop_does_nothing_until_it_goes_on(
     assert turn_until(postgres, platform, mortal, LoopStatus.EXHAUSTED).status.labels_spent == BUDGET
 
 
-def test_a_peer_that_refuses_for_long_blocks_the_loop_and_its_words_are_told(
+def test_a_peer_that_keeps_rejecting_blocks_the_loop_with_its_message(
     postgres: Postgres, clock: ManualClock, create: Callable[..., None]
 ) -> None:
     platform = SimulatedPlatform(clock, random.Random(10))
@@ -264,7 +264,7 @@ def test_a_peer_that_refuses_for_long_blocks_the_loop_and_its_words_are_told(
         ("snapshots", LoopStatus.TRAINING),
     ],
 )
-def test_what_somebody_deletes_is_made_again_in_the_same_round(
+def test_deleted_resources_are_recreated_in_the_same_round(
     made: str,
     phase: LoopStatus.Phase.ValueType,
     postgres: Postgres,
@@ -287,7 +287,7 @@ def test_what_somebody_deletes_is_made_again_in_the_same_round(
     assert getattr(platform, made)
 
 
-def test_a_second_attempt_goes_on_where_somebody_deletes_the_first(
+def test_a_second_attempt_continues_after_the_first_is_deleted(
     postgres: Postgres, clock: ManualClock, create: Callable[..., None]
 ) -> None:
     chance = random.Random(12)
@@ -306,7 +306,7 @@ def test_a_second_attempt_goes_on_where_somebody_deletes_the_first(
     assert NAMES.run(1, 1) not in platform.runs
 
 
-def test_a_command_that_outlives_its_round_in_a_pause_is_not_given_again(
+def test_a_command_of_a_finished_round_is_not_repeated_after_a_pause(
     postgres: Postgres, clock: ManualClock, create: Callable[..., None]
 ) -> None:
     """The response to the training's command is lost, the Loop is paused, and its round ends before it continues."""
@@ -341,7 +341,7 @@ def test_a_command_that_outlives_its_round_in_a_pause_is_not_given_again(
     assert rounds(postgres)[1] == before[1]
 
 
-def test_a_command_that_somebody_was_faster_than_is_decided_anew(
+def test_a_command_that_a_person_preceded_is_decided_again(
     postgres: Postgres, clock: ManualClock, create: Callable[..., None]
 ) -> None:
     platform = SimulatedPlatform(clock, random.Random(14))

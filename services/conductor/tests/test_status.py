@@ -25,20 +25,20 @@ def shown(situation: Situation) -> LoopStatus:
     return status_of(situation, reconcile(situation))
 
 
-def test_a_measured_champion_is_told_with_its_figures_and_without_a_word_more() -> None:
+def test_the_status_of_a_measured_champion_has_metrics_and_no_message() -> None:
     status = shown(after_round_one())
     assert status.champion_metrics.accuracy.value == 0.8
     assert "is unknown" not in status.message
 
 
-def test_a_champion_of_which_nothing_was_measured_has_no_figures_and_the_message_says_so() -> None:
+def test_the_status_of_an_unmeasured_champion_has_a_message_and_no_metrics() -> None:
     for model in (UNMEASURED, ModelVersion(name=version(1), task="classification", metrics=Metrics())):
         status = shown(after_round_one(stable=model))
         assert not status.HasField("champion_metrics")
         assert "The accuracy of version 1 is unknown" in status.message
 
 
-def test_from_the_first_item_on_it_is_told_that_there_is_no_test_side() -> None:
+def test_the_status_reports_a_missing_test_split_from_the_first_item_on() -> None:
     without = a_dataset(test_item_count=0, test_labelled_count=0)
     assert "No item is in the test split" in shown(a_situation(observed=an_observed_state(dataset=without))).message
     assert "test split" not in shown(a_situation()).message
@@ -46,13 +46,13 @@ def test_from_the_first_item_on_it_is_told_that_there_is_no_test_side() -> None:
     assert "test split" not in shown(a_situation(observed=an_observed_state(dataset=empty))).message
 
 
-def test_an_embedding_model_is_no_champion_that_could_be_measured() -> None:
+def test_an_embedding_model_is_not_reported_as_unmeasured_champion() -> None:
     status = shown(a_situation(observed=an_observed_state(stable=a_model())))
     assert not status.HasField("champion_metrics")
     assert "is unknown" not in status.message
 
 
-def test_a_round_without_test_labels_has_no_figures_and_its_verdict_says_so() -> None:
+def test_a_round_without_test_labels_has_no_metrics_and_a_verdict_with_the_reason() -> None:
     unmeasured = a_run(1)
     unmeasured.ClearField("metrics")
     first = a_situation(observed=an_observed_state(snapshot=a_snapshot(1), runs=(unmeasured,)), history=a_history())

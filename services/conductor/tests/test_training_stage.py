@@ -38,7 +38,7 @@ from vesta_contracts.training.v1 import CreateTrainingRunRequest, TrainingProgre
 
 
 class TestTraining:
-    def test_enough_new_labels_are_frozen_and_the_round_remembers_how_many(self) -> None:
+    def test_enough_new_labels_create_a_snapshot_and_are_recorded_in_the_round(self) -> None:
         accepted = (a_task(1, answer="car", ago=30), a_task(2, answer="van", ago=10))
         observed = an_observed_state(dataset=a_dataset(train_labelled_count=52), accepted=accepted)
         step = reconcile(a_situation(observed=observed))
@@ -50,7 +50,7 @@ class TestTraining:
         assert step.round.round.label_count == 52
         assert step.round.label_time == NOW - timedelta(seconds=10)
 
-    def test_labels_are_counted_from_the_last_training(self) -> None:
+    def test_new_labels_are_counted_since_the_last_training(self) -> None:
         waiting = after_round_one(
             dataset=a_dataset(train_labelled_count=99), undecided=tuple(a_task(n) for n in range(30))
         )
@@ -58,15 +58,15 @@ class TestTraining:
         due = after_round_one(dataset=a_dataset(train_labelled_count=100))
         assert command_of(reconcile(due)).reason == "50 new labels since version 1; a training starts at 50."
 
-    def test_stragglers_do_not_hold_training_up(self) -> None:
+    def test_late_answers_do_not_delay_training(self) -> None:
         observed = an_observed_state(dataset=a_dataset(train_labelled_count=50), undecided=(a_task(1),))
         assert command_of(reconcile(a_situation(observed=observed))).action == "snapshot"
 
-    def test_the_last_labels_are_learnt_from_though_they_are_few(self) -> None:
+    def test_the_last_labels_are_trained_on_even_if_they_are_few(self) -> None:
         observed = an_observed_state(dataset=a_dataset(train_labelled_count=3, pool_count=0))
         assert "no more are expected" in command_of(reconcile(a_situation(observed=observed))).reason
 
-    def test_training_names_champion_seed_and_control_curve(self) -> None:
+    def test_the_training_run_has_champion_seed_and_control_curve(self) -> None:
         command = command_of(reconcile(after_round_one(snapshot=a_snapshot(2))))
         assert isinstance(command.request, CreateTrainingRunRequest)
         run = command.request.training_run
@@ -74,7 +74,7 @@ class TestTraining:
         assert (run.snapshot, run.champion, run.seed, run.control_curve) == (NAMES.snapshot(2), version(1), 2, True)
         assert (run.model, run.recipe) == ("projects/acme/models/vans", "projects/acme/recipes/classification")
 
-    def test_an_embedding_model_is_no_champion(self) -> None:
+    def test_an_embedding_model_is_not_a_champion(self) -> None:
         request = command_of(reconcile(a_situation(observed=an_observed_state(snapshot=a_snapshot())))).request
         assert isinstance(request, CreateTrainingRunRequest)
         assert not request.training_run.champion
@@ -95,19 +95,19 @@ class TestTraining:
         assert (command.outcome, command.request) == (RoundOutcome.POSTPONED, None)
         assert "car" in command.reason
 
-    def test_after_a_postponed_round_more_labels_are_asked_for(self) -> None:
+    def test_after_a_postponed_round_more_labels_are_requested(self) -> None:
         postponed = a_round(1, outcome=RoundOutcome.POSTPONED, label_count=50)
         observed = an_observed_state(dataset=a_dataset(train_labelled_count=50))
         assert question_of(reconcile(a_situation(observed=observed, history=a_history(postponed)))).count == 50
 
-    def test_progress_is_told(self) -> None:
+    def test_training_progress_is_in_the_status(self) -> None:
         progress = TrainingProgress(phase="head", step=3, step_count=9)
         progress.time_left.FromSeconds(12)
         step = reconcile(trained(run=a_run(2, state=TrainingRun.RUNNING, progress=progress)))
         assert step.phase == LoopStatus.TRAINING
         assert "head, step 3 of 9, about 12 s left" in step.message
 
-    def test_a_failed_run_is_tried_once_more_under_another_name(self) -> None:
+    def test_a_failed_run_is_retried_once_under_another_name(self) -> None:
         command = command_of(reconcile(trained(run=a_run(2, state=TrainingRun.FAILED, error="out of memory."))))
         assert command.resource == NAMES.run(2, 2) == "projects/acme/trainingRuns/vans-r2-retry1"
         assert command.request_id == "u-train-2-2"
@@ -121,7 +121,7 @@ class TestTraining:
         assert step.round is not None
         assert "out of memory" in step.round.round.verdict.reason
 
-    def test_a_cancelled_run_is_not_tried_again(self) -> None:
+    def test_a_cancelled_run_is_not_retried(self) -> None:
         assert command_of(reconcile(trained(run=a_run(2, state=TrainingRun.CANCELLED)))).outcome is RoundOutcome.FAILED
 
     def test_after_a_failed_round_the_loop_is_blocked_until_labels_or_policy_change(self) -> None:
@@ -146,14 +146,14 @@ class TestDeploying:
         assert step.round is not None
         assert step.round.round.verdict.passed
 
-    def test_a_round_keeps_no_figures_that_grow_with_the_square_of_the_concepts(self) -> None:
+    def test_a_round_stores_no_confusion_matrix(self) -> None:
         metrics = some_metrics(0.82)
         metrics.confusion.extend([1] * 10_000)
         record = reconcile(trained(run=a_run(2, champion=version(1), comparison=a_comparison(), metrics=metrics))).round
         assert record is not None
         assert record.round.metrics == some_metrics(0.82)
 
-    def test_a_challenger_that_fails_leaves_the_champion_and_ends_the_round(self) -> None:
+    def test_a_rejected_challenger_keeps_the_champion_and_ends_the_round(self) -> None:
         worse = a_run(2, champion=version(1), comparison=a_comparison(-0.03))
         step = reconcile(trained(run=worse))
         assert command_of(step).outcome is RoundOutcome.KEPT
@@ -161,12 +161,12 @@ class TestDeploying:
         assert step.round is not None
         assert step.round.round.model_version == version(2)
 
-    def test_loading_is_waited_for(self) -> None:
+    def test_the_loop_waits_while_the_model_is_loaded(self) -> None:
         loading = a_deployment(version(2), version(1), state=Deployment.LOADING)
         step = reconcile(trained(deployment=loading))
         assert (step.phase, step.command) == (LoopStatus.DEPLOYING, None)
 
-    def test_loading_that_failed_is_tried_again_and_at_last_ends_the_round(self) -> None:
+    def test_failed_loading_is_retried_and_finally_ends_the_round(self) -> None:
         failed = a_deployment(version(2), version(1), state=Deployment.FAILED, error="bad file")
         situation = trained(deployment=failed)
         first = command_of(reconcile(situation))
@@ -176,7 +176,7 @@ class TestDeploying:
         assert command_of(step).outcome is RoundOutcome.FAILED
         assert "bad file" in command_of(step).reason
 
-    def test_a_person_who_moved_the_deployment_has_the_last_word(self) -> None:
+    def test_a_manual_change_of_the_deployment_is_kept(self) -> None:
         situation = trained()
         decided = {"u-promote-2": NOW}
         step = reconcile(replace(situation, history=replace(situation.history, decided=decided)))
@@ -196,7 +196,7 @@ class TestScoring:
         assert (step.phase, step.command) == (LoopStatus.SCORING, None)
         assert "0 of 1000" in step.message
 
-    def test_the_time_from_label_to_model_is_taken_when_the_model_answers(self) -> None:
+    def test_the_time_from_label_to_model_is_measured_when_the_model_is_ready(self) -> None:
         step = reconcile(self.answering())
         assert step.round is not None
         assert step.round.round.label_to_model.ToTimedelta() == timedelta(seconds=20)
@@ -213,7 +213,7 @@ class TestScoring:
         assert step.round.round.auto_share == 0.75
         assert "75 %" in command.reason
 
-    def test_once_scoring_has_ended_what_the_dataset_never_shows_is_waited_for_no_longer_than_two_minutes(self) -> None:
+    def test_after_scoring_missing_scores_are_awaited_for_at_most_two_minutes(self) -> None:
         situation = self.answering(scored_model_version=version(9), pool_scored_count=800, pool_certain_count=600)
         under_way = replace(situation, now=NOW + timedelta(hours=1))
         assert reconcile(under_way).phase == LoopStatus.SCORING
@@ -228,7 +228,7 @@ class TestScoring:
         assert step.round is not None
         assert not step.round.round.HasField("auto_share")  # another model's scores are not used for this one
 
-    def test_what_was_saved_is_the_champions_and_changes_with_it_alone(self) -> None:
+    def test_the_label_saving_is_that_of_the_champion(self) -> None:
         saving = LabelSaving(spent_labels=20)
         situation = self.answering(scored_model_version=version(2), scored_count=ITEMS)
         situation = replace(situation, history=replace(situation.history, label_saving=saving))
@@ -241,7 +241,7 @@ class TestScoring:
         loading = replace(loading, history=replace(loading.history, label_saving=saving))
         assert status_of(loading, reconcile(loading)).label_saving == saving
 
-    def test_an_empty_pool_has_no_share(self) -> None:
+    def test_an_empty_pool_has_no_automation_share(self) -> None:
         step = reconcile(self.answering(scored_model_version=version(2), scored_count=ITEMS, pool_count=0))
         assert step.round is not None
         assert not step.round.round.HasField("auto_share")
