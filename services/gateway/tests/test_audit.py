@@ -37,7 +37,7 @@ def entries(running: Any, key: str, project: str = "acme", **query: str) -> list
     return list(answer.json().get("entries", []))
 
 
-def test_a_change_is_there_when_its_call_is_answered(running: Any) -> None:
+def test_an_audit_entry_exists_when_the_call_returns(running: Any) -> None:
     secret = running.member("acme", "engineer")
     owner = running.member("acme", "owner")
     with running.rest(secret) as client:
@@ -61,7 +61,7 @@ def test_a_change_is_there_when_its_call_is_answered(running: Any) -> None:
     }
 
 
-def test_an_update_names_its_fields_and_its_request(running: Any) -> None:
+def test_the_entry_of_an_update_has_its_fields_and_request(running: Any) -> None:
     secret = running.member("acme", "engineer")
     request = UpdateDatasetRequest(
         dataset=Dataset(name="projects/acme/datasets/vans", display_name="Vans", taxonomy=VANS["taxonomy"])
@@ -85,7 +85,7 @@ def test_an_update_names_its_fields_and_its_request(running: Any) -> None:
     assert entry.request_sha256 == hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
 
 
-def test_the_address_is_what_a_trusted_proxy_says(start_gateway: Callable[..., Any]) -> None:
+def test_the_address_is_taken_from_a_trusted_proxy(start_gateway: Callable[..., Any]) -> None:
     running = start_gateway(trusted_proxies="127.0.0.1")
     with running.rest() as client:
         client.post(
@@ -94,7 +94,7 @@ def test_the_address_is_what_a_trusted_proxy_says(start_gateway: Callable[..., A
     assert [entry["address"] for entry in entries(running, running.owner_key)] == ["10.9.8.7"]
 
 
-def test_refusals_and_failures_of_changes_are_noted_with_the_reason(running: Any) -> None:
+def test_rejected_and_failed_changes_are_recorded_with_the_reason(running: Any) -> None:
     running.services.exhausted = True
     viewer, owner = running.member("acme", "viewer"), running.member("acme", "owner")
     with running.rest(viewer) as client:
@@ -112,7 +112,7 @@ def test_refusals_and_failures_of_changes_are_noted_with_the_reason(running: Any
     assert (failed["code"], failed["resource"]) == ("RESOURCE_EXHAUSTED", "projects/acme/datasets/vans")
 
 
-def test_what_a_member_of_one_project_tried_in_another_is_told_to_that_one(running: Any) -> None:
+def test_attempts_of_members_of_other_projects_are_recorded_in_the_project(running: Any) -> None:
     viewer, owner = running.member("acme", "viewer"), running.member("other", "owner")
     with running.rest(viewer) as client:
         assert client.get("/v1/projects/other/datasets/vans").status_code == 403
@@ -120,7 +120,7 @@ def test_what_a_member_of_one_project_tried_in_another_is_told_to_that_one(runni
     assert (entry["caller"], entry["reason"]) == ("projects/acme/members/viewer", "PROJECT_DENIED")
 
 
-def test_keys_that_stand_for_nobody_are_told_to_the_owner_of_the_platform(running: Any) -> None:
+def test_unknown_keys_are_recorded_for_the_platform_owner(running: Any) -> None:
     with running.rest("vesta_guessed") as client:
         assert client.get("/v1/projects/acme/datasets").status_code == 401
     with running.channel() as channel:
@@ -136,7 +136,7 @@ def test_keys_that_stand_for_nobody_are_told_to_the_owner_of_the_platform(runnin
     assert (entry.method, entry.address) == ("vesta.datasets.v1.DatasetService.ListDatasets", "127.0.0.1")
 
 
-def test_reading_and_asking_leave_no_entry(running: Any) -> None:
+def test_reads_and_predictions_are_not_recorded(running: Any) -> None:
     viewer = running.member("acme", "viewer")
     before = entries(running, running.owner_key)
     with running.rest(viewer) as client:
@@ -145,7 +145,7 @@ def test_reading_and_asking_leave_no_entry(running: Any) -> None:
     assert entries(running, running.owner_key) == before
 
 
-def test_uploads_are_noted_when_they_have_ended(running: Any) -> None:
+def test_uploads_are_recorded_when_they_have_ended(running: Any) -> None:
     engineer = running.member("acme", "engineer")
     with running.rest(engineer) as client:
         client.post("/v1/projects/acme/sources/camera:upload", content=b"pixels").raise_for_status()
@@ -153,7 +153,7 @@ def test_uploads_are_noted_when_they_have_ended(running: Any) -> None:
     assert (entry["method"], entry["code"]) == ("vesta.connection.v1.SourceService.UploadItem", "OK")
 
 
-def test_owners_alone_read_the_log_and_page_by_page(running: Any) -> None:
+def test_only_owners_list_the_log_and_in_pages(running: Any) -> None:
     engineer, owner = running.member("acme", "engineer"), running.member("acme", "owner")
     with running.rest(engineer) as client:
         for number in range(5):
@@ -171,14 +171,14 @@ def test_owners_alone_read_the_log_and_page_by_page(running: Any) -> None:
     assert names == ["d4", "d3", "d2", "d1", "d0"]
 
 
-def test_times_bound_what_is_listed(running: Any) -> None:
+def test_the_log_is_filtered_by_time(running: Any) -> None:
     running.member("acme", "engineer")
     soon = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     assert entries(running, running.owner_key, **{"filterBy.startTime": soon}) == []
     assert entries(running, running.owner_key, **{"filterBy.endTime": soon})
 
 
-def test_the_command_line_tells_who_changed_what(running: Any) -> None:
+def test_the_command_line_lists_the_audit_entries(running: Any) -> None:
     running.member("acme", "engineer")
     options = ["--address", running.gateway.grpc_address, "--api-key", running.owner_key]
     printed = CliRunner().invoke(cli, [*options, "audit", "projects/acme"], catch_exceptions=False).output
@@ -204,7 +204,7 @@ def connected(running: Any) -> psycopg.Connection[Any]:
 @pytest.mark.parametrize(
     "change", ["UPDATE audit_entries SET caller = 'nobody'", "DELETE FROM audit_entries", "TRUNCATE audit_entries"]
 )
-def test_nothing_in_it_can_be_changed_with_the_services_own_password(running: Any, change: str) -> None:
+def test_entries_cannot_be_changed_with_the_database_user_of_the_service(running: Any, change: str) -> None:
     running.member("acme", "engineer")
     before = entries(running, running.owner_key)
     with connected(running) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
@@ -231,13 +231,13 @@ def test_entries_are_deleted_when_their_retention_has_ended(running: Any) -> Non
         postgres.close()
 
 
-def test_every_rpc_that_is_no_get_is_recorded_but_three_that_only_ask() -> None:
+def test_every_rpc_other_than_get_is_recorded_except_three_that_only_read() -> None:
     silent = {rpc.full_name for rpc in all_rpcs() if not is_recorded(rpc, "OK") and not rpc.only_reads}
     assert silent == READ_ONLY_POSTS
     assert all(is_recorded(rpc, "PERMISSION_DENIED") for rpc in all_rpcs())
 
 
-def test_entries_that_come_together_are_written_together() -> None:
+def test_concurrent_entries_are_written_in_one_batch() -> None:
     batches: list[int] = []
 
     async def story() -> None:
@@ -248,7 +248,7 @@ def test_entries_that_come_together_are_written_together() -> None:
     assert batches == [20]
 
 
-def test_a_change_is_answered_although_its_entry_cannot_be_kept_and_that_is_counted() -> None:
+def test_a_change_succeeds_although_its_entry_cannot_be_stored_and_this_is_counted() -> None:
     registry = CollectorRegistry()
 
     def fail(rows: Sequence[AuditRow]) -> None:
@@ -258,7 +258,7 @@ def test_a_change_is_answered_although_its_entry_cannot_be_kept_and_that_is_coun
     assert registry.get_sample_value("vesta_gateway_audit_entries_lost_total") == 1
 
 
-def test_a_flood_of_refusals_fills_no_memory() -> None:
+def test_many_rejections_use_bounded_memory() -> None:
     registry = CollectorRegistry()
     written: list[AuditRow] = []
 

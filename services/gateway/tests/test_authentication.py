@@ -72,15 +72,15 @@ def test_secrets_are_long_and_never_the_same():
         ({}, ""),
     ],
 )
-def test_a_secret_is_found_in_either_header(headers, secret):
+def test_a_secret_is_read_from_either_header(headers, secret):
     assert presented_secret(headers) == secret
 
 
-def test_the_owners_secret_is_the_platforms_owner():
+def test_the_secret_of_the_platform_owner_is_recognised():
     assert run(an_authenticator(Keys()).authenticate(OWNER)).is_platform_owner
 
 
-def test_a_key_is_looked_up_and_believed_for_a_while():
+def test_a_key_is_cached_for_a_limited_time():
     async def story():
         keys, watch = Keys(), Watch()
         keys.add("vesta_a")
@@ -97,7 +97,7 @@ def test_a_key_is_looked_up_and_believed_for_a_while():
     run(story())
 
 
-def test_a_deleted_key_is_refused_at_once_when_told_and_soon_when_not():
+def test_a_deleted_key_is_rejected_immediately_where_deleted_and_soon_elsewhere():
     async def story():
         keys, watch = Keys(), Watch()
         keys.add("vesta_a")
@@ -119,7 +119,7 @@ def test_a_deleted_key_is_refused_at_once_when_told_and_soon_when_not():
     run(story())
 
 
-def test_what_was_read_before_a_revocation_is_not_remembered_after_it():
+def test_a_lookup_before_a_revocation_is_not_cached_after_it():
     async def story():
         keys = Keys()
         keys.add("vesta_a")
@@ -138,7 +138,7 @@ def test_what_was_read_before_a_revocation_is_not_remembered_after_it():
     run(story())
 
 
-def test_an_expired_key_is_refused_although_it_was_known():
+def test_an_expired_cached_key_is_rejected():
     async def story():
         keys, clock = Keys(), ManualClock()
         keys.add("vesta_a", clock.now() + timedelta(seconds=2))
@@ -155,14 +155,14 @@ def test_an_expired_key_is_refused_although_it_was_known():
 @pytest.mark.parametrize(
     ("secret", "reason"), [("", "KEY_MISSING"), ("vesta_b", "KEY_UNKNOWN"), ("x" * 10_000, "KEY_UNKNOWN")]
 )
-def test_who_is_not_known_is_told_what_is_missing(secret, reason):
+def test_the_error_of_an_unknown_caller_says_what_is_missing(secret, reason):
     with pytest.raises(Unauthenticated) as caught:
         run(an_authenticator(Keys()).authenticate(secret))
 
     assert caught.value.reason == reason
 
 
-def test_a_flood_of_unknown_keys_takes_bounded_memory_and_drives_out_no_good_key():
+def test_many_unknown_keys_use_bounded_memory_and_evict_no_valid_key():
     async def story():
         keys = Keys()
         keys.add("vesta_a")
@@ -180,7 +180,7 @@ def test_a_flood_of_unknown_keys_takes_bounded_memory_and_drives_out_no_good_key
     run(story())
 
 
-def test_who_is_not_admitted_is_not_looked_up_unless_they_were_good_before():
+def test_a_throttled_caller_is_not_looked_up_unless_cached():
     def refuse():
         raise ResourceExhausted("slow down")
 

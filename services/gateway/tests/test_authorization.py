@@ -65,11 +65,11 @@ def a_request(rpc, project="projects/acme"):
     return request
 
 
-def test_the_table_holds_every_rpc_and_nothing_else():
+def test_the_table_contains_every_rpc_and_nothing_else():
     check_table(all_rpcs())
 
 
-def test_a_table_that_lacks_an_rpc_or_has_one_too_many_is_refused():
+def test_a_table_with_missing_or_unknown_rpcs_is_rejected():
     lacking = dict(list(RIGHTS.items())[1:])
     too_many = {**RIGHTS, "vesta.other.v1.OtherService.Do": Right.READERS}
     unscoped = {**RIGHTS, "vesta.conductor.v1.ProjectService.CreateProject": Right.OWNERS}
@@ -82,7 +82,7 @@ def test_a_table_that_lacks_an_rpc_or_has_one_too_many_is_refused():
         check_table(all_rpcs(), unscoped)
 
 
-def test_the_page_of_roles_is_written_from_the_table():
+def test_the_page_of_roles_is_generated_from_the_table():
     page = Path(__file__).resolve().parents[3] / "docs" / "roles.md"
 
     assert page.read_text() == roles_page(), "run: python -m vesta_gateway.access.roles_page > docs/roles.md"
@@ -112,13 +112,13 @@ def test_no_role_calls_anything_in_another_project(name):
         assert caught.value.reason == "PROJECT_DENIED"
 
 
-def test_the_inner_door_is_for_nobody():
+def test_internal_rpcs_are_denied_to_all_roles():
     for caller in (platform_owner("k"), a_member()):
         with pytest.raises(PermissionDenied):
             authorize(caller, rpc_of(IngestMediaRequest()), IngestMediaRequest(parent="projects/acme"))
 
 
-def test_projects_are_made_by_the_platforms_owner_alone():
+def test_only_the_platform_owner_creates_projects():
     request = CreateProjectRequest(project=Project())
 
     assert RIGHTS[rpc_of(request).full_name] is PLATFORM_OWNER
@@ -127,7 +127,7 @@ def test_projects_are_made_by_the_platforms_owner_alone():
         authorize(a_member(), rpc_of(request), request)
 
 
-def test_the_platforms_owner_acts_in_a_project_as_its_member_owner():
+def test_the_platform_owner_acts_in_a_project_as_the_member_owner():
     request = GetDatasetRequest(name="projects/any/datasets/d")
 
     assert authorize(platform_owner("k"), rpc_of(request), request) == "projects/any/members/owner"
@@ -173,7 +173,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("request_", FOREIGN, ids=lambda request: type(request).__name__)
-def test_a_name_of_another_project_anywhere_in_a_request_is_refused(request_):
+def test_a_name_of_another_project_anywhere_in_a_request_is_rejected(request_):
     for caller in (a_member(), platform_owner("k")):
         with pytest.raises(PermissionDenied) as caught:
             authorize(caller, rpc_of(request_), request_)
@@ -181,7 +181,7 @@ def test_a_name_of_another_project_anywhere_in_a_request_is_refused(request_):
 
 
 @pytest.mark.parametrize(("request_", "field", "position"), MALFORMED, ids=lambda value: str(value)[:40])
-def test_a_name_that_is_not_well_formed_is_refused_with_its_field_and_segment(request_, field, position):
+def test_a_malformed_name_is_rejected_with_its_field_and_segment(request_, field, position):
     for caller in (a_member(), platform_owner("k")):
         with pytest.raises(InvalidArgument) as caught:
             authorize(caller, rpc_of(request_), request_)
@@ -191,7 +191,7 @@ def test_a_name_that_is_not_well_formed_is_refused_with_its_field_and_segment(re
 
 
 @given(st.text(max_size=100))
-def test_whoever_a_call_is_made_for_can_travel_in_grpc_metadata(text):
+def test_the_caller_fits_into_grpc_metadata(text):
     request = GetDatasetRequest(name=f"projects/{text}/datasets/d")
     try:
         acting = authorize(platform_owner("k"), rpc_of(request), request)
@@ -201,20 +201,20 @@ def test_whoever_a_call_is_made_for_can_travel_in_grpc_metadata(text):
     assert acting.isprintable()
 
 
-def test_names_in_requests_that_happen_in_no_project_are_checked_too():
+def test_names_in_requests_without_a_project_are_validated():
     request = ListProjectsRequest(names=["projects/Ò"])
     with pytest.raises(InvalidArgument, match="segment 2") as caught:
         authorize(platform_owner("k"), rpc_of(request), request)
     assert caught.value.reason == "INVALID_NAME"
 
 
-def test_later_messages_of_a_stream_have_well_formed_names():
+def test_malformed_names_in_later_messages_of_a_stream_are_rejected():
     with pytest.raises(InvalidArgument) as caught:
         authorize_more(a_member(), "projects/acme", ListDatasetsRequest(parent="projects/acme/ö"))
     assert caught.value.reason == "INVALID_NAME"
 
 
-def test_names_of_the_own_project_and_mere_text_pass():
+def test_names_of_the_same_project_and_plain_text_are_accepted():
     for request in (
         CreateSourceRequest(parent="projects/acme", source=Source(dataset="projects/acme/datasets/d")),
         CreateDatasetRequest(parent="projects/acme", dataset=Dataset(display_name="projects/other is what we copy")),
@@ -227,14 +227,14 @@ def test_names_of_the_own_project_and_mere_text_pass():
         assert authorize(a_member(), rpc_of(request), request)
 
 
-def test_a_request_that_names_no_project_is_told_so():
+def test_a_request_without_a_project_is_rejected_with_a_message():
     for name in ("", "datasets/d", "projects"):
         with pytest.raises(InvalidArgument, match="starts with projects/") as caught:
             authorize(a_member(), rpc_of(GetDatasetRequest()), GetDatasetRequest(name=name))
         assert caught.value.reason == "PROJECT_UNKNOWN"
 
 
-def test_later_messages_of_a_stream_may_leave_the_project_out_but_not_change_it():
+def test_later_messages_of_a_stream_may_omit_the_project_but_not_change_it():
     authorize_more(a_member(), "projects/acme", ListDatasetsRequest())
     with pytest.raises(PermissionDenied):
         authorize_more(a_member(), "projects/acme", ListDatasetsRequest(parent="projects/other"))
@@ -242,7 +242,7 @@ def test_later_messages_of_a_stream_may_leave_the_project_out_but_not_change_it(
         authorize_more(platform_owner("k"), "projects/acme", ListDatasetsRequest(parent="projects/other"))
 
 
-def test_a_refusal_does_not_depend_on_what_exists():
+def test_a_rejection_does_not_reveal_what_exists():
     """Two things of another project, one of which exists, get the same words but for the name that was asked for."""
     words = []
     for name in ("projects/other/datasets/real", "projects/other/datasets/unreal"):
@@ -254,7 +254,7 @@ def test_a_refusal_does_not_depend_on_what_exists():
 
 
 @given(st.text(max_size=40))
-def test_every_text_after_a_foreign_projects_name_in_a_reference_is_refused(text):
+def test_every_reference_below_another_project_is_rejected(text):
     request = CreateSourceRequest(parent="projects/acme", source=Source(dataset=f"projects/other/{text}"))
 
     assert "projects/other" in projects_in(request)

@@ -20,7 +20,7 @@ from vesta_gateway.contracts.methods import get_rpc
 from vesta_gateway.store.audit_entries import AuditRow
 
 
-def test_past_the_limit_on_refusals_a_bad_key_is_not_even_looked_up():
+def test_above_the_limit_of_rejections_invalid_keys_are_not_looked_up():
     asked: list[bytes] = []
     slots = Slots("calls", 1, 1)
     limits = Limits(

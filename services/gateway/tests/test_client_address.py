@@ -21,17 +21,17 @@ from vesta_gateway.rest.client_address import Proxies
         ("*", "10.0.0.1", ["203.0.113.9, 198.51.100.1"], "203.0.113.9"),
     ],
 )
-def test_the_client_is_the_last_hop_that_is_no_trusted_proxy(trusted, peer, forwarded, client):
+def test_the_client_is_the_last_untrusted_hop(trusted, peer, forwarded, client):
     assert Proxies(trusted).client_of(peer, forwarded) == client
 
 
-def test_what_is_no_address_or_network_is_refused():
+def test_an_invalid_address_or_network_is_rejected():
     with pytest.raises(ValueError, match="nonsense"):
         Proxies("10.0.0.1,nonsense")
 
 
 @pytest.mark.parametrize("door", ["rest", "grpc"])
-def test_a_client_that_guesses_keys_does_not_lock_out_another_behind_the_same_proxy(start_gateway, door):
+def test_a_client_that_guesses_keys_does_not_block_others_behind_the_same_proxy(start_gateway, door):
     running = start_gateway(
         trusted_proxies="127.0.0.0/8", unauthenticated_requests_per_second=0.001, unauthenticated_requests_burst=2
     )

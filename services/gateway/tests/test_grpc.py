@@ -52,7 +52,7 @@ def channel(running):
         yield found
 
 
-def test_a_call_passes_with_its_caller_and_trace(running, channel):
+def test_a_call_is_forwarded_with_its_caller_and_trace(running, channel):
     key = running.member("acme", "viewer")
     forged = (("x-vesta-caller", "services/conductor"), ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01"))
 
@@ -74,13 +74,13 @@ def test_errors_keep_their_details(running, channel):
     ) == (grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND")
 
 
-def test_the_gateways_own_services_answer_here_too(running, channel):
+def test_the_services_of_the_gateway_are_available_over_grpc(running, channel):
     identity = ApiKeyServiceStub(channel).GetIdentity(GetIdentityRequest(), metadata=with_key(running.owner_key))
 
     assert (identity.platform_owner, identity.role) == (True, Role.ROLE_OWNER)
 
 
-def test_the_same_walls_stand_here(running, channel):
+def test_grpc_calls_are_authorised_as_over_rest(running, channel):
     running.member("acme", "owner")
     stranger = running.member("other", "owner")
     viewer = running.member("acme", "viewer")
@@ -98,7 +98,7 @@ def test_the_same_walls_stand_here(running, channel):
     )
 
 
-def test_the_inner_door_is_shut(running, channel):
+def test_internal_rpcs_are_denied(running, channel):
     request = IngestMediaRequest(parent="projects/acme", files=[MediaFile(data=b"x")])
 
     assert refusal(lambda: MediaServiceStub(channel).IngestMedia(request, metadata=with_key(running.owner_key))) == (
@@ -107,7 +107,7 @@ def test_the_inner_door_is_shut(running, channel):
     )
 
 
-def test_an_upload_streams_through(running, channel):
+def test_an_upload_is_streamed(running, channel):
     key = running.member("acme", "engineer")
     pieces = [bytes([number]) * 300_000 for number in range(6)]
     requests = [UploadItemRequest(parent="projects/acme/sources/s", file=HttpBody(data=pieces[0]))]
@@ -118,7 +118,7 @@ def test_an_upload_streams_through(running, channel):
     assert answer.media.sha256 == hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
-def test_a_later_message_cannot_turn_an_upload_to_another_project(running, channel):
+def test_a_later_message_cannot_redirect_an_upload_to_another_project(running, channel):
     key = running.member("acme", "engineer")
     requests = [
         UploadItemRequest(parent="projects/acme/sources/s", file=HttpBody(data=b"a")),
@@ -131,7 +131,7 @@ def test_a_later_message_cannot_turn_an_upload_to_another_project(running, chann
     )
 
 
-def test_an_upload_without_a_message_is_refused(running, channel):
+def test_an_upload_without_a_message_is_rejected(running, channel):
     key = running.member("acme", "engineer")
 
     code, reason = refusal(lambda: SourceServiceStub(channel).UploadItem(iter(()), metadata=with_key(key)))
@@ -139,7 +139,7 @@ def test_an_upload_without_a_message_is_refused(running, channel):
     assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_MISSING")
 
 
-def test_a_download_streams_through(running, channel):
+def test_a_download_is_streamed(running, channel):
     running.services.download = [b"a" * 200_000, b"b" * 200_000]
     key = running.member("acme", "viewer")
     request = DownloadItemRequest(name="projects/acme/datasets/d/items/i")
@@ -149,7 +149,7 @@ def test_a_download_streams_through(running, channel):
     assert b"".join(body.data for body in bodies) == b"".join(running.services.download)
 
 
-def test_a_message_that_is_none_is_refused(running, channel):
+def test_an_invalid_message_is_rejected(running, channel):
     key = running.member("acme", "viewer")
     call = channel.unary_unary("/vesta.datasets.v1.DatasetService/GetDataset")
 
@@ -159,7 +159,7 @@ def test_a_message_that_is_none_is_refused(running, channel):
     )
 
 
-def test_what_the_contract_does_not_know_does_not_go_on(running, channel):
+def test_unknown_fields_are_not_forwarded(running, channel):
     key = running.member("acme", "viewer")
     known = ListDatasetsRequest(parent="projects/acme").SerializeToString()
     call = channel.unary_unary("/vesta.datasets.v1.DatasetService/ListDatasets")
@@ -169,7 +169,7 @@ def test_what_the_contract_does_not_know_does_not_go_on(running, channel):
     assert running.services.seen[-1].request.SerializeToString() == known
 
 
-def test_other_methods_are_not_there(channel):
+def test_unknown_methods_are_unimplemented(channel):
     with pytest.raises(grpc.RpcError) as caught:
         channel.unary_unary("/vesta.datasets.v1.DatasetService/Nothing")(b"")
 
@@ -187,7 +187,7 @@ def test_watchers_see_events_until_they_cancel(running, channel):
     running.until(lambda: running.gateway.watchers.count == 0)
 
 
-def test_a_service_that_is_away_is_unavailable(start_gateway):
+def test_an_unreachable_service_is_unavailable(start_gateway):
     running = start_gateway(datasets_address="127.0.0.1:1")
     key = running.member("acme", "viewer")
     with running.channel() as channel:
@@ -198,7 +198,7 @@ def test_a_service_that_is_away_is_unavailable(start_gateway):
         )
 
 
-def test_health_and_reflection_need_no_key(channel):
+def test_health_and_reflection_require_no_key(channel):
     health = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=10)
     asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
     listed = next(iter(reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(asked)))
@@ -207,7 +207,7 @@ def test_health_and_reflection_need_no_key(channel):
     assert "vesta.datasets.v1.ItemService" in {service.name for service in listed.list_services_response.service}
 
 
-def test_one_key_that_reads_nothing_keeps_no_thread_of_a_service(start_gateway):
+def test_a_caller_that_reads_nothing_occupies_no_thread_of_a_service(start_gateway):
     running = start_gateway(body_idle_timeout=timedelta(milliseconds=500))
     running.services.download = [bytes(1024 * 1024)] * 50
     viewer, other = running.member("acme", "viewer"), running.member("acme", "engineer")
@@ -239,7 +239,7 @@ def pausing():
     over.set()
 
 
-def test_an_upload_that_pauses_for_too_long_is_cut_off(start_gateway, pausing):
+def test_an_idle_upload_is_cancelled(start_gateway, pausing):
     running = start_gateway(body_idle_timeout=timedelta(milliseconds=300))
     key = running.member("acme", "engineer")
     first = UploadItemRequest(parent="projects/acme/sources/s", file=HttpBody(data=b"a"))
@@ -252,7 +252,7 @@ def test_an_upload_that_pauses_for_too_long_is_cut_off(start_gateway, pausing):
             )
 
 
-def test_an_upload_that_is_too_large_is_refused_on_the_way(start_gateway):
+def test_an_upload_above_the_limit_is_rejected_during_the_transfer(start_gateway):
     running = start_gateway(upload_bytes_max=100_000)
     key = running.member("acme", "engineer")
     requests = [UploadItemRequest(parent="projects/acme/sources/s", file=HttpBody(data=bytes(60_000)))] * 2
@@ -263,13 +263,13 @@ def test_an_upload_that_is_too_large_is_refused_on_the_way(start_gateway):
         )
 
 
-def test_who_has_no_key_is_refused_before_anything_is_read(channel, pausing):
+def test_a_caller_without_a_key_is_rejected_before_the_body_is_read(channel, pausing):
     call = channel.stream_unary("/vesta.datasets.v1.DatasetService/ListDatasets")
 
     assert refusal(lambda: call(pausing(), timeout=10)) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_MISSING")
 
 
-def test_messages_are_held_to_the_memory_of_all_requests(start_gateway):
+def test_messages_count_against_the_memory_limit_of_all_requests(start_gateway):
     running = start_gateway(buffered_bytes_max=100_000)
     key = running.member("acme", "engineer")
     request = ListDatasetsRequest(parent="projects/acme", page_token="x" * 100_000)
@@ -282,7 +282,7 @@ def test_messages_are_held_to_the_memory_of_all_requests(start_gateway):
 
 
 @pytest.mark.parametrize("name", ["projects/Ò/datasets/d", "projects/a\nb/datasets/d", "projects/acme/datasets/\x7f"])
-def test_a_name_that_is_not_well_formed_is_refused(running, channel, name):
+def test_a_malformed_name_is_rejected(running, channel, name):
     get = DatasetServiceStub(channel).GetDataset
 
     refused = refusal(lambda: get(GetDatasetRequest(name=name), metadata=with_key(running.owner_key)))

@@ -21,7 +21,7 @@ def vesta_status(address: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_service_that_is_away_is_told_with_what_helps(start_gateway: Callable[..., Any]) -> None:
+def test_an_unreachable_service_is_reported_with_a_suggestion(start_gateway: Callable[..., Any]) -> None:
     running = start_gateway(datasets_address="127.0.0.1:9")
     health = httpx.get(f"{running.url}/healthz").json()
     (away,) = [problem for problem in health["problems"] if problem.startswith("datasets: ")]
@@ -32,7 +32,7 @@ def test_a_service_that_is_away_is_told_with_what_helps(start_gateway: Callable[
     assert status.returncode == 1
 
 
-def test_the_gateway_tells_what_hinders_itself_to_people_and_to_probes(start_gateway: Callable[..., Any]) -> None:
+def test_the_gateway_reports_its_problems_to_people_and_probes(start_gateway: Callable[..., Any]) -> None:
     running = start_gateway(kafka_bootstrap="127.0.0.1:9", health_address="127.0.0.1:0")
 
     def problems() -> list[str]:
@@ -52,7 +52,7 @@ def test_the_gateway_tells_what_hinders_itself_to_people_and_to_probes(start_gat
         assert ready.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_a_gateway_that_drains_fails_the_probe_with_a_message(start_gateway: Callable[..., Any]) -> None:
+def test_a_draining_gateway_fails_the_probe_with_a_message(start_gateway: Callable[..., Any]) -> None:
     running = start_gateway(health_address="127.0.0.1:0")
     with grpc.insecure_channel(running.gateway.health_address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)

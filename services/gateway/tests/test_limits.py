@@ -19,7 +19,7 @@ class Watch:
         return self.seconds
 
 
-def test_a_burst_passes_and_then_the_rate():
+def test_a_burst_is_accepted_and_then_the_rate():
     watch = Watch()
     buckets = TokenBuckets("requests", per_second=8, burst=3, monotonic=watch)
     for _ in range(3):
@@ -37,7 +37,7 @@ def test_a_burst_passes_and_then_the_rate():
 
 
 @given(st.lists(st.floats(0, 2), max_size=200))
-def test_never_more_than_the_burst_and_the_rate_together(pauses):
+def test_burst_and_rate_are_never_exceeded(pauses):
     watch = Watch()
     buckets = TokenBuckets("requests", per_second=5, burst=4, monotonic=watch)
     passed = 0
@@ -52,7 +52,7 @@ def test_never_more_than_the_burst_and_the_rate_together(pauses):
     assert passed <= 4 + 5 * sum(pauses) + 1e-6
 
 
-def test_many_keys_take_bounded_memory():
+def test_many_keys_use_bounded_memory():
     buckets = TokenBuckets("requests", per_second=1, burst=1, monotonic=Watch())
     for number in range(BUCKETS_MAX + 10):
         buckets.take(str(number))
@@ -60,7 +60,7 @@ def test_many_keys_take_bounded_memory():
     assert len(buckets._buckets) == BUCKETS_MAX
 
 
-def test_slots_are_given_back_whatever_happens():
+def test_slots_are_always_released():
     slots = Slots("calls", total_max=3, per_key_max=2)
     with slots.hold("a"), slots.hold("a"):
         with pytest.raises(ResourceExhausted, match="more than 2 calls"), slots.hold("a"):

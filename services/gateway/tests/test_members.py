@@ -24,7 +24,7 @@ def test_a_new_project_has_an_owner_who_can_get_a_key(running):
     assert identity == {"member": "projects/acme/members/owner", "platformOwner": False, "role": "ROLE_OWNER"}
 
 
-def test_a_project_whose_owner_was_lost_in_a_kill_gets_one_when_next_asked(running):
+def test_a_project_without_an_owner_after_a_crash_gets_one_on_the_next_request(running):
     running.services.projects["projects/acme"] = Project(name="projects/acme")
     with running.rest() as client:
         key = client.post("/v1/projects/acme/apiKeys", json={"member": "projects/acme/members/owner"})
@@ -34,14 +34,14 @@ def test_a_project_whose_owner_was_lost_in_a_kill_gets_one_when_next_asked(runni
     assert nowhere.status_code == 404
 
 
-def test_only_the_platforms_owner_makes_projects(running):
+def test_only_the_platform_owner_creates_projects(running):
     with running.rest(running.member("acme", "owner")) as client:
         answer = client.post("/v1/projects", params={"projectId": "mine"}, json={})
 
     assert answer.status_code == 403
 
 
-def test_a_member_lists_its_own_project_alone(running):
+def test_a_member_lists_only_its_own_project(running):
     key = running.member("acme", "viewer")
     running.member("other", "viewer")
     with running.rest(key) as client:
@@ -53,7 +53,7 @@ def test_a_member_lists_its_own_project_alone(running):
     assert [project["name"] for project in every["projects"]] == ["projects/acme", "projects/other"]
 
 
-def test_a_members_role_changes_at_once_what_its_key_may_do(running):
+def test_a_changed_role_applies_to_keys_immediately(running):
     running.services.exhausted = True
     owner, key = running.member("acme", "owner"), running.member("acme", "viewer", "ada")
     with running.rest(owner) as client, running.rest(key) as ada:
@@ -69,7 +69,7 @@ def test_a_members_role_changes_at_once_what_its_key_may_do(running):
     assert (stale.status_code, reason(stale)) == (409, "ETAG_STALE")
 
 
-def test_a_revoked_key_is_refused_at_once(running):
+def test_a_revoked_key_is_rejected_immediately(running):
     owner, key = running.member("acme", "owner"), running.member("acme", "viewer")
     with running.rest(owner) as client, running.rest(key) as viewer:
         viewer.get("/v1/identity").raise_for_status()
@@ -82,7 +82,7 @@ def test_a_revoked_key_is_refused_at_once(running):
         assert client.get(f"/v1/{name}").status_code == 404
 
 
-def test_a_deleted_members_keys_go_with_it(running):
+def test_deleting_a_member_deletes_its_keys(running):
     owner, key = running.member("acme", "owner"), running.member("acme", "viewer")
     with running.rest(owner) as client, running.rest(key) as viewer:
         viewer.get("/v1/identity").raise_for_status()
@@ -94,7 +94,7 @@ def test_a_deleted_members_keys_go_with_it(running):
         ]
 
 
-def test_the_last_owner_stays(running):
+def test_the_last_owner_cannot_be_removed(running):
     with running.rest(running.member("acme", "owner")) as client:
         deleted = client.delete("/v1/projects/acme/members/owner")
         demoted = client.patch("/v1/projects/acme/members/owner", json={"role": "ROLE_VIEWER"})
@@ -107,7 +107,7 @@ def test_the_last_owner_stays(running):
 
 
 @pytest.mark.parametrize("body", [{}, {"displayName": "x"}, {"role": "ROLE_UNSPECIFIED"}])
-def test_a_member_needs_a_role(running, body):
+def test_a_member_requires_a_role(running, body):
     with running.rest(running.member("acme", "owner")) as client:
         answer = client.post("/v1/projects/acme/members", json=body)
 
@@ -115,7 +115,7 @@ def test_a_member_needs_a_role(running, body):
     assert "role" in answer.json()["error"]["message"]
 
 
-def test_members_come_in_pages_and_an_id_is_taken_once(running):
+def test_members_are_listed_in_pages_and_ids_are_unique(running):
     with running.rest(running.member("acme", "owner")) as client:
         for member in ("ada", "bob", "cleo"):
             client.post(
@@ -133,7 +133,7 @@ def test_members_come_in_pages_and_an_id_is_taken_once(running):
     assert second["nextPageToken"] == ""
 
 
-def test_a_secret_is_answered_once_and_kept_nowhere(running):
+def test_a_secret_is_returned_once_and_not_stored(running):
     with running.rest(running.member("acme", "owner")) as client:
         params = {"apiKeyId": "desk", "requestId": "r1"}
         body = {"member": "projects/acme/members/owner", "displayName": "Desk"}
@@ -157,7 +157,7 @@ def test_a_secret_is_answered_once_and_kept_nowhere(running):
     assert made["secret"].encode().hex() not in dump
 
 
-def test_an_expired_key_is_refused_and_one_in_the_past_is_not_made(running):
+def test_an_expired_key_is_rejected_and_cannot_be_created(running):
     with running.rest(running.member("acme", "owner")) as client:
         member = "projects/acme/members/owner"
         past = client.post("/v1/projects/acme/apiKeys", json={"member": member, "expireTime": "2020-01-01T00:00:00Z"})
@@ -171,7 +171,7 @@ def test_an_expired_key_is_refused_and_one_in_the_past_is_not_made(running):
     assert (answer.status_code, reason(answer)) == (401, "KEY_EXPIRED")
 
 
-def test_a_key_stands_for_a_member_of_its_own_project(running):
+def test_a_key_belongs_to_a_member_of_its_own_project(running):
     running.member("other", "viewer")
     with running.rest(running.member("acme", "owner")) as client:
         nobody = client.post("/v1/projects/acme/apiKeys", json={"member": "projects/acme/members/nobody"})
@@ -181,7 +181,7 @@ def test_a_key_stands_for_a_member_of_its_own_project(running):
     assert (foreign.status_code, reason(foreign)) == (403, "PROJECT_DENIED")
 
 
-def test_the_use_of_a_key_is_noted(running):
+def test_the_last_use_of_a_key_is_recorded(running):
     with running.rest(running.member("acme", "owner")) as client:
         client.get("/v1/identity").raise_for_status()
         key = client.get("/v1/projects/acme/apiKeys").json()["apiKeys"][0]
@@ -189,7 +189,7 @@ def test_the_use_of_a_key_is_noted(running):
     assert "lastUseTime" in key
 
 
-def test_a_project_that_is_deleted_loses_its_members_and_keys_at_once_and_gets_nothing_new(running):
+def test_deleting_a_project_immediately_deletes_its_members_and_keys_and_prevents_new_ones(running):
     key, other = running.member("acme", "owner"), running.member("other", "viewer")
     with running.rest() as client:
         refused = client.delete("/v1/projects/acme")
@@ -212,7 +212,7 @@ def test_a_project_that_is_deleted_loses_its_members_and_keys_at_once_and_gets_n
     assert (listed, elsewhere) == (200, 200)
 
 
-def test_only_the_platforms_owner_deletes_projects(running):
+def test_only_the_platform_owner_deletes_projects(running):
     with running.rest(running.member("acme", "owner")) as client:
         answer = client.delete("/v1/projects/acme", params={"force": "true"})
 
@@ -220,7 +220,7 @@ def test_only_the_platforms_owner_deletes_projects(running):
 
 
 @pytest.mark.parametrize("state", [Project.DELETING, Project.DELETED])
-def test_a_project_whose_deletion_this_gateway_missed_is_closed_all_the_same(running, state):
+def test_a_project_whose_deletion_this_gateway_missed_is_closed(running, state):
     key = running.member("acme", "owner")
     running.services.projects["projects/acme"].state = state  # the gateway was killed before it was told
     with running.rest(key) as owner, running.rest() as client:
@@ -230,7 +230,7 @@ def test_a_project_whose_deletion_this_gateway_missed_is_closed_all_the_same(run
     assert (joined.status_code, reason(joined)) == (400, "PROJECT_DELETING")
 
 
-def test_a_repeat_of_its_creation_opens_no_deleted_project_again(running):
+def test_repeating_the_creation_does_not_reopen_a_deleted_project(running):
     creation = {"projectId": "acme", "requestId": "1"}
     with running.rest() as client:
         client.post("/v1/projects", params=creation, json={}).raise_for_status()

@@ -17,7 +17,7 @@ def test_the_document_is_valid_openapi(document):
     assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
 
 
-def test_every_rpc_with_an_http_rule_is_in_it_once(document):
+def test_every_rpc_with_an_http_rule_is_in_the_document_once(document):
     operations = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     rules = sum(len(rpc.rules) for rpc in all_rpcs())
 
@@ -42,7 +42,7 @@ def test_a_path_has_a_placeholder_for_each_part_of_a_name(document):
     assert body["required"] == ["inputs"]
 
 
-def test_comments_rules_and_rights_are_told(document):
+def test_the_document_contains_comments_rules_and_permissions(document):
     operation = document["paths"]["/v1/projects/{project}/campaigns"]["post"]
     page_size = next(
         parameter
@@ -56,7 +56,7 @@ def test_comments_rules_and_rights_are_told(document):
     assert page_size["schema"]["maximum"] == 1000
 
 
-def test_uploads_downloads_and_events_say_what_they_are(document):
+def test_uploads_downloads_and_events_have_their_content_types(document):
     paths = document["paths"]
     upload = paths["/v1/projects/{project}/sources/{source}:upload"]["post"]
     download = paths["/v1/projects/{project}/datasets/{dataset}/items/{item}:download"]["get"]
@@ -68,7 +68,7 @@ def test_uploads_downloads_and_events_say_what_they_are(document):
     assert list(watch["responses"]["200"]["content"]) == ["text/event-stream"]
 
 
-def test_what_only_the_server_sets_is_read_only(document):
+def test_output_only_fields_are_read_only(document):
     properties = document["components"]["schemas"]["datasets.Item"]["properties"]
 
     assert properties["createTime"] == {"type": "string", "format": "date-time", "readOnly": True}

@@ -36,7 +36,7 @@ def test_over_grpc_an_overload_has_its_retry_info(running):
     assert retry.retry_delay.ToTimedelta() == timedelta(seconds=2.5)
 
 
-def test_while_a_service_is_overloaded_the_gateway_refuses_for_it_and_other_calls_pass(running):
+def test_the_gateway_rejects_calls_for_an_overloaded_service_and_forwards_others(running):
     running.services.overloaded = True
     count = 10 * REQUESTS_MIN
     with running.rest() as client:
@@ -49,7 +49,7 @@ def test_while_a_service_is_overloaded_the_gateway_refuses_for_it_and_other_call
     assert other.status_code == 200
 
 
-def test_refusals_that_are_no_overload_throttle_nothing(running):
+def test_other_rejections_do_not_throttle(running):
     running.services.exhausted = True
     with running.rest() as client:
         refused = [client.delete("/v1/projects/acme/datasets/d").status_code for _ in range(5 * REQUESTS_MIN)]
@@ -58,7 +58,7 @@ def test_refusals_that_are_no_overload_throttle_nothing(running):
     assert sum(seen.method == "DeleteDataset" for seen in running.services.seen) == len(refused)
 
 
-def test_a_prediction_that_nobody_waits_for_any_more_is_cancelled(running):
+def test_an_abandoned_prediction_is_cancelled(running):
     running.services.predicting = threading.Event()
     with running.rest() as client, pytest.raises(httpx.ReadTimeout):
         client.post(PREDICT, json=BODY, timeout=0.5)
@@ -67,7 +67,7 @@ def test_a_prediction_that_nobody_waits_for_any_more_is_cancelled(running):
     running.services.predicting.set()
 
 
-def test_over_rest_a_caller_may_say_how_long_it_waits(running):
+def test_a_rest_request_can_set_a_timeout(running):
     running.services.predicting = threading.Event()
     with running.rest() as client:
         answer = client.post(PREDICT, json=BODY, headers={"grpc-timeout": "100m"})

@@ -39,7 +39,7 @@ def test_a_template_matches_and_captures(template, path, captured):
 
 
 @pytest.mark.parametrize("text", ["v1/x", "/v1//x", "/v1/{=x}", "/v1/{A=x}", "/v1/{a=**}/x", "/v1/{a=b", "/v1/{a={b}}"])
-def test_what_is_no_template_is_refused(text):
+def test_an_invalid_template_is_rejected(text):
     with pytest.raises(ValueError, match=r"not a path template|not a field|slash"):
         PathTemplate.parse(text)
 
@@ -64,7 +64,7 @@ def templates_with_values(draw):
 
 
 @given(templates_with_values())
-def test_what_a_template_expands_it_captures_again(case):
+def test_a_template_captures_what_it_expanded(case):
     text, values = case
     template = PathTemplate.parse(text)
 
@@ -75,7 +75,7 @@ def test_what_a_template_expands_it_captures_again(case):
 
 
 @given(templates_with_values(), st.text(max_size=60))
-def test_no_path_makes_a_template_capture_more_segments_than_it_asks_for(case, path):
+def test_a_template_never_captures_more_segments_than_it_has(case, path):
     template = PathTemplate.parse(case[0])
 
     captured = template.match(*split_path("/" + path)) or {}

@@ -26,7 +26,7 @@ def says_something(descriptor, above=()):
     return any(says_something(one, (*above, descriptor)) for one in below if one not in above)
 
 
-def test_an_annotator_calls_nothing_that_answers_what_a_model_says_but_what_is_masked():
+def test_rpcs_for_annotators_return_no_predictions_unless_masked():
     open_to_annotators = {
         rpc.descriptor.name
         for rpc in all_rpcs()
@@ -36,7 +36,7 @@ def test_an_annotator_calls_nothing_that_answers_what_a_model_says_but_what_is_m
     assert open_to_annotators == MASKED
 
 
-def test_every_event_that_carries_what_a_model_says_is_hidden():
+def test_every_event_with_predictions_is_hidden():
     found = set()
     for file in everything.FILES:
         if file.endswith("/events.proto"):
@@ -49,7 +49,7 @@ def test_every_event_that_carries_what_a_model_says_is_hidden():
     assert {f"vesta.{kind}.v1.created" for kind in ("serving.prediction", "pipelining.observation")} == PREDICTION_TYPES
 
 
-def test_an_annotator_who_asks_for_predictions_gets_the_other_events_alone():
+def test_an_annotator_who_requests_predictions_gets_only_the_other_events():
     async def first(role):
         watchers = Watchers()
         with trace.calling("projects/a/members/ada", role):

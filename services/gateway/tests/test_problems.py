@@ -37,7 +37,7 @@ def an_rpc_error(code, details="", trailing=()):
         (KeyError("secret"), 500, "INTERNAL", "internal error"),
     ],
 )
-def test_an_error_becomes_aip_193_json_without_what_is_nobodys_business(error, http_status, reason, message):
+def test_an_error_becomes_aip_193_json_without_internal_details(error, http_status, reason, message):
     problem = problem_of(status_of(error))
 
     said = json.loads(problem.body)["error"]
@@ -48,7 +48,7 @@ def test_an_error_becomes_aip_193_json_without_what_is_nobodys_business(error, h
     assert ("retry-after" in problem.headers) == (http_status in {429, 503})
 
 
-def test_the_time_to_wait_is_rounded_up():
+def test_the_retry_delay_is_rounded_up():
     from datetime import timedelta
 
     problem = problem_of(status_of(ResourceExhausted("slow down", retry_after=timedelta(seconds=2.1))))
@@ -56,7 +56,7 @@ def test_the_time_to_wait_is_rounded_up():
     assert problem.headers == {"retry-after": "3"}
 
 
-def test_fields_that_are_wrong_are_told():
+def test_invalid_fields_are_listed():
     problem = problem_of(status_of(InvalidArgument("x", violations=[Violation("item.name", "is required")])))
 
     violations = json.loads(problem.body)["error"]["details"][1]["fieldViolations"]
@@ -74,7 +74,7 @@ def test_every_code_has_an_http_status():
     assert set(HTTP_STATUS) == set(code_pb2.Code.keys())
 
 
-def test_what_is_no_http_is_refused_as_everything_else(running):
+def test_invalid_http_gets_the_usual_error_format(running):
     host, port = running.gateway.rest_address.split(":")
     with socket.create_connection((host, int(port)), 10) as connection:
         connection.sendall(b"NONSENSE\r\n\r\n")

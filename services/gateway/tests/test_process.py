@@ -54,7 +54,7 @@ def process(service_settings):
         yield started
 
 
-def test_it_answers_is_measured_and_stops_when_asked(process):
+def test_the_process_serves_reports_metrics_and_stops_on_sigterm(process):
     addresses = process.addresses
     headers = {"x-api-key": KEY}
     assert httpx.get(f"http://{addresses['rest']}/v1/identity", headers=headers).json()["platformOwner"]
@@ -76,7 +76,7 @@ def test_it_answers_is_measured_and_stops_when_asked(process):
     assert KEY not in rest
 
 
-def test_told_to_stop_it_says_so_and_still_answers_at_both_doors_until_it_is_told_again(service_settings):
+def test_a_draining_gateway_reports_it_and_serves_both_protocols_until_the_second_signal(service_settings):
     with started_process(environment(service_settings("gateway"), drain_ms=60_000)) as process:
         addresses, headers = process.addresses, {"x-api-key": KEY}
         with httpx.Client(base_url=f"http://{addresses['rest']}", headers=headers) as client:
@@ -97,7 +97,7 @@ def test_told_to_stop_it_says_so_and_still_answers_at_both_doors_until_it_is_tol
         assert process.wait(10) == 0
 
 
-def test_watchers_do_not_hold_up_the_end(process):
+def test_watchers_do_not_delay_the_shutdown(process):
     url = f"http://{process.addresses['rest']}"
     ended = threading.Event()
 
@@ -120,7 +120,7 @@ def test_watchers_do_not_hold_up_the_end(process):
     watching.join()
 
 
-def test_a_wrong_setting_is_named_at_the_start(service_settings):
+def test_an_invalid_setting_is_named_at_the_start(service_settings):
     wrong = environment(service_settings("gateway"), owner_key_sha256="short")
     ended = subprocess.run(
         [sys.executable, "-m", "vesta_gateway"], env=wrong, capture_output=True, text=True, timeout=60
@@ -151,14 +151,14 @@ def test_post_migrations_wait_until_the_setting_allows_them(service_settings, tm
     assert "prefix" not in columns(post_migrations="true")
 
 
-def test_nothing_heavy_is_loaded():
+def test_no_heavy_library_is_loaded():
     code = "import sys, vesta_gateway.app; print([n for n in ('torch', 'PIL', 'numpy', 'boto3', 'pyarrow') if n in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
 
     assert ended.stdout.strip() == "[]"
 
 
-def test_every_setting_says_what_it_is():
+def test_every_setting_has_a_description():
     from vesta_common.settings import describe
     from vesta_gateway.settings import Settings
 

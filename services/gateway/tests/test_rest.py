@@ -27,7 +27,7 @@ def problem(answer):
     return error, info["reason"]
 
 
-def test_a_resource_is_made_read_and_changed(running):
+def test_a_resource_is_created_read_and_updated(running):
     key = running.member("acme", "engineer")
     with running.rest(key) as client:
         made = client.post("/v1/projects/acme/datasets", params={"datasetId": "vans"}, json=DATASET)
@@ -41,7 +41,7 @@ def test_a_resource_is_made_read_and_changed(running):
     assert list(running.services.seen[-1].request.update_mask.paths) == ["display_name"]
 
 
-def test_the_service_learns_who_calls_with_which_role_and_in_which_trace(running):
+def test_the_service_gets_caller_role_and_trace(running):
     key = running.member("acme", "viewer")
     forged = {
         "x-vesta-caller": "services/conductor",
@@ -56,7 +56,7 @@ def test_the_service_learns_who_calls_with_which_role_and_in_which_trace(running
     assert answer.headers["x-request-id"] == TRACE
 
 
-def test_the_platforms_owner_acts_as_the_projects_owner(running):
+def test_the_platform_owner_acts_as_the_owner_of_the_project(running):
     running.member("acme", "owner")
     with running.rest() as client:
         client.get("/v1/projects/acme/datasets").raise_for_status()
@@ -70,7 +70,7 @@ def test_the_platforms_owner_acts_as_the_projects_owner(running):
 @pytest.mark.parametrize(
     "headers", [{}, {"authorization": "Bearer vesta_wrong"}, {"authorization": "Basic eDp5"}, {"x-api-key": "?"}]
 )
-def test_who_is_not_known_stays_outside(running, headers):
+def test_unknown_callers_are_rejected(running, headers):
     answer = httpx.get(f"{running.url}/v1/projects/acme/datasets", headers=headers)
 
     error, reason = problem(answer)
@@ -80,14 +80,14 @@ def test_who_is_not_known_stays_outside(running, headers):
     assert running.services.seen == []
 
 
-def test_a_key_may_come_as_x_api_key(running):
+def test_a_key_is_accepted_as_x_api_key(running):
     assert (
         httpx.get(f"{running.url}/v1/identity", headers={"x-api-key": running.owner_key}).json()["platformOwner"]
         is True
     )
 
 
-def test_another_projects_key_learns_nothing(running):
+def test_a_key_of_another_project_gets_no_information(running):
     running.member("acme", "owner")
     stranger = running.member("other", "owner")
     with running.rest() as client:
@@ -103,7 +103,7 @@ def test_another_projects_key_learns_nothing(running):
     assert len(running.services.seen) == count
 
 
-def test_a_role_that_does_not_suffice_is_told_which_would(running):
+def test_the_error_names_the_required_role(running):
     with running.rest(running.member("acme", "viewer")) as client:
         answer = client.post("/v1/projects/acme/datasets", json=DATASET)
 
@@ -114,7 +114,7 @@ def test_a_role_that_does_not_suffice_is_told_which_would(running):
     )
 
 
-def test_an_error_of_a_service_arrives_with_its_details(running):
+def test_an_error_of_a_service_is_returned_with_its_details(running):
     with running.rest(running.member("acme", "viewer")) as client:
         answer = client.get("/v1/projects/acme/datasets/none")
 
@@ -124,7 +124,7 @@ def test_an_error_of_a_service_arrives_with_its_details(running):
     assert error["details"][0]["metadata"] == {"name": "projects/acme/datasets/none"}
 
 
-def test_a_refused_field_is_named(running):
+def test_a_rejected_field_is_named(running):
     with running.rest(running.member("acme", "engineer")) as client:
         here = client.post("/v1/projects/acme/datasets", json={"colour": "red"})
         there = client.post("/v1/projects/acme/datasets", json={"displayName": "x"})
@@ -145,7 +145,7 @@ def test_a_refused_field_is_named(running):
         ("POST", "/v1/projects/acme/sources", {"dataset": "projects/acme/datasets/\x7f"}, "4"),
     ],
 )
-def test_a_name_that_is_not_well_formed_is_400_with_its_segment(running, verb, path, body, position):
+def test_a_malformed_name_is_400_with_its_segment(running, verb, path, body, position):
     with running.rest() as client:
         answer = client.request(verb, path, json=body)
 
@@ -156,7 +156,7 @@ def test_a_name_that_is_not_well_formed_is_400_with_its_segment(running, verb, p
     assert not running.services.seen
 
 
-def test_overload_says_when_to_come_again(running):
+def test_an_overload_response_has_a_retry_delay(running):
     running.services.exhausted = True
     with running.rest(running.member("acme", "engineer")) as client:
         answer = client.delete("/v1/projects/acme/datasets/vans")
@@ -165,7 +165,7 @@ def test_overload_says_when_to_come_again(running):
     assert answer.headers["retry-after"] == "1"
 
 
-def test_a_service_that_is_away_is_503_without_its_address(start_gateway):
+def test_an_unreachable_service_is_503_without_its_address(start_gateway):
     running = start_gateway(datasets_address="127.0.0.1:1", training_address="")
     key = running.member("acme", "viewer")
     with running.rest(key) as client:
@@ -188,7 +188,7 @@ def test_a_service_that_is_away_is_503_without_its_address(start_gateway):
         ("GET", "/v1/projects/acme%2Fdatasets%2Fx", 404, "PATH_UNKNOWN"),
     ],
 )
-def test_paths_that_are_not_there_say_so(running, verb, path, http_status, reason):
+def test_unknown_paths_are_404_with_a_message(running, verb, path, http_status, reason):
     answer = httpx.request(verb, running.url + path)
 
     assert answer.status_code == http_status
@@ -197,7 +197,7 @@ def test_paths_that_are_not_there_say_so(running, verb, path, http_status, reaso
         assert answer.headers["allow"] == "GET, POST"
 
 
-def test_a_head_without_end_is_cut_off(running):
+def test_an_endless_request_head_is_cut_off(running):
     host, port = running.gateway.rest_address.split(":")
     with socket.create_connection((host, int(port)), 10) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nx-long: ")
@@ -207,7 +207,7 @@ def test_a_head_without_end_is_cut_off(running):
         assert connection.recv(65536).startswith(b"HTTP/1.1 400")
 
 
-def test_bodies_of_other_types_are_refused(running):
+def test_bodies_of_other_types_are_rejected(running):
     with running.rest(running.member("acme", "engineer")) as client:
         answer = client.post(
             "/v1/projects/acme/datasets", content=b"a=b", headers={"content-type": "application/x-www-form-urlencoded"}
@@ -218,7 +218,7 @@ def test_bodies_of_other_types_are_refused(running):
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_that_is_too_large_is_refused(start_gateway, chunked):
+def test_a_body_above_the_limit_is_rejected(start_gateway, chunked):
     running = start_gateway(request_bytes_max=2000)
     with running.rest(running.member("acme", "engineer")) as client:
         body = b'{"displayName": "' + b"x" * 3000 + b'"}'
@@ -230,7 +230,7 @@ def test_a_body_that_is_too_large_is_refused(start_gateway, chunked):
     assert problem(answer)[1] == "BODY_TOO_LARGE"
 
 
-def test_too_many_requests_of_one_key_are_refused_and_others_are_not(start_gateway):
+def test_too_many_requests_of_one_key_are_rejected_and_others_are_not(start_gateway):
     running = start_gateway(requests_per_second=0.5, requests_burst=6)
     first, second = running.member("acme", "viewer"), running.member("other", "viewer")
     with running.rest(first) as client:
@@ -245,7 +245,7 @@ def test_too_many_requests_of_one_key_are_refused_and_others_are_not(start_gatew
     assert other == 200
 
 
-def test_guessing_keys_is_slowed_down_and_neighbours_are_not(start_gateway):
+def test_guessing_keys_is_throttled_and_other_clients_are_not(start_gateway):
     running = start_gateway(unauthenticated_requests_per_second=0.1, unauthenticated_requests_burst=3)
     with running.rest("vesta_guess") as client:
         codes = [client.get("/v1/identity").status_code for _ in range(5)]
@@ -256,7 +256,7 @@ def test_guessing_keys_is_slowed_down_and_neighbours_are_not(start_gateway):
     assert neighbour == 200
 
 
-def test_predictions_go_as_json_or_as_protobuf(running):
+def test_predictions_are_accepted_as_json_or_protobuf(running):
     key = running.member("acme", "viewer")
     request = PredictRequest(inputs=[PredictInput(data=b"\xff" * 60_000)])
     with running.rest(key) as client:
@@ -346,7 +346,7 @@ def test_a_method_without_files_accepts_none(running):
     assert found.json()["error"]["details"][0]["reason"] == "CONTENT_TYPE_UNKNOWN"
 
 
-def test_a_reference_into_another_project_does_not_leave_the_gateway(running):
+def test_a_reference_to_another_project_is_not_forwarded(running):
     key = running.member("acme", "engineer")
     hidden = PredictRequest(inputs=[PredictInput(item="projects/other/datasets/d/items/i")]).SerializeToString()
     count = len(running.services.seen)
@@ -362,7 +362,7 @@ def test_a_reference_into_another_project_does_not_leave_the_gateway(running):
     assert len(running.services.seen) == count
 
 
-def test_large_messages_are_turned_beside_the_loop(running):
+def test_large_messages_are_converted_outside_the_event_loop(running):
     key = running.member("acme", "engineer")
     name = "projects/acme/datasets/vans"
     running.services.datasets[name] = Dataset(name=name, display_name="x" * 300_000)
@@ -374,7 +374,7 @@ def test_large_messages_are_turned_beside_the_loop(running):
     assert sent.status_code == 400
 
 
-def test_every_answer_keeps_browsers_safe(running):
+def test_every_response_has_security_headers(running):
     answers = [httpx.get(running.url + path) for path in ("/v1/identity", "/docs", "/openapi.json", "/nothing")]
 
     for answer in answers:
@@ -387,7 +387,7 @@ def test_every_answer_keeps_browsers_safe(running):
         assert "server" not in answer.headers
 
 
-def test_browsers_are_told_to_stay_with_tls_under_tls_alone(start_gateway):
+def test_hsts_is_sent_only_over_tls(start_gateway):
     forwarded = {"x-forwarded-proto": "https", "x-forwarded-for": "203.0.113.9"}
     trusting, wary = start_gateway(trusted_proxies="127.0.0.1"), start_gateway()
 
@@ -395,7 +395,7 @@ def test_browsers_are_told_to_stay_with_tls_under_tls_alone(start_gateway):
     assert "strict-transport-security" not in httpx.get(f"{wary.url}/docs", headers=forwarded).headers
 
 
-def test_other_origins_may_call_where_the_operator_says_so(start_gateway):
+def test_allowed_origins_may_call(start_gateway):
     running = start_gateway(cors_origins=("https://studio.example",))
     asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
     path = f"{running.url}/v1/projects/acme/datasets"
@@ -407,7 +407,7 @@ def test_other_origins_may_call_where_the_operator_says_so(start_gateway):
     assert "access-control-allow-origin" not in refused.headers
 
 
-def test_the_page_shows_the_api_and_loads_nothing_from_elsewhere(running):
+def test_the_api_page_loads_nothing_from_other_hosts(running):
     page, script, style, api = (
         httpx.get(running.url + path) for path in ("/docs", "/docs/docs.js", "/docs/docs.css", "/openapi.json")
     )
@@ -424,7 +424,7 @@ def test_the_page_shows_the_api_and_loads_nothing_from_elsewhere(running):
     assert httpx.head(f"{running.url}/docs").content == b""
 
 
-def test_health_tells_of_every_part(running):
+def test_health_reports_every_component(running):
     answer = httpx.get(f"{running.url}/healthz")
     ready = httpx.get(f"{running.url}/healthz/ready")
 

@@ -32,7 +32,7 @@ def test_a_gateway_that_starts_deletes_requests_older_than_the_retention(start_g
     second.until(lambda: requests_in(first.settings) == {"young"})
 
 
-def test_old_requests_go_in_batches_each_in_a_transaction_of_its_own(start_gateway):
+def test_old_requests_are_deleted_in_batches_with_one_transaction_each(start_gateway):
     running = start_gateway(request_log_retention=LONG)
     for number in range(5):
         write(running.settings, str(number), timedelta(days=8))

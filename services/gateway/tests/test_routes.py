@@ -6,7 +6,7 @@ from vesta_gateway.contracts.path_template import ANY_SEGMENT
 from vesta_gateway.rest.routes import Routes
 
 
-def test_every_rule_of_the_contracts_finds_its_own_rpc():
+def test_every_http_rule_is_routed_to_its_own_rpc():
     routes = Routes(all_rpcs())
     for rpc in all_rpcs():
         for rule in rpc.rules:
@@ -23,14 +23,14 @@ def test_a_path_without_a_route_has_no_verbs():
     assert routes.verbs_of("/v1/nothing") == []
 
 
-def test_a_wrong_verb_is_told_the_right_ones():
+def test_the_error_of_a_wrong_verb_lists_the_allowed_ones():
     routes = Routes(all_rpcs())
 
     assert routes.find("PUT", "/v1/projects/a/datasets/d") is None
     assert routes.verbs_of("/v1/projects/a/datasets/d") == ["DELETE", "GET", "PATCH"]
 
 
-def test_two_rpcs_that_want_the_same_requests_are_refused():
+def test_conflicting_http_rules_are_rejected():
     rpcs = all_rpcs()
     twin = type(rpcs[0])(rpcs[0].descriptor)
     twin.__dict__["full_name"] = "vesta.other.v1.OtherService.Twin"
@@ -39,5 +39,5 @@ def test_two_rpcs_that_want_the_same_requests_are_refused():
         Routes([*rpcs, twin])
 
 
-def test_every_rpc_but_the_inner_door_can_be_reached_over_http():
+def test_every_rpc_except_internal_ones_is_available_over_http():
     assert [rpc.full_name for rpc in all_rpcs() if not rpc.rules] == ["vesta.connection.v1.MediaService.IngestMedia"]

@@ -63,7 +63,7 @@ def index(start_gateway, wheels: Path) -> str:
     return start_gateway(wheels_folder=wheels).url + "/simple/"
 
 
-def test_every_link_leads_from_the_index_to_a_file_of_its_hash_without_a_key(index: str, wheels: Path) -> None:
+def test_every_link_of_the_index_leads_to_a_file_with_its_hash_without_a_key(index: str, wheels: Path) -> None:
     wheel = a_wheel(wheels)
     a_wheel(wheels, "vesta_contracts-0.1.0-py3-none-any.whl")
     root = httpx.get(index)
@@ -81,7 +81,7 @@ def test_every_link_leads_from_the_index_to_a_file_of_its_hash_without_a_key(ind
     assert file.headers["x-content-type-options"] == "nosniff"
 
 
-def test_pip_installs_what_the_index_offers(index: str, wheels: Path, tmp_path: Path) -> None:
+def test_pip_installs_from_the_index(index: str, wheels: Path, tmp_path: Path) -> None:
     a_wheel(wheels)
     pip = [sys.executable, "-m", "pip", "--isolated", "install", "--no-cache-dir", "--index-url", index]
     subprocess.run([*pip, "--target", str(tmp_path / "there"), "Vesta.Client"], check=True, timeout=120)
@@ -115,7 +115,7 @@ def test_the_requirements_file_names_the_newest_wheels_by_the_address_that_the_c
     assert (refused.status_code, refused.json()["error"]["details"][0]["reason"]) == (400, "HTTP_MALFORMED")
 
 
-def test_a_new_wheel_is_offered_without_a_restart_and_an_unchanged_one_is_not_sent_again(
+def test_a_new_wheel_is_listed_without_a_restart_and_an_unchanged_one_is_not_sent_again(
     index: str, wheels: Path
 ) -> None:
     address = f"{index}vesta-client/{NAME}"
@@ -130,7 +130,7 @@ def test_a_new_wheel_is_offered_without_a_restart_and_an_unchanged_one_is_not_se
     assert httpx.get(address).status_code == 404
 
 
-def test_a_version_with_an_epoch_is_found_by_the_name_that_pip_asks_for(index: str, wheels: Path) -> None:
+def test_a_version_with_an_epoch_is_found_by_the_name_that_pip_requests(index: str, wheels: Path) -> None:
     a_wheel(wheels, "vesta_client-1!0.1.0-py3-none-any.whl")
     for spelling in ("1!0.1.0", "1%210.1.0"):
         answer = httpx.get(f"{index}vesta-client/vesta_client-{spelling}-py3-none-any.whl")
@@ -183,7 +183,7 @@ def test_no_path_leads_to_anything_but_the_wheels(start_gateway, wheels: Path, p
     assert "secret" not in problem["message"]
 
 
-def test_what_is_no_wheel_is_not_offered_and_hides_no_other(index: str, wheels: Path) -> None:
+def test_invalid_wheels_are_not_listed_and_hide_no_others(index: str, wheels: Path) -> None:
     a_wheel(wheels)
     (wheels / "broken-1-py3-none-any.whl").write_bytes(b"no zip")
     (wheels / "nameless.whl").write_bytes(b"no name")
@@ -194,14 +194,14 @@ def test_what_is_no_wheel_is_not_offered_and_hides_no_other(index: str, wheels: 
     assert [link["href"] for link in Links(httpx.get(index).text).found] == ["vesta-client/"]
 
 
-def test_only_reading_is_for_the_index(index: str) -> None:
+def test_the_index_is_read_only(index: str) -> None:
     answer = httpx.post(index, content=b"x")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
     assert answer.json()["error"]["details"][0]["reason"] == "METHOD_NOT_ALLOWED"
     assert httpx.head(index).content == b""
 
 
-def test_without_a_folder_it_is_said_which_setting_offers_packages(running) -> None:
+def test_without_a_folder_the_error_names_the_setting(running) -> None:
     answer = httpx.get(f"{running.url}/simple/vesta-client/")
     assert answer.status_code == 404
     assert "VESTA_GATEWAY_WHEELS_FOLDER" in answer.json()["error"]["message"]
@@ -211,13 +211,13 @@ async def _statuses(index: SimpleIndex, address: str, count: int) -> list[int]:
     return [(await index.respond("GET", "/simple/", address, {}, "http"))[0] for _ in range(count)]
 
 
-def test_one_address_that_asks_too_often_is_refused_and_another_is_not(wheels: Path) -> None:
+def test_too_many_requests_of_one_address_are_rejected_and_others_are_not(wheels: Path) -> None:
     index = SimpleIndex(wheels, monotonic=lambda: 1000.0)
     assert asyncio.run(_statuses(index, "203.0.113.9", REQUESTS_BURST + 1)) == [200] * REQUESTS_BURST + [429]
     assert asyncio.run(_statuses(index, "203.0.113.10", 1)) == [200]
 
 
-def test_names_are_compared_as_pep_503_says() -> None:
+def test_names_are_normalised_by_pep_503() -> None:
     assert {normalised(name) for name in ("Vesta-Client", "vesta_client", "VESTA.client", "vesta-_.client")} == {
         "vesta-client"
     }

@@ -18,7 +18,7 @@ WATCH = "/v1/projects/acme/events:watch"
 
 
 @pytest.mark.parametrize("size", [0, 1, 300_000, 5_000_000])
-def test_a_file_of_any_length_goes_up_as_it_is(running, size):
+def test_a_file_of_any_length_is_uploaded_unchanged(running, size):
     content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     with running.rest(running.member("acme", "engineer")) as client:
         answer = client.post(
@@ -38,14 +38,14 @@ def test_a_file_of_any_length_goes_up_as_it_is(running, size):
     assert len(first.file.data) <= 600_000
 
 
-def test_an_upload_without_a_length_goes_up_too(running):
+def test_an_upload_without_a_length_is_accepted(running):
     with running.rest(running.member("acme", "engineer")) as client:
         answer = client.post(UPLOAD, content=iter([b"a" * 1000] * 1000))
 
     assert answer.json()["media"]["sizeBytes"] == "1000000"
 
 
-def test_an_upload_that_is_too_large_is_refused_on_the_way(start_gateway):
+def test_an_upload_above_the_limit_is_rejected_during_the_transfer(start_gateway):
     running = start_gateway(upload_bytes_max=1_000_000)
     with running.rest(running.member("acme", "engineer")) as client:
         told = client.post(UPLOAD, content=b"a" * 1_000_001)
@@ -55,7 +55,7 @@ def test_an_upload_that_is_too_large_is_refused_on_the_way(start_gateway):
     assert found.json()["error"]["details"][0]["reason"] == "BODY_TOO_LARGE"
 
 
-def test_an_upload_needs_a_role_and_ones_own_project(running):
+def test_an_upload_requires_a_role_in_the_project(running):
     viewer, stranger = running.member("acme", "viewer"), running.member("other", "engineer")
     for key in (viewer, stranger):
         with running.rest(key) as client:
@@ -63,7 +63,7 @@ def test_an_upload_needs_a_role_and_ones_own_project(running):
     assert not any(seen.method == "UploadItem" for seen in running.services.seen)
 
 
-def test_a_sender_who_pauses_for_too_long_is_cut_off(start_gateway):
+def test_an_idle_upload_is_cancelled(start_gateway):
     running = start_gateway(body_idle_timeout=timedelta(milliseconds=300))
     key = running.member("acme", "engineer")
     host, port = running.gateway.rest_address.split(":")
@@ -90,7 +90,7 @@ def test_a_download_that_fits_in_one_piece_has_a_length_and_an_etag(running):
     assert (known.status_code, known.content) == (304, b"")
 
 
-def test_a_long_download_streams(running):
+def test_a_long_download_is_streamed(running):
     running.services.download = [bytes([number]) * 500_000 for number in range(8)]
     with running.rest(running.member("acme", "viewer")) as client:
         answer = client.get(DOWNLOAD)
@@ -98,20 +98,20 @@ def test_a_long_download_streams(running):
     assert answer.content == b"".join(running.services.download)
 
 
-def test_a_download_of_nothing_is_a_404(running):
+def test_a_download_of_a_missing_file_is_404(running):
     with running.rest(running.member("acme", "viewer")) as client:
         answer = client.get("/v1/projects/acme/datasets/d/items/missing:download")
 
     assert answer.status_code == 404
 
 
-def test_a_download_that_breaks_off_is_not_taken_for_whole(running):
+def test_an_interrupted_download_is_not_reported_as_complete(running):
     running.services.download = [b"a" * 100_000, b"b" * 100_000, b"BREAK"]
     with running.rest(running.member("acme", "viewer")) as client, pytest.raises(httpx.RemoteProtocolError):
         client.get(DOWNLOAD)
 
 
-def test_events_arrive_as_they_happen(running):
+def test_events_are_streamed_immediately(running):
     key = running.member("acme", "viewer")
     with running.rest(key) as client, client.stream("GET", WATCH) as answer:
         running.until(lambda: running.gateway.watchers.count == 1)
@@ -126,12 +126,12 @@ def test_events_arrive_as_they_happen(running):
     running.until(lambda: running.gateway.watchers.count == 0)
 
 
-def test_watching_another_project_is_refused(running):
+def test_watching_another_project_is_rejected(running):
     with running.rest(running.member("other", "owner")) as client:
         assert client.get(WATCH).status_code == 403
 
 
-def test_a_watcher_whose_key_is_revoked_is_sent_away(start_gateway):
+def test_a_stream_of_events_ends_when_its_key_is_revoked(start_gateway):
     running = start_gateway(key_cache=timedelta(milliseconds=200))
     owner, key = running.member("acme", "owner"), running.member("acme", "viewer")
     with running.rest(key) as client, client.stream("GET", WATCH) as answer:
@@ -146,7 +146,7 @@ def test_a_watcher_whose_key_is_revoked_is_sent_away(start_gateway):
     assert running.gateway.watchers.count == 0
 
 
-def test_a_watcher_whose_role_changes_has_to_call_again(start_gateway):
+def test_a_stream_of_events_ends_when_the_role_changes(start_gateway):
     running = start_gateway(key_cache=timedelta(milliseconds=200))
     owner, key = running.member("acme", "owner"), running.member("acme", "viewer")
     with running.channel() as channel:
@@ -164,7 +164,7 @@ def test_a_watcher_whose_role_changes_has_to_call_again(start_gateway):
     assert (caught.value.code(), info.reason) == (grpc.StatusCode.UNAUTHENTICATED, "KEY_CHANGED")
 
 
-def test_a_watcher_that_fails_later_is_told_why(running):
+def test_an_error_during_a_stream_of_events_is_reported(running):
     key = running.member("acme", "viewer")
     with running.rest(key) as client, client.stream("GET", WATCH) as answer:
         running.until(lambda: running.gateway.watchers.count == 1)
@@ -176,7 +176,7 @@ def test_a_watcher_that_fails_later_is_told_why(running):
     assert error["status"] == "UNAVAILABLE"
 
 
-def test_streams_have_slots_of_their_own(start_gateway):
+def test_streams_have_separate_slots(start_gateway):
     running = start_gateway(concurrent_watchers_per_key_max=2)
     key = running.member("acme", "viewer")
     with running.rest(key) as client, client.stream("GET", WATCH), client.stream("GET", WATCH):
@@ -188,7 +188,7 @@ def test_streams_have_slots_of_their_own(start_gateway):
     assert third.json()["error"]["details"][0]["reason"] == "CONCURRENCY_LIMITED"
 
 
-def test_who_hangs_up_during_an_upload_leaves_nothing_behind(running):
+def test_a_disconnected_upload_leaves_nothing_behind(running):
     key = running.member("acme", "engineer")
     host, port = running.gateway.rest_address.split(":")
     with socket.create_connection((host, int(port)), 10) as connection:
@@ -200,7 +200,7 @@ def test_who_hangs_up_during_an_upload_leaves_nothing_behind(running):
     running.until(lambda: running.gateway.limits.transfers.total == 0)
 
 
-def test_who_reads_nothing_of_a_download_is_cut_off(start_gateway):
+def test_a_download_that_is_not_read_is_cancelled(start_gateway):
     running = start_gateway(body_idle_timeout=timedelta(milliseconds=300))
     running.services.download = [bytes(1024 * 1024)] * 50
     key = running.member("acme", "viewer")

@@ -23,7 +23,7 @@ def an_event(event_type=ACCEPTED, event_id="1"):
     return ProjectEvent(id=event_id, type=event_type)
 
 
-def test_a_watcher_sees_its_project_alone():
+def test_a_watcher_gets_only_events_of_its_project():
     async def story():
         watchers = Watchers()
         events, first = await begin(watchers)
@@ -39,7 +39,7 @@ def test_a_watcher_sees_its_project_alone():
     asyncio.run(story())
 
 
-def test_predictions_are_told_to_those_who_ask_for_them():
+def test_predictions_are_sent_on_request():
     async def story():
         watchers = Watchers()
         _, usual = await begin(watchers)
@@ -52,7 +52,7 @@ def test_predictions_are_told_to_those_who_ask_for_them():
     asyncio.run(story())
 
 
-def test_a_slow_watcher_reads_what_waited_and_is_dropped_while_others_go_on():
+def test_a_slow_watcher_reads_its_backlog_and_is_dropped_without_affecting_others():
     async def story():
         watchers = Watchers(queue_events_max=3)
         slow, first = await begin(watchers)
@@ -74,7 +74,7 @@ def test_a_slow_watcher_reads_what_waited_and_is_dropped_while_others_go_on():
     asyncio.run(story())
 
 
-def test_everybody_is_sent_home_at_the_end():
+def test_all_watchers_are_closed_at_the_end():
     async def story():
         watchers = Watchers()
         _, first = await begin(watchers)

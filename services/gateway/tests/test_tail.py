@@ -50,7 +50,7 @@ def is_following(running):
         return client.get("/healthz").json()["parts"]["events"] == "SERVING"
 
 
-def test_only_what_happens_from_now_on_in_the_own_project_arrives(create_topics, send, start_gateway):
+def test_only_new_events_of_the_project_are_sent(create_topics, send, start_gateway):
     create_topics(TASKS, PREDICTIONS, partitions=3)
     for number in range(40):
         send(TaskAccepted(item=f"old-{number}"), "projects/acme/campaigns/c/tasks/old")
@@ -77,7 +77,7 @@ def test_only_what_happens_from_now_on_in_the_own_project_arrives(create_topics,
     assert abs(found[0].time.ToDatetime(UTC) - datetime.now(UTC)).total_seconds() < 30
 
 
-def test_a_topic_that_comes_later_is_followed_and_rubbish_is_passed_over(
+def test_a_new_topic_is_followed_and_invalid_records_are_skipped(
     create_topics, send, start_gateway, kafka_broker, kafka_topic_prefix
 ):
     running = start_gateway()
@@ -107,7 +107,7 @@ def tasks_of(events, count):
     return found
 
 
-def test_a_watcher_goes_on_after_an_event_at_a_replica_that_has_just_started(create_topics, send, start_gateway):
+def test_a_watcher_resumes_after_an_event_at_a_new_replica(create_topics, send, start_gateway):
     create_topics(TASKS, PREDICTIONS, partitions=3)
     first = start_gateway()
     first.until(lambda: is_following(first), 30)
@@ -153,7 +153,7 @@ def test_a_watcher_goes_on_after_an_event_at_a_replica_that_has_just_started(cre
     ],
     ids=["malformed", "too old"],
 )
-def test_what_cannot_be_told_any_more_is_refused(event_id, code, reason):
+def test_an_event_id_that_cannot_be_resumed_is_rejected(event_id, code, reason):
     with pytest.raises(VestaError) as refused:
         time_of(event_id, datetime.now(UTC))
     assert (refused.value.code.name, refused.value.reason) == (code, reason)
@@ -186,7 +186,7 @@ class Log:
 @pytest.mark.parametrize(
     ("log", "reason"), [(Log(3), "EVENTS_TOO_MANY"), (Log(2, is_stuck=True), "EVENTS_UNAVAILABLE"), (Log(2), "")]
 )
-def test_more_than_can_be_told_and_a_broker_that_is_stuck_are_refused(log, reason):
+def test_resuming_over_too_many_events_or_with_a_stuck_broker_is_rejected(log, reason):
     ends = {TopicPartition(TASKS, 0): len(log.left) or 2}
     replay = Replay(
         KafkaOptions(Where("-")),
@@ -245,7 +245,7 @@ class Broker:
 
 
 @pytest.mark.parametrize("error", [OSError("reset"), UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), KafkaError()])
-def test_whatever_goes_wrong_the_tail_goes_on_and_behind_what_cannot_be_read(error):
+def test_the_tail_continues_after_errors_and_after_unreadable_records(error):
     broker, reached = Broker(error), threading.Event()
 
     def seek(partition, offset):

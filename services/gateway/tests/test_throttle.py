@@ -55,38 +55,38 @@ def throttle(watch: Watch) -> Throttle:
     return Throttle(watch, random.Random(1).random)
 
 
-def test_a_service_that_takes_everything_is_asked_everything(throttle: Throttle, watch: Watch) -> None:
+def test_a_service_that_accepts_everything_gets_all_requests(throttle: Throttle, watch: Watch) -> None:
     assert sent(throttle, watch, per_second=200, accepted_per_second=400, seconds=10) == pytest.approx(200)
 
 
-def test_an_overloaded_service_is_asked_little_more_than_it_takes(throttle: Throttle, watch: Watch) -> None:
+def test_an_overloaded_service_gets_slightly_more_requests_than_it_accepts(throttle: Throttle, watch: Watch) -> None:
     sent(throttle, watch, per_second=400, accepted_per_second=100, seconds=10)
     asked = sent(throttle, watch, per_second=400, accepted_per_second=100, seconds=10)
 
     assert 100 < asked < 100 * MULTIPLIER * 1.15
 
 
-def test_what_is_refused_early_says_when_to_come_again_as_the_service_did(throttle: Throttle, watch: Watch) -> None:
+def test_early_rejections_have_the_retry_delay_of_the_service(throttle: Throttle, watch: Watch) -> None:
     with pytest.raises(ResourceExhausted) as refused:
         refused_by(throttle, timedelta(seconds=3))
     assert (refused.value.reason, refused.value.retry_after) == ("OVERLOADED", timedelta(seconds=3))
 
 
-def test_a_refusal_without_a_time_to_come_again_gets_the_usual_one(watch: Watch) -> None:
+def test_a_rejection_without_a_retry_delay_gets_the_default(watch: Watch) -> None:
     throttle = Throttle(watch, lambda: 0.0)
     with pytest.raises(ResourceExhausted) as refused:
         refused_by(throttle, None)
     assert refused.value.retry_after == RETRY_AFTER
 
 
-def test_soon_after_an_overload_everything_passes_again(throttle: Throttle, watch: Watch) -> None:
+def test_after_an_overload_all_requests_are_forwarded_again(throttle: Throttle, watch: Watch) -> None:
     sent(throttle, watch, per_second=400, accepted_per_second=50, seconds=10)
     watch.seconds += 10
 
     assert sent(throttle, watch, per_second=50, accepted_per_second=100, seconds=5) == pytest.approx(50)
 
 
-def test_a_few_refusals_throttle_nothing(watch: Watch) -> None:
+def test_few_rejections_do_not_throttle(watch: Watch) -> None:
     throttle = Throttle(watch, lambda: 0.0)
     for _ in range(REQUESTS_MIN):
         throttle.check(RPC)

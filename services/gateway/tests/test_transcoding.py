@@ -36,7 +36,7 @@ def test_parameters_are_read_by_either_spelling():
         assert read("GET", f"{ACME}/datasets", [(name, "7")]).page_size == 7
 
 
-def test_parameters_hold_enums_masks_lists_maps_and_nested_fields():
+def test_parameters_can_contain_enums_masks_lists_maps_and_nested_fields():
     download = read("GET", f"{ACME}/datasets/d/items/i:download", [("variant", "ITEM_VARIANT_THUMBNAIL")])
     assert download.variant == ItemVariant.ITEM_VARIANT_THUMBNAIL
     assert read("GET", f"{ACME}/datasets/d/items/i:download", [("variant", "1")]).variant == 1
@@ -64,7 +64,7 @@ def test_a_body_fills_its_field_and_parameters_the_rest():
     assert (request.dataset_id, request.request_id, request.dataset.display_name) == ("vans", "r", "Vans")
 
 
-def test_an_empty_body_still_says_that_its_field_is_there():
+def test_an_empty_body_sets_its_field():
     assert read("POST", f"{ACME}/datasets").HasField("dataset")
 
 
@@ -135,7 +135,7 @@ def test_a_body_may_be_protobuf():
         ),
     ],
 )
-def test_what_cannot_be_read_is_refused_by_name(verb, path, query, body, content_type, reason, field):
+def test_unreadable_values_are_rejected_with_their_field(verb, path, query, body, content_type, reason, field):
     with pytest.raises(InvalidArgument) as caught:
         read(verb, ACME + path, query, body, content_type)
 
@@ -162,11 +162,11 @@ def test_what_cannot_be_read_is_refused_by_name(verb, path, query, body, content
         ),
     ],
 )
-def test_a_patch_without_a_mask_changes_what_it_mentions(body, paths):
+def test_a_patch_without_a_mask_changes_the_fields_in_its_body(body, paths):
     assert list(read("PATCH", f"{ACME}/loops/l", body=body).update_mask.paths) == paths
 
 
-def test_a_patch_keeps_the_mask_it_brings():
+def test_a_patch_keeps_its_explicit_mask():
     request = read("PATCH", f"{ACME}/loops/l", [("updateMask", "paused")], {"displayName": "x", "paused": True})
 
     assert list(request.update_mask.paths) == ["paused"]
@@ -178,7 +178,7 @@ def test_maps_and_messages_of_google_are_masked_whole():
     assert list(request.update_mask.paths) == ["metadata"]
 
 
-def test_answers_are_lower_camel_with_defaults_written_out():
+def test_responses_are_lower_camel_case_with_defaults():
     item = Item(name="n")
     item.media.size_bytes = 2**40
 
@@ -191,7 +191,7 @@ def test_answers_are_lower_camel_with_defaults_written_out():
 
 
 @given(st.binary(max_size=200), st.booleans())
-def test_what_is_sent_as_json_arrives(data, embedding):
+def test_messages_sent_as_json_are_parsed_unchanged(data, embedding):
     body = {"inputs": [{"data": base64.b64encode(data).decode()}], "embedding": embedding}
 
     request = read("POST", f"{ACME}/deployments/d:predict", body=body)
@@ -200,7 +200,7 @@ def test_what_is_sent_as_json_arrives(data, embedding):
 
 
 @given(st.binary(max_size=64))
-def test_no_body_whatever_breaks_the_reading(body):
+def test_no_body_causes_an_internal_error(body):
     for path in (f"{ACME}/deployments/d:predict", f"{ACME}/loops"):
         for content_type in (JSON, PROTOBUF):
             try:
@@ -209,7 +209,7 @@ def test_no_body_whatever_breaks_the_reading(body):
                 continue
 
 
-def test_uploads_and_downloads_are_told_by_their_messages():
+def test_uploads_and_downloads_are_recognised_by_their_messages():
     by_name = {rpc.full_name: rpc for rpc in all_rpcs()}
     upload = ROUTES.find("POST", f"{ACME}/archives:upload")
     predict = ROUTES.find("POST", f"{ACME}/deployments/d:predict")
