@@ -68,11 +68,11 @@ def an_embedding(work_folder: str, **fields: Any) -> Job:
 class ExecutorContract:
     """The contract of executors. Subclasses provide the fixture `place`."""
 
-    def test_work_that_was_not_started_is_absent_and_may_be_cancelled(self, place: Place) -> None:
+    def test_work_that_was_not_started_is_absent_and_can_be_cancelled(self, place: Place) -> None:
         assert place.executor.observe(WORK).state is State.ABSENT
         place.executor.cancel(WORK)
 
-    def test_work_ends_with_what_came_out(self, place: Place) -> None:
+    def test_work_ends_with_its_result(self, place: Place) -> None:
         place.executor.start(WORK, place.job())
         assert WORK in place.executor.list_work()
         place.go_on(WORK)
@@ -85,26 +85,26 @@ class ExecutorContract:
         place.executor.start(WORK, place.job())
         assert place.count_started(WORK) == 1
 
-    def test_the_executor_of_a_restarted_service_reads_what_ended_meanwhile(self, place: Place) -> None:
+    def test_the_executor_of_a_restarted_service_reads_finished_work(self, place: Place) -> None:
         place.executor.start(WORK, place.job())
         place.go_on(WORK)
         assert end_of(place.executor, WORK).state is State.SUCCEEDED
         assert place.another().observe(WORK).state is State.SUCCEEDED
 
-    def test_what_cannot_be_learned_says_why(self, place: Place) -> None:
+    def test_a_learning_error_has_a_reason(self, place: Place) -> None:
         place.executor.start(WORK, place.job(recipe_yaml=OTHER_WEIGHTS))
         place.go_on(WORK)
         seen = end_of(place.executor, WORK)
         assert seen.state is State.FAILED
         assert "a" * 64 in str(seen.error)
 
-    def test_work_tells_how_far_it_is(self, place: Place) -> None:
+    def test_work_reports_its_progress(self, place: Place) -> None:
         place.executor.start(WORK, place.job())
         place.go_on(WORK)
         until(place.executor, WORK, lambda seen: seen.progress is not None or seen.state is State.SUCCEEDED)
         assert Exchange(place.objects, WORK).find_progress() is not None
 
-    def test_cancelled_work_is_gone_and_can_be_started_again(self, place: Place) -> None:
+    def test_cancelled_work_is_absent_and_can_be_restarted(self, place: Place) -> None:
         place.executor.start(WORK, place.job())
         place.executor.cancel(WORK)
         until(place.executor, WORK, lambda seen: seen.state is State.ABSENT)
@@ -112,7 +112,7 @@ class ExecutorContract:
         place.executor.start(WORK, place.job())
         assert place.count_started(WORK) == 1
 
-    def test_work_that_passes_its_deadline_fails_and_says_so(self, place: Place) -> None:
+    def test_work_past_its_deadline_fails_with_its_reason(self, place: Place) -> None:
         place.executor.start(WORK, place.job(deadline_seconds=1))
         seen = end_of(place.executor, WORK)
         assert seen.state is State.FAILED

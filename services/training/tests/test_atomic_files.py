@@ -6,7 +6,7 @@ from pathlib import Path
 from vesta_training.atomic_files import write_whole
 
 
-def test_who_reads_while_many_write_sees_whole_files(tmp_path: Path) -> None:
+def test_concurrent_writers_never_expose_partial_files(tmp_path: Path) -> None:
     path = tmp_path / "packs" / "a.npz"
     contents = [bytes([number]) * 300_000 for number in range(8)]
     write_whole(path, contents[0])

@@ -44,19 +44,19 @@ def test_a_file_of_the_same_weights_embeds_into_the_same_space(backbone: Backbon
         (BackboneChoices(weights="a" * 64), "is not in the object store; upload it first"),
     ],
 )
-def test_weights_that_are_not_there_are_refused_with_what_would_work(choices: BackboneChoices, said: str) -> None:
+def test_missing_weights_are_rejected_with_a_suggestion(choices: BackboneChoices, said: str) -> None:
     with pytest.raises(WeightsError, match=said):
         find_backbone(choices, no_weights_file)
 
 
-def test_another_file_under_the_same_name_is_refused(backbone: Backbone, tmp_path: Path) -> None:
+def test_another_file_under_the_same_name_is_rejected(backbone: Backbone, tmp_path: Path) -> None:
     other = tmp_path / "weights.pth"
     other.write_bytes(backbone.weights_path.read_bytes()[:-1] + b"!")
     with pytest.raises(WeightsError, match="has SHA-256"):
         load_network(replace(backbone, weights_path=other))
 
 
-def test_a_file_that_is_no_weights_file_is_refused(backbone: Backbone, tmp_path: Path) -> None:
+def test_a_file_without_weights_is_rejected(backbone: Backbone, tmp_path: Path) -> None:
     other = tmp_path / "weights.pth"
     other.write_bytes(b"not weights")
     with pytest.raises(WeightsError, match="not a torch weights file"):
@@ -64,7 +64,7 @@ def test_a_file_that_is_no_weights_file_is_refused(backbone: Backbone, tmp_path:
 
 
 @pytest.mark.parametrize("tensors", [{"_conv_stem.weight": torch.zeros(2, 2)}, {"unknown": torch.zeros(1)}])
-def test_weights_of_another_network_are_refused(
+def test_weights_of_another_network_are_rejected(
     backbone: Backbone, tmp_path: Path, tensors: dict[str, torch.Tensor]
 ) -> None:
     other = tmp_path / "weights.pth"
@@ -82,7 +82,7 @@ def test_a_file_beyond_the_limit_is_not_read(backbone: Backbone, tmp_path: Path)
         load_network(replace(backbone, weights_path=sparse))
 
 
-def test_the_network_knows_a_picture_from_noise(backbone: Backbone) -> None:
+def test_the_network_distinguishes_an_image_from_noise(backbone: Backbone) -> None:
     """The weights are assigned to the right layers; otherwise all images would have similar embeddings."""
     network = load_network(backbone)
     with torch.inference_mode():

@@ -19,13 +19,13 @@ def drawn(logits: np.ndarray, link: Link) -> np.ndarray:
 
 @pytest.mark.parametrize("link", ["softmax", "sigmoid"])
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_that_was_put_on_is_found_again(link: Link, temperature: float) -> None:
+def test_an_applied_temperature_is_recovered(link: Link, temperature: float) -> None:
     honest = np.random.default_rng(2).normal(0, 2, (4000, 4)).astype(np.float32)
 
     assert fit_temperature(honest * temperature, drawn(honest, link), link) == pytest.approx(temperature, rel=0.08)
 
 
-def test_a_handful_of_answers_moves_the_temperature_little() -> None:
+def test_few_answers_change_the_temperature_little() -> None:
     logits = np.array([[9, 0], [9, 0], [0, 9]], dtype=np.float32)
 
     assert 0.5 < fit_temperature(logits, np.eye(2, dtype=np.bool_)[[0, 0, 1]], "softmax") <= 1
@@ -35,13 +35,13 @@ def test_without_answers_the_temperature_is_one() -> None:
     assert fit_temperature(np.zeros((0, 3), dtype=np.float32), np.zeros((0, 3), dtype=np.bool_), "softmax") == 1.0
 
 
-def test_a_wrong_certainty_costs_much_but_not_infinitely() -> None:
+def test_a_wrong_certain_prediction_has_a_large_finite_loss() -> None:
     assert log_loss(np.array([[1, 0]], dtype=np.float32), np.array([[False, True]]), "softmax") == pytest.approx(
         16.1, abs=0.1
     )
 
 
-def test_a_threshold_lies_between_the_answers_that_it_divides() -> None:
+def test_a_threshold_lies_between_the_scores_that_it_separates() -> None:
     probabilities = np.array([[0.9], [0.8], [0.7], [0.4], [0.35], [0.3], [0.1]], dtype=np.float32)
     labels = np.array([[1], [1], [1], [1], [1], [0], [0]], dtype=np.bool_)
 
@@ -49,13 +49,13 @@ def test_a_threshold_lies_between_the_answers_that_it_divides() -> None:
 
 
 @pytest.mark.parametrize("positives", [0, 4, 20])
-def test_a_concept_that_tells_too_little_keeps_even_odds(positives: int) -> None:
+def test_a_concept_with_too_few_answers_keeps_the_threshold_one_half(positives: int) -> None:
     labels = np.arange(20)[:, None] < positives
 
     assert fit_thresholds(np.linspace(1, 0, 20, dtype=np.float32)[:, None], labels) == (0.5,)
 
 
-def test_equal_probabilities_are_not_divided() -> None:
+def test_equal_probabilities_are_not_separated() -> None:
     probabilities = np.full((12, 1), 0.6, dtype=np.float32)
     labels = np.arange(12)[:, None] < 6
 

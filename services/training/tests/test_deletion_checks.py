@@ -28,7 +28,7 @@ def a_run(**fields: str) -> TrainingRun:
 
 
 @pytest.mark.parametrize("field", ["model_version", "stable_version", "previous_version"])
-def test_what_a_deployment_uses_is_in_use(field: str) -> None:
+def test_a_deployed_version_is_in_use(field: str) -> None:
     deployment = Deployment(name=f"{PROJECT}/deployments/d", **{field: V2.name})
     with pytest.raises(FailedPrecondition, match=r"version of .*deployments/d") as refused:
         check_unused([V1, V2], deployed([deployment]), [])
@@ -36,7 +36,7 @@ def test_what_a_deployment_uses_is_in_use(field: str) -> None:
     check_unused([V1], deployed([deployment]), [])
 
 
-def test_what_an_open_run_compares_with_is_in_use() -> None:
+def test_the_champion_of_an_open_run_is_in_use() -> None:
     with pytest.raises(FailedPrecondition, match="trainingRuns/r compares with it"):
         check_unused([V1], {}, [a_run(champion=V1.name)])
     check_unused([V1], {}, [a_run(champion=V2.name), a_run()])
@@ -52,7 +52,7 @@ def test_what_an_open_run_compares_with_is_in_use() -> None:
         ([V1], [], True, ""),
     ],
 )
-def test_a_model_goes_where_it_is_empty_or_forced_to(
+def test_a_model_is_deleted_if_empty_or_forced(
     versions: list[ModelVersion], runs: list[TrainingRun], force: bool, reason: str
 ) -> None:
     if not reason:
@@ -67,7 +67,7 @@ def delete_version(training: Training, name: str) -> None:
     training.models.DeleteModelVersion(DeleteModelVersionRequest(name=name))
 
 
-def test_a_deleted_version_is_gone_and_its_file_after_it(training: Training) -> None:
+def test_a_deleted_version_is_not_found_and_its_file_is_deleted(training: Training) -> None:
     first, second = training.a_version("a"), training.a_version("b")
     delete_version(training, second.name)
 
@@ -80,7 +80,7 @@ def test_a_deleted_version_is_gone_and_its_file_after_it(training: Training) -> 
     assert (training.objects.exists(first.onnx_key), training.objects.exists(second.onnx_key)) == (True, False)
 
 
-def test_a_number_is_never_given_again(training: Training) -> None:
+def test_a_version_number_is_never_reused(training: Training) -> None:
     assert training.a_version("a").name == V1.name
     delete_version(training, V1.name)
     assert training.a_version("b").name == V2.name
@@ -89,7 +89,7 @@ def test_a_number_is_never_given_again(training: Training) -> None:
     assert training.a_version("c").name == f"{MODEL}/versions/3"
 
 
-def test_a_version_that_is_deployed_stays(training: Training) -> None:
+def test_a_deployed_version_cannot_be_deleted(training: Training) -> None:
     version = training.a_version()
     training.deployments.known = [
         Deployment(name=f"{PROJECT}/deployments/other", stable_version=f"{MODEL}/versions/9"),
@@ -101,7 +101,7 @@ def test_a_version_that_is_deployed_stays(training: Training) -> None:
     assert training.models.GetModelVersion(GetModelVersionRequest(name=version.name)) == version
 
 
-def test_nothing_is_deleted_while_nobody_knows_whether_it_is_deployed(training: Training) -> None:
+def test_nothing_is_deleted_while_serving_is_unavailable(training: Training) -> None:
     version = training.a_version()
     training.deployments.away = True
     with pytest.raises(Unavailable):
@@ -109,7 +109,7 @@ def test_nothing_is_deleted_while_nobody_knows_whether_it_is_deployed(training: 
     assert training.models.GetModelVersion(GetModelVersionRequest(name=version.name)) == version
 
 
-def test_a_version_that_a_run_compares_with_stays_until_that_has_ended(training: Training) -> None:
+def test_the_champion_of_a_run_cannot_be_deleted_until_the_run_has_ended(training: Training) -> None:
     version = training.a_version("a")
     run = training.a_run("b", champion=version.name)
     refusal(FailedPrecondition, lambda: delete_version(training, version.name), "MODEL_VERSION_IN_USE")
@@ -118,7 +118,7 @@ def test_a_version_that_a_run_compares_with_stays_until_that_has_ended(training:
     refusal(NotFound, lambda: training.a_run("c", champion=version.name), "RESOURCE_NOT_FOUND")
 
 
-def test_a_model_with_versions_is_deleted_only_by_force_and_as_it_was_read(training: Training) -> None:
+def test_a_model_with_versions_is_deleted_only_by_force_and_with_the_current_etag(training: Training) -> None:
     version = training.a_version()
     read = training.models.GetModel(GetModelRequest(name=MODEL))
     refusal(FailedPrecondition, lambda: training.models.DeleteModel(DeleteModelRequest(name=MODEL)), "MODEL_NOT_EMPTY")
@@ -131,7 +131,7 @@ def test_a_model_with_versions_is_deleted_only_by_force_and_as_it_was_read(train
     assert not training.objects.exists(version.onnx_key)
 
 
-def test_a_model_that_a_run_makes_a_version_of_stays(training: Training) -> None:
+def test_the_model_of_an_open_run_cannot_be_deleted(training: Training) -> None:
     training.a_version("a")
     training.a_run("b")
     force = DeleteModelRequest(name=MODEL, force=True)
@@ -143,7 +143,7 @@ def equal_to(version: ModelVersion) -> ModelVersion:
     return ModelVersion(onnx_key=version.onnx_key, digest=version.digest)
 
 
-def test_a_file_that_another_version_has_stays_until_that_is_deleted_too(training: Training) -> None:
+def test_a_shared_file_is_kept_until_all_its_versions_are_deleted(training: Training) -> None:
     first = training.a_version("a")
     training.executor.adds = equal_to(first)
     second = training.a_version("b")
@@ -155,7 +155,7 @@ def test_a_file_that_another_version_has_stays_until_that_is_deleted_too(trainin
     assert not training.objects.exists(first.onnx_key)
 
 
-def test_a_file_stays_while_a_deployment_that_was_faster_needs_it(training: Training) -> None:
+def test_a_file_is_kept_while_a_concurrent_deployment_uses_it(training: Training) -> None:
     version = training.a_version()
     delete_version(training, version.name)
     training.deployments.known = [Deployment(name=f"{PROJECT}/deployments/d", model_version=version.name)]
@@ -167,7 +167,7 @@ def test_a_file_stays_while_a_deployment_that_was_faster_needs_it(training: Trai
     assert not training.objects.exists(version.onnx_key)
 
 
-def test_a_file_is_deleted_once_serving_answers_again(training: Training) -> None:
+def test_a_file_is_deleted_once_serving_is_available_again(training: Training) -> None:
     version = training.a_version()
     delete_version(training, version.name)
     training.deployments.away = True
@@ -179,7 +179,7 @@ def test_a_file_is_deleted_once_serving_answers_again(training: Training) -> Non
     assert not training.objects.exists(version.onnx_key)
 
 
-def test_a_run_whose_file_was_deleted_with_an_equal_version_is_tried_again(training: Training) -> None:
+def test_a_run_whose_file_was_deleted_with_an_equal_version_is_retried(training: Training) -> None:
     version = training.a_version("a")
     content = training.objects.get(version.onnx_key)
     delete_version(training, version.name)

@@ -15,5 +15,5 @@ from vesta_training import errors
         (errors.ExportError, "EXPORT_INVALID"),
     ],
 )
-def test_each_refusal_of_learning_has_its_own_reason(kind: type[VestaError], reason: str) -> None:
+def test_each_learning_error_has_its_own_reason(kind: type[VestaError], reason: str) -> None:
     assert kind("why").reason == reason

@@ -26,7 +26,7 @@ def some_answers(truth: list[int], predicted: list[int], confidence: float = 0.8
     )
 
 
-def test_the_figures_agree_with_scikit_learn() -> None:
+def test_the_metrics_agree_with_scikit_learn() -> None:
     generator = np.random.default_rng(3)
     truth = generator.integers(0, 3, 200)
     probabilities = softmax((np.eye(3)[truth] * 2 + generator.normal(0, 1, (200, 3))).astype(np.float32))
@@ -53,7 +53,7 @@ def test_the_figures_agree_with_scikit_learn() -> None:
     assert list(found.confusion) == sk.confusion_matrix(truth, predicted).ravel().tolist()
 
 
-def test_multi_label_figures_agree_with_scikit_learn() -> None:
+def test_multi_label_metrics_agree_with_scikit_learn() -> None:
     generator = np.random.default_rng(4)
     truth, predicted = generator.random((2, 150, 3)) < 0.4
     answers = Predictions(
@@ -71,7 +71,7 @@ def test_multi_label_figures_agree_with_scikit_learn() -> None:
     assert list(found.confusion) == []
 
 
-def test_no_table_is_made_of_more_concepts_than_a_call_can_carry() -> None:
+def test_the_confusion_matrix_is_omitted_above_the_concept_limit() -> None:
     concepts = tuple(str(index) for index in range(CONCEPTS_FOR_CONFUSION_MAX + 1))
     one_each = np.eye(len(concepts), dtype=np.bool_)
     answers = Predictions(Task.CLASSIFICATION, concepts, concepts, one_each, one_each.astype(np.float32), one_each)
@@ -79,12 +79,12 @@ def test_no_table_is_made_of_more_concepts_than_a_call_can_carry() -> None:
     assert list(measure(answers, EvaluationChoices(bootstrap_draws=100), seed=0).confusion) == []
 
 
-def test_nothing_is_measured_on_no_test_items() -> None:
+def test_without_test_items_there_are_no_metrics() -> None:
     with pytest.raises(ValueError, match="requires at least one"):
         measure(some_answers([], []), CHOICES, seed=0)
 
 
-def test_precision_is_left_out_for_a_concept_never_answered_and_recall_for_one_never_borne() -> None:
+def test_precision_is_unset_without_predictions_and_recall_without_labels() -> None:
     _, dog, owl = measure(some_answers([0, 1], [0, 2]), CHOICES, seed=0).concepts
 
     assert (dog.HasField("precision"), dog.HasField("recall")) == (False, True)
@@ -92,7 +92,7 @@ def test_precision_is_left_out_for_a_concept_never_answered_and_recall_for_one_n
     assert (dog.f1, owl.f1) == (0, 0)
 
 
-def test_what_nothing_was_measured_of_is_unset() -> None:
+def test_unmeasured_values_are_unset() -> None:
     _, _, owl = measure(some_answers([0, 1], [0, 1]), CHOICES, seed=0).concepts
     bins = reliability(some_answers([0, 1], [0, 1], confidence=0.9), 2)
     found = compare(
@@ -104,20 +104,20 @@ def test_what_nothing_was_measured_of_is_unset() -> None:
     assert [one.HasField("recall_difference") for one in found.concepts] == [True, True, False]
 
 
-def test_calibration_error_is_the_distance_of_confidence_from_accuracy() -> None:
+def test_the_calibration_error_is_the_difference_of_confidence_and_accuracy() -> None:
     bins = reliability(some_answers([0] * 10, [0] * 6 + [1] * 4, confidence=0.9), 15)
 
     assert calibration_error(bins) == pytest.approx(0.3, abs=1e-6)
     assert [one.item_count for one in bins if one.item_count] == [10]
 
 
-def test_answers_are_kept_item_by_item() -> None:
+def test_predictions_are_stored_per_item() -> None:
     assert some_answers([0], [1]).rows() == [
         {"item": "items/0", "truth": ["cat"], "predicted": ["dog"], "probabilities": [0.1, 0.8, 0.1]}
     ]
 
 
-def test_a_challenger_better_everywhere_is_seen_to_be() -> None:
+def test_a_challenger_better_everywhere_is_significantly_better() -> None:
     truth = [0, 1, 2] * 40
     champion = some_answers(truth, [0] * 120)
     challenger = some_answers(truth, truth)
@@ -133,7 +133,7 @@ def test_a_challenger_better_everywhere_is_seen_to_be() -> None:
     assert found.champion_metrics.accuracy.value == pytest.approx(1 / 3)
 
 
-def test_a_challenger_that_forgets_one_concept_is_worse_there_beyond_its_interval() -> None:
+def test_a_challenger_that_lost_one_concept_is_significantly_worse_there() -> None:
     truth = [0] * 100 + [1] * 20
     found = compare(
         some_answers(truth, [0] * 120), some_answers(truth, truth), CHOICES, champion_name="versions/1", seed=0
@@ -142,7 +142,7 @@ def test_a_challenger_that_forgets_one_concept_is_worse_there_beyond_its_interva
     assert found.concepts[1].recall_difference.high < 0
 
 
-def test_models_that_answered_for_different_items_are_not_compared() -> None:
+def test_predictions_for_different_items_are_not_compared() -> None:
     with pytest.raises(ValueError, match="same items"):
         compare(some_answers([0], [0]), some_answers([0, 1], [0, 1]), CHOICES, champion_name="versions/1", seed=0)
 

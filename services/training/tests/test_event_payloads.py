@@ -25,7 +25,7 @@ def figures_of(concept_count: int) -> Metrics:
     return Metrics(item_count=9 * concept_count, accuracy=one, concepts=concepts, confusion=[0] * concept_count**2)
 
 
-def test_a_run_on_a_thousand_concepts_succeeds_and_tells_the_figures_that_do_not_grow(training: Training) -> None:
+def test_a_run_on_a_thousand_concepts_publishes_metrics_of_bounded_size(training: Training) -> None:
     run = training.a_run()
     claimed = training.store.run_queue.claim()
     assert claimed is not None
@@ -45,7 +45,7 @@ def test_a_run_on_a_thousand_concepts_succeeds_and_tells_the_figures_that_do_not
     assert TrainingRunSucceeded.FromString(succeeded).training_run.metrics.accuracy.value == 0.9
 
 
-def test_what_cannot_be_recorded_fails_the_run_with_the_true_reason(training: Training) -> None:
+def test_a_result_that_cannot_be_stored_fails_the_run_with_its_reason(training: Training) -> None:
     run = training.a_run()
     training.executor.adds = ModelVersion(task="x" * 1_100_000)  # EVENT_TOO_LARGE
     training.worker.step()
@@ -54,7 +54,7 @@ def test_what_cannot_be_recorded_fails_the_run_with_the_true_reason(training: Tr
     assert "the maximum is 1000000" in ended.error
 
 
-def test_a_page_of_large_runs_ends_before_it_is_too_large_to_send() -> None:
+def test_a_page_of_large_runs_stays_below_the_message_limit() -> None:
     rows = [TrainingRun(name=f"r{number}", error="x" * (PAGE_BYTES_MAX // 3)) for number in range(4)]
     page = read_page(ListTrainingRunsRequest(parent=PROJECT))
     kept, token = within_bytes(page, rows).cut(rows, by_name)

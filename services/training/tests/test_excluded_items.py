@@ -79,9 +79,7 @@ def labelled(digits: Any, split: str, count: int, first: int = 0) -> list[Row]:
     return [(number, split, [digits.labels[number]], NOW) for number in found]
 
 
-def test_shapes_alone_none_and_several_labels_are_left_out_and_counted(
-    objects: ObjectStore, digits: Any, tmp_path: Path
-) -> None:
+def test_unusable_items_are_excluded_and_counted(objects: ObjectStore, digits: Any, tmp_path: Path) -> None:
     odd: list[Row] = [
         (2, "TRAIN", None, NOW),  # a box
         (3, "TEST", None, NOW),
@@ -100,7 +98,7 @@ def test_shapes_alone_none_and_several_labels_are_left_out_and_counted(
     assert "2 with shapes and no image label" in version.card
 
 
-def test_without_a_labelled_test_item_a_version_has_no_metrics_and_says_why(
+def test_without_labelled_test_items_a_version_has_a_reason_instead_of_metrics(
     objects: ObjectStore, digits: Any, tmp_path: Path
 ) -> None:
     version = trained(objects, digits, tmp_path, [*labelled(digits, "TRAIN", 10), (3, "TEST", None, None)])

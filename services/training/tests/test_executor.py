@@ -62,27 +62,25 @@ def place(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> 
 
 
 class TestLocalProcessExecutor(ExecutorContract):
-    def test_work_that_passes_its_deadline_fails_and_says_so(self, place: OneProcess) -> None:
+    def test_work_past_its_deadline_fails_with_its_reason(self, place: OneProcess) -> None:
         place.executor.start(WORK, place.job(deadline_seconds=1))
         place.seconds += 2
         assert "deadline of 1 s" in str(end_of(place.executor, WORK).error)
 
-    def test_a_process_that_is_killed_says_that_it_died(self, place: OneProcess) -> None:
+    def test_a_killed_process_is_reported_as_died(self, place: OneProcess) -> None:
         place.executor.start(WORK, place.job())
         place.kill(WORK)
         error = end_of(place.executor, WORK).error
         assert isinstance(error, Unavailable)
         assert error.reason == "TRAINING_PROCESS_DIED"
 
-    def test_no_work_gets_the_answer_of_one_that_was_left_alone(self, place: OneProcess) -> None:
+    def test_work_never_gets_the_result_of_abandoned_work(self, place: OneProcess) -> None:
         place.executor.start("train-left", place.job())
         place.executor.start(WORK, place.job(recipe_yaml=None))
         error = end_of(place.executor, WORK).error
         assert getattr(error, "reason", "") == "TRAINING_CRASHED"
 
-    def test_a_folder_that_cannot_be_used_is_named_with_what_would_work(
-        self, place: OneProcess, tmp_path: Path
-    ) -> None:
+    def test_an_unusable_folder_is_reported_with_a_suggestion(self, place: OneProcess, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         place.executor.start(WORK, place.job(work_folder=str(tmp_path / "file")))
         error = end_of(place.executor, WORK).error

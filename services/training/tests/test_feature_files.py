@@ -39,7 +39,7 @@ def same(found: Any, expected: dict[str, Array]) -> bool:
     return found.keys() == expected.keys() and all((found[image] == expected[image]).all() for image in expected)
 
 
-def test_a_machine_without_copies_finds_what_another_has_embedded(objects: ObjectStore, tmp_path: Path) -> None:
+def test_embeddings_of_another_machine_are_found_without_local_copies(objects: ObjectStore, tmp_path: Path) -> None:
     FeatureFiles(objects, tmp_path / "one").put_many(SPACE, EMBEDDINGS)
     assert same(FeatureFiles(objects, tmp_path / "two").get_many(SPACE, list(EMBEDDINGS)), EMBEDDINGS)
 
@@ -60,7 +60,7 @@ def test_packs_of_earlier_versions_are_still_read(objects: ObjectStore, tmp_path
 
 @pytest.mark.parametrize("name", ["7" * 64, "7" * 64 + ".npz"])
 @pytest.mark.parametrize("content", [b"", b"no pack at all", b"PK\x03\x04" + bytes(200)])
-def test_a_pack_that_cannot_be_read_is_deleted_and_the_others_are_used(
+def test_an_unreadable_pack_is_deleted_and_the_others_are_used(
     objects: ObjectStore, tmp_path: Path, name: str, content: bytes
 ) -> None:
     FeatureFiles(objects, tmp_path / "one").put_many(SPACE, EMBEDDINGS)
@@ -70,7 +70,7 @@ def test_a_pack_that_cannot_be_read_is_deleted_and_the_others_are_used(
     assert packs(objects) == [good]
 
 
-def test_a_pack_that_was_damaged_is_written_again_under_its_name(objects: ObjectStore, tmp_path: Path) -> None:
+def test_a_damaged_pack_is_written_again_under_its_name(objects: ObjectStore, tmp_path: Path) -> None:
     FeatureFiles(objects, tmp_path / "one").put_many(SPACE, EMBEDDINGS)
     (key,) = packs(objects)
     whole = objects.get(key)
@@ -82,7 +82,7 @@ def test_a_pack_that_was_damaged_is_written_again_under_its_name(objects: Object
 
 
 @pytest.mark.parametrize("content", [b"", b"cut off", bytes(1500)])
-def test_a_damaged_copy_is_replaced_and_the_pack_stays(objects: ObjectStore, tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_copy_is_replaced_and_the_pack_is_kept(objects: ObjectStore, tmp_path: Path, content: bytes) -> None:
     FeatureFiles(objects, tmp_path).put_many(SPACE, EMBEDDINGS)
     (key,) = packs(objects)
     (tmp_path / key).write_bytes(content)
@@ -90,14 +90,14 @@ def test_a_damaged_copy_is_replaced_and_the_pack_stays(objects: ObjectStore, tmp
     assert (tmp_path / key).read_bytes() == objects.get(key)
 
 
-def test_a_folder_that_cannot_be_written_costs_nothing_but_time(objects: ObjectStore, tmp_path: Path) -> None:
+def test_an_unwritable_folder_only_costs_time(objects: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     features = FeatureFiles(objects, tmp_path / "file")
     features.put_many(SPACE, EMBEDDINGS)
     assert same(FeatureFiles(objects, tmp_path / "file").get_many(SPACE, list(EMBEDDINGS)), EMBEDDINGS)
 
 
-def test_packs_that_others_add_meanwhile_are_found(objects: ObjectStore, tmp_path: Path) -> None:
+def test_packs_that_others_add_concurrently_are_found(objects: ObjectStore, tmp_path: Path) -> None:
     first, second = FeatureFiles(objects, tmp_path / "one"), FeatureFiles(objects, tmp_path / "two")
     assert first.get_many(SPACE, list(EMBEDDINGS)) == {}
     second.put_many(SPACE, EMBEDDINGS)

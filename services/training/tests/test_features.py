@@ -31,7 +31,7 @@ def extract(digits: Any, backbone_path: Path):
     return run
 
 
-def test_embeddings_come_in_the_order_asked_for_and_repeats_are_computed_once(
+def test_embeddings_are_in_request_order_and_duplicates_are_computed_once(
     digits: Any, extract: Any, backbone_path: Path
 ) -> None:
     digits.asked.clear()
@@ -43,7 +43,7 @@ def test_embeddings_come_in_the_order_asked_for_and_repeats_are_computed_once(
     assert (found[0] == found[2]).all()
 
 
-def test_what_is_kept_is_neither_fetched_nor_computed(digits: Any, extract: Any) -> None:
+def test_stored_embeddings_are_neither_fetched_nor_computed(digits: Any, extract: Any) -> None:
     store = MemoryFeatureStore()
     first = extract(list(range(10)), store)
     digits.asked.clear()
@@ -53,14 +53,14 @@ def test_what_is_kept_is_neither_fetched_nor_computed(digits: Any, extract: Any)
     assert (again == first[::-1]).all()
 
 
-def test_another_backbone_has_features_of_its_own(extract: Any, digits: Any) -> None:
+def test_each_backbone_has_its_own_features(extract: Any, digits: Any) -> None:
     store = MemoryFeatureStore()
     extract([0], store)
 
     assert store.get_many("another space", [digits.sha256s[0]]) == {}
 
 
-def test_a_run_that_is_stopped_leaves_what_it_computed(extract: Any, digits: Any) -> None:
+def test_a_stopped_run_keeps_its_computed_embeddings(extract: Any, digits: Any) -> None:
     store = MemoryFeatureStore()
 
     def stop_at_the_second_batch(step: int, steps: int) -> None:
@@ -73,7 +73,7 @@ def test_a_run_that_is_stopped_leaves_what_it_computed(extract: Any, digits: Any
     assert len(store.get_many("space", digits.sha256s)) == 2 * BATCH_SIZE
 
 
-def test_progress_counts_what_is_to_be_computed(extract: Any) -> None:
+def test_progress_counts_only_missing_embeddings(extract: Any) -> None:
     store, told = MemoryFeatureStore(), []
     extract(list(range(6)), store)
     extract(list(range(20)), store, embedded=lambda step, steps: told.append((step, steps)))

@@ -55,7 +55,7 @@ def tune(digits: Any, embeddings: Array, backbone: Backbone, tmp_path: Path) -> 
     return run
 
 
-def test_a_tuning_that_is_killed_goes_on_to_the_same_end(tune: Callable[..., Tuned]) -> None:
+def test_a_killed_fine_tuning_resumes_to_the_same_result(tune: Callable[..., Tuned]) -> None:
     whole = tune(folder="whole")
 
     def kill_in_the_second_epoch(step: int, steps: int, loss: float) -> None:
@@ -72,7 +72,7 @@ def test_a_tuning_that_is_killed_goes_on_to_the_same_end(tune: Callable[..., Tun
     assert resumed.head.weights == pytest.approx(whole.head.weights, abs=1e-6)
 
 
-def test_another_training_does_not_go_on_from_this_checkpoint(tune: Callable[..., Tuned]) -> None:
+def test_another_training_does_not_resume_from_this_checkpoint(tune: Callable[..., Tuned]) -> None:
     tune(epochs=1)
     steps: list[tuple[int, int]] = []
     tune(lambda step, count, loss: steps.append((step, count)), fingerprint="another", epochs=1)
@@ -80,7 +80,7 @@ def test_another_training_does_not_go_on_from_this_checkpoint(tune: Callable[...
     assert steps == [(1, 2), (2, 2)]
 
 
-def test_a_checkpoint_that_cannot_be_read_is_none(tune: Callable[..., Tuned], tmp_path: Path) -> None:
+def test_an_unreadable_checkpoint_is_ignored(tune: Callable[..., Tuned], tmp_path: Path) -> None:
     whole = tune(epochs=1)
     (tmp_path / "checkpoint").write_bytes((tmp_path / "checkpoint").read_bytes()[:-1000])
     steps: list[int] = []
@@ -90,19 +90,19 @@ def test_a_checkpoint_that_cannot_be_read_is_none(tune: Callable[..., Tuned], tm
     assert again.embedding_digest == whole.embedding_digest
 
 
-def test_tuning_that_only_harms_keeps_the_state_before(tune: Callable[..., Tuned]) -> None:
+def test_harmful_fine_tuning_keeps_the_initial_state(tune: Callable[..., Tuned]) -> None:
     tuned = tune(epochs=1, learning_rate=0.5, head_learning_rate=5.0, warmup_share=0.0)
 
     assert tuned.epoch == 0
 
 
-def test_a_loss_that_is_no_number_ends_the_tuning(tune: Callable[..., Tuned]) -> None:
+def test_a_loss_that_is_not_finite_ends_fine_tuning(tune: Callable[..., Tuned]) -> None:
     with pytest.raises(LearningError, match="use a smaller learning_rate"):
         tune(broken=True, epochs=1)
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_crops_are_of_the_size_asked_for_and_of_the_image(flip: bool) -> None:
+def test_crops_have_the_requested_size_and_lie_in_the_image(flip: bool) -> None:
     images = torch.arange(256.0).expand(5, 3, 64, 256)
     crops = crop(images, draw_crops(5, 0.3, flip=flip, generator=torch.Generator().manual_seed(1)), 32)
     directions = {bool(crop[0, 0, -1] > crop[0, 0, 0]) for crop in crops}
@@ -113,7 +113,7 @@ def test_crops_are_of_the_size_asked_for_and_of_the_image(flip: bool) -> None:
     assert directions == ({True, False} if flip else {True})
 
 
-def test_a_crop_of_everything_is_the_image_itself() -> None:
+def test_a_crop_of_the_whole_image_is_the_image() -> None:
     images = torch.rand(2, 3, 16, 16)
     crops = crop(images, draw_crops(2, 1.0, flip=False, generator=torch.Generator().manual_seed(0)), 16)
 

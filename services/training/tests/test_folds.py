@@ -12,9 +12,7 @@ def one_hot(classes: list[int], concept_count: int = 4) -> npt.NDArray[np.bool_]
 
 
 @given(st.lists(st.integers(0, 3), max_size=40), st.integers(2, 5), st.integers(0, 9))
-def test_each_concept_of_two_items_is_held_out_wholly_but_never_all_at_once(
-    classes: list[int], fold_count: int, seed: int
-) -> None:
+def test_each_concept_is_held_out_but_never_completely(classes: list[int], fold_count: int, seed: int) -> None:
     folds = deal_folds(one_hot(classes), fold_count, seed)
     counts = np.bincount(np.array(classes, dtype=np.int64), minlength=4)
     usable = (counts >= 2).sum() >= 2
@@ -28,20 +26,20 @@ def test_each_concept_of_two_items_is_held_out_wholly_but_never_all_at_once(
             assert (dealt == -1).all()
 
 
-def test_folds_are_of_like_size() -> None:
+def test_folds_have_similar_sizes() -> None:
     folds = deal_folds(one_hot([0] * 7 + [1] * 7 + [2] * 7), 3, seed=0)
 
     assert np.bincount(folds).tolist() == [7, 7, 7]
 
 
-def test_equal_seeds_deal_alike_and_others_do_not() -> None:
+def test_equal_seeds_give_equal_folds() -> None:
     labels = one_hot([0] * 20 + [1] * 20)
 
     assert (deal_folds(labels, 3, seed=1) == deal_folds(labels, 3, seed=1)).all()
     assert (deal_folds(labels, 3, seed=1) != deal_folds(labels, 3, seed=2)).any()
 
 
-def test_items_without_a_concept_are_dealt_like_a_kind_of_their_own() -> None:
+def test_items_without_a_concept_are_distributed_over_folds() -> None:
     labels = np.zeros((6, 2), dtype=np.bool_)
     labels[:3, 0] = True
 

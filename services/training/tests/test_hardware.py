@@ -20,11 +20,11 @@ CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
         ("cuda", "", "cuda"),
     ],
 )
-def test_a_gpu_is_used_where_there_is_one_and_it_is_not_forbidden(asked: str, cuda_missing: str, device: str) -> None:
+def test_a_gpu_is_used_if_available_and_allowed(asked: str, cuda_missing: str, device: str) -> None:
     assert choose_device(asked, cuda_missing) == device
 
 
-def test_a_gpu_that_is_asked_for_and_missing_is_an_error_that_says_what_would_work() -> None:
+def test_a_missing_gpu_is_an_error_with_a_suggestion() -> None:
     with pytest.raises(DeviceError, match=r"PyTorch finds no GPU.*VESTA_TRAINING_DEVICE") as refused:
         choose_device("cuda", "PyTorch finds no GPU")
     assert refused.value.reason == "DEVICE_MISSING"
@@ -40,7 +40,7 @@ def test_a_gpu_that_is_asked_for_and_missing_is_an_error_that_says_what_would_wo
         ("cpu", [CPU], [CPU]),
     ],
 )
-def test_embeddings_are_computed_on_the_gpu_where_onnxruntime_can(
+def test_embeddings_are_computed_on_the_gpu_if_onnxruntime_supports_it(
     device: str, available: list[str], providers: list[str]
 ) -> None:
     assert choose_providers(device, available) == providers
@@ -50,11 +50,11 @@ def test_embeddings_are_computed_on_the_gpu_where_onnxruntime_can(
     ("asked", "cores", "workers", "threads"),
     [(0, 2, 1, 2), (0, 16, 1, 16), (0, 16, 3, 5), (0, 1, 1, 1), (0, 2, 4, 1), (3, 16, 1, 3), (8, 2, 1, 8)],
 )
-def test_runs_share_the_cores_unless_a_number_is_asked_for(asked: int, cores: int, workers: int, threads: int) -> None:
+def test_runs_share_the_cores_unless_a_number_is_configured(asked: int, cores: int, workers: int, threads: int) -> None:
     assert thread_count(asked, cores, workers) == threads
 
 
-def test_cores_that_this_process_may_not_use_do_not_count() -> None:
+def test_only_usable_cores_count() -> None:
     before = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(before)})
@@ -65,7 +65,7 @@ def test_cores_that_this_process_may_not_use_do_not_count() -> None:
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:7", ""])
-def test_another_device_is_no_setting(device: str) -> None:
+def test_an_unknown_device_is_rejected(device: str) -> None:
     with pytest.raises(ValueError, match="'auto', 'cpu' or 'cuda'"):
         Settings(
             postgres_url="postgresql://x/y",

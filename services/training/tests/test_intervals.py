@@ -8,20 +8,20 @@ from vesta_training.intervals import bootstrap, paired_difference
 
 
 @given(st.integers(1, 200), st.integers(0, 200), st.integers(0, 200))
-def test_every_interval_holds_its_value(wins: int, losses: int, ties: int) -> None:
+def test_every_interval_contains_its_value(wins: int, losses: int, ties: int) -> None:
     estimate = paired_difference(wins, losses, ties, draws=100, generator=np.random.default_rng(0))
 
     assert estimate.low <= estimate.value <= estimate.high
 
 
-def test_one_lost_item_proves_nothing_and_twenty_do() -> None:
+def test_one_lost_item_is_insignificant_and_twenty_are_significant() -> None:
     generator = np.random.default_rng(0)
 
     assert paired_difference(0, 1, 0, draws=2000, generator=generator).high > 0
     assert paired_difference(0, 20, 80, draws=2000, generator=generator).high < 0
 
 
-def test_of_many_equal_concepts_hardly_ever_one_seems_worse_by_chance() -> None:
+def test_the_intervals_of_many_concepts_hold_simultaneously() -> None:
     generator = np.random.default_rng(4)
     counts = generator.multinomial(60, [0.1, 0.1, 0.8], size=(100, 10))  # equally good models: 10 concepts, 100 times
 
@@ -61,7 +61,7 @@ def test_the_bootstrap_of_a_share_agrees_with_its_standard_error() -> None:
     assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * (0.75 * 0.25 / 400) ** 0.5, rel=0.05)
 
 
-def test_of_nothing_nothing_is_claimed() -> None:
+def test_without_items_there_is_no_interval() -> None:
     generator = np.random.default_rng(0)
     with pytest.raises(ValueError, match="requires at least one"):
         paired_difference(0, 0, 0, draws=100, generator=generator)

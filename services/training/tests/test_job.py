@@ -130,7 +130,7 @@ def test_embeddings_are_not_computed_again_where_only_the_copies_are_lost(job: J
 
 
 @pytest.mark.parametrize("phase", ["features", "evaluate"])
-def test_a_run_whose_files_are_deleted_under_it_is_tried_again_and_succeeds(
+def test_a_run_whose_files_are_deleted_meanwhile_is_retried_and_succeeds(
     job: Job, objects: ObjectStore, phase: str
 ) -> None:
     first = version_of(job, objects)
@@ -147,7 +147,7 @@ def test_a_run_whose_files_are_deleted_under_it_is_tried_again_and_succeeds(
     assert version_of(with_champion(job, first), objects).digest == first.digest
 
 
-def test_a_deleted_run_folder_is_another_attempt_and_no_failure(job: Job, objects: ObjectStore) -> None:
+def test_a_deleted_run_folder_causes_another_attempt(job: Job, objects: ObjectStore) -> None:
     def delete_own(moment: TrainingProgress) -> None:
         if moment.phase == "export":
             shutil.rmtree(run_folder(Path(job.work_folder), job.run), ignore_errors=True)
@@ -155,19 +155,19 @@ def test_a_deleted_run_folder_is_another_attempt_and_no_failure(job: Job, object
     refusal(Unavailable, lambda: version_of(job, objects, delete_own), "WORK_FOLDER_LOST")
 
 
-def test_a_full_disk_is_waited_out(job: Job, objects: ObjectStore) -> None:
+def test_a_full_disk_is_awaited(job: Job, objects: ObjectStore) -> None:
     def fill(moment: TrainingProgress) -> None:
         raise OSError(28, "No space left on device")
 
     refusal(Unavailable, lambda: version_of(job, objects, fill), "WORK_FOLDER_FULL")
 
 
-def test_a_folder_that_is_none_is_named(job: Job, objects: ObjectStore) -> None:
+def test_a_work_folder_that_is_no_folder_is_reported(job: Job, objects: ObjectStore) -> None:
     Path(job.work_folder).touch()
     refusal(FailedPrecondition, lambda: version_of(job, objects), "WORK_FOLDER_UNUSABLE")
 
 
-def test_another_process_with_an_empty_folder_makes_the_same_model(
+def test_another_process_with_an_empty_folder_trains_the_same_model(
     job: Job, objects: ObjectStore, settings: Settings, tmp_path: Path
 ) -> None:
     first = version_of(job, objects)
@@ -182,13 +182,13 @@ def test_another_process_with_an_empty_folder_makes_the_same_model(
     assert outcome.comparison
 
 
-def test_a_run_says_what_it_computed_on(job: Job, objects: ObjectStore) -> None:
+def test_a_result_has_its_device_and_threads(job: Job, objects: ObjectStore) -> None:
     outcome = run_job(replace(job, device="auto", threads=2), objects, lambda _: None)
     assert (outcome.device, outcome.thread_count) == ("cpu", 2)  # the installed onnxruntime is built for the CPU
     assert "* Computed on: cpu, 2 threads" in ModelVersion.FromString(outcome.version).card
 
 
-def test_cuda_that_is_asked_for_is_used_or_refused_and_never_replaced(job: Job, objects: ObjectStore) -> None:
+def test_requested_cuda_is_used_or_rejected(job: Job, objects: ObjectStore) -> None:
     on_cuda = replace(job, device="cuda")
     if find_cuda():
         refusal(FailedPrecondition, lambda: run_job(on_cuda, objects, lambda _: None), "DEVICE_MISSING")
@@ -196,7 +196,7 @@ def test_cuda_that_is_asked_for_is_used_or_refused_and_never_replaced(job: Job, 
         assert run_job(on_cuda, objects, lambda _: None).device == "cuda"
 
 
-def test_fine_tuning_that_is_left_out_says_why_in_the_run_and_on_the_card(
+def test_skipped_fine_tuning_has_a_reason_in_the_run_and_on_the_card(
     job: Job, objects: ObjectStore, digits: Any
 ) -> None:
     first_of_each = {digits.labels[number]: number for number in reversed(TRAIN)}
@@ -214,9 +214,7 @@ def test_fine_tuning_that_is_left_out_says_why_in_the_run_and_on_the_card(
     assert untuned.finetune_skipped == ""
 
 
-def test_a_weights_file_is_fetched_again_where_its_copy_was_damaged(
-    job: Job, objects: ObjectStore, backbone: Any
-) -> None:
+def test_a_weights_file_is_fetched_again_if_its_copy_is_damaged(job: Job, objects: ObjectStore, backbone: Any) -> None:
     content = backbone.weights_path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     objects.put("weights", content)

@@ -30,7 +30,7 @@ def test_a_pod_meets_the_restricted_standard_and_reaches_no_api_server() -> None
     assert not pod["automountServiceAccountToken"]
 
 
-def test_an_eviction_is_no_failure_and_a_refusal_is_not_tried_again() -> None:
+def test_an_eviction_is_no_failure_and_a_permanent_error_is_not_retried() -> None:
     ignore, fail = a_job()["spec"]["podFailurePolicy"]["rules"]
     assert (ignore["action"], ignore["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
     assert (fail["action"], fail["onExitCodes"]["values"]) == ("FailJob", [10, 137])
@@ -45,19 +45,19 @@ def test_a_queue_of_kueue_is_named_on_the_job_which_waits_to_be_resumed(queue: s
     assert job["spec"]["suspend"]
 
 
-def test_without_a_queue_the_cluster_schedules_at_once() -> None:
+def test_without_a_queue_the_cluster_schedules_immediately() -> None:
     job = a_job()
     assert "suspend" not in job["spec"]
     assert "kueue.x-k8s.io/queue-name" not in job["metadata"]["labels"]
 
 
-def test_only_a_run_that_tunes_asks_for_a_gpu() -> None:
+def test_only_a_run_with_fine_tuning_requests_a_gpu() -> None:
     tuned = a_job(finetunes=True, gpus=1, gpu_resource="nvidia.com/mig-1g.5gb")
     assert tuned["spec"]["template"]["spec"]["containers"][0]["resources"] == {"limits": {"nvidia.com/mig-1g.5gb": "1"}}
     assert "resources" not in a_job(gpus=1)["spec"]["template"]["spec"]["containers"][0]
 
 
-def test_a_run_that_tunes_is_spread_over_pods_that_torchrun_brings_together() -> None:
+def test_fine_tuning_runs_on_several_pods_with_torchrun() -> None:
     job = a_job(finetunes=True, nodes=3, gpus=2, service="trainers")
     pod = job["spec"]["template"]["spec"]
     assert (job["spec"]["completionMode"], job["spec"]["completions"], job["spec"]["parallelism"]) == ("Indexed", 3, 3)
@@ -85,7 +85,7 @@ def test_keys_of_the_object_store_come_from_a_secret_and_never_in_the_job() -> N
     ]
 
 
-def test_operators_extend_the_pod_and_keep_what_they_do_not_name() -> None:
+def test_the_overlay_extends_the_pod_and_keeps_other_fields() -> None:
     overlay = {
         "metadata": {"labels": {"team": "vision", "vesta/work": "stolen"}},
         "spec": {

@@ -18,13 +18,13 @@ def an_executor() -> KubernetesExecutor:
     return KubernetesExecutor(client.ApiClient(nowhere), ObjectStore(None, "vesta"), "vesta", Pods(image="i"))
 
 
-def test_a_cluster_that_does_not_answer_is_waited_for() -> None:
+def test_an_unavailable_cluster_is_awaited() -> None:
     with pytest.raises(Unavailable, match="does not respond"):
         an_executor().cancel("train-r")
 
 
 @pytest.mark.parametrize("status", [403, 422])
-def test_what_the_cluster_refuses_is_told_in_its_words_and_not_tried_again(status: int) -> None:
+def test_a_rejection_by_the_cluster_is_reported_and_not_retried(status: int) -> None:
     error = ApiException(status=status, reason="no")
     error.body = json.dumps({"message": 'jobs.batch is forbidden: User "training" cannot create'})
     told = an_executor()._refusal(error)
@@ -34,5 +34,5 @@ def test_what_the_cluster_refuses_is_told_in_its_words_and_not_tried_again(statu
 
 
 @pytest.mark.parametrize("status", [401, 429, 503])
-def test_a_cluster_that_is_overloaded_or_knows_the_token_no_longer_is_asked_again(status: int) -> None:
+def test_calls_to_an_overloaded_cluster_or_with_an_expired_token_are_retried(status: int) -> None:
     assert isinstance(an_executor()._refusal(ApiException(status=status, reason="no")), Unavailable)

@@ -126,12 +126,12 @@ def a_container(state: dict[str, Any]) -> dict[str, Any]:
 
 
 class TestKubernetesExecutor(ExecutorContract):
-    def test_a_run_that_no_node_takes_says_what_the_scheduler_says(self, place: OneNamespace) -> None:
+    def test_an_unschedulable_run_has_the_message_of_the_scheduler(self, place: OneNamespace) -> None:
         place.executor.start(WORK, place.job())
         seen = until(place.executor, WORK, lambda seen: "nodes" in seen.waiting_reason)
         assert seen.state is State.PENDING
 
-    def test_a_missing_image_is_named_while_the_run_waits(self, place: OneNamespace) -> None:
+    def test_a_missing_image_is_reported_while_the_run_waits(self, place: OneNamespace) -> None:
         place.executor.start(WORK, place.job())
         waiting = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image vesta-trainer:1"}}
         scheduled = [{"type": "PodScheduled", "status": "True"}]
@@ -139,7 +139,7 @@ class TestKubernetesExecutor(ExecutorContract):
         seen = place.executor.observe(WORK)
         assert seen.waiting_reason == "ImagePullBackOff: Back-off pulling image vesta-trainer:1"
 
-    def test_a_run_that_needs_too_much_memory_fails_at_once_and_says_so(self, place: OneNamespace) -> None:
+    def test_a_run_out_of_memory_fails_immediately_with_its_reason(self, place: OneNamespace) -> None:
         place.executor.start(WORK, place.job())
         killed = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
         place.kubelet_says(WORK, phase="Failed", containerStatuses=[a_container(killed)])
@@ -167,7 +167,7 @@ class TestKubernetesExecutor(ExecutorContract):
         queued.cancel(WORK)
         assert end_of(queued, WORK).state is State.ABSENT
 
-    def test_a_template_that_the_cluster_refuses_is_told_in_its_words(self, place: OneNamespace) -> None:
+    def test_a_template_that_the_cluster_rejects_is_reported_with_its_message(self, place: OneNamespace) -> None:
         wrong = place.with_pods(overlay={"spec": {"restartPolicy": "Always"}})
         with pytest.raises(FailedPrecondition) as refused:
             wrong.start(WORK, place.job())
@@ -190,9 +190,7 @@ class TestWorkOfTwoPods:
         executor.start(WORK, place.job(recipe_name="tuned", recipe_yaml=builtin_yaml("classification-finetune")))
         return executor
 
-    def test_its_pods_have_the_names_by_which_they_find_each_other(
-        self, place: OneNamespace, executor: KubernetesExecutor
-    ) -> None:
+    def test_pods_have_resolvable_names(self, place: OneNamespace, executor: KubernetesExecutor) -> None:
         assert place.count_started(WORK) == 2
         assert executor.list_work() == [WORK]
         for index in range(2):
@@ -203,7 +201,7 @@ class TestWorkOfTwoPods:
             assert "--node-rank=$(JOB_COMPLETION_INDEX)" in container.command
             assert "JOB_COMPLETION_INDEX" in {one.name for one in container.env}
 
-    def test_it_waits_until_both_run_and_says_for_which(
+    def test_the_run_waits_until_both_pods_run_and_names_the_missing_one(
         self, place: OneNamespace, executor: KubernetesExecutor
     ) -> None:
         scheduled = [{"type": "PodScheduled", "status": "True"}]
@@ -216,7 +214,7 @@ class TestWorkOfTwoPods:
         place.kubelet_says(WORK, 1, phase="Running", containerStatuses=[a_container(RUNS)])
         assert executor.observe(WORK).state is State.RUNNING
 
-    def test_one_that_needs_too_much_memory_ends_both_and_the_run_says_so(
+    def test_a_pod_out_of_memory_ends_both_and_the_run_names_it(
         self, place: OneNamespace, executor: KubernetesExecutor
     ) -> None:
         lost = {"terminated": {"exitCode": 11, "reason": "Error", "message": "another process of the run is lost"}}
@@ -227,7 +225,7 @@ class TestWorkOfTwoPods:
         assert "OOMKilled" in str(error)
         assert f"{WORK}-1" in str(error)
 
-    def test_both_start_again_where_one_was_evicted(self, place: OneNamespace, executor: KubernetesExecutor) -> None:
+    def test_an_eviction_restarts_both_pods(self, place: OneNamespace, executor: KubernetesExecutor) -> None:
         first, second = (place.pod(WORK, index).metadata.name for index in range(2))
         disrupted = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]
         place.kubelet_says(WORK, 1, phase="Failed", reason="Evicted", conditions=disrupted)
@@ -238,7 +236,7 @@ class TestWorkOfTwoPods:
         assert {first, second} < names
         assert executor.observe(WORK).state is State.PENDING
 
-    def test_cancelling_it_deletes_both(self, place: OneNamespace, executor: KubernetesExecutor) -> None:
+    def test_cancelling_deletes_both_pods(self, place: OneNamespace, executor: KubernetesExecutor) -> None:
         place.pod(WORK, 1)
         executor.cancel(WORK)
         until(executor, WORK, lambda seen: seen.state is State.ABSENT)

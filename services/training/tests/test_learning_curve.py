@@ -77,7 +77,7 @@ def test_the_curve_rises_with_labels_of_the_control_arm_and_of_the_test_split(di
     assert counted[-1] == (2 * FOLDS * 4, 2 * FOLDS * 4)
 
 
-def test_a_test_split_that_came_apart_teaches_nothing(digits: Any, embeddings: Array) -> None:
+def test_a_separate_test_split_is_not_trained_on(digits: Any, embeddings: Array) -> None:
     curve = learning_curve(
         some(digits, embeddings, slice(0, 45)),
         some(digits, embeddings, slice(100, 150)),
@@ -132,7 +132,7 @@ def test_a_control_arm_of_one_concept_still_has_a_curve() -> None:
     assert {point.accuracy.value for point in curve.points} == {1}
 
 
-def test_too_few_labels_and_a_test_split_without_any_have_no_curve() -> None:
+def test_too_few_labels_or_no_test_labels_give_no_curve() -> None:
     nothing = np.zeros((0, 8), dtype=np.float32), np.zeros((0, 4), dtype=np.bool_)
     five = np.ones((5, 8), dtype=np.float32), np.eye(4, dtype=np.bool_)[[0, 1, 2, 3, 0]]
     for control, test in ((five, nothing), (nothing, five), (nothing, nothing)):
@@ -144,7 +144,7 @@ def test_too_few_labels_and_a_test_split_without_any_have_no_curve() -> None:
         )
 
 
-def test_a_clear_curve_is_solved_for_the_models_accuracy() -> None:
+def test_the_curve_is_solved_for_the_accuracy_of_the_model() -> None:
     found = random_labels(a_curve([true_accuracy(count) for count in COUNTS]), a_model(0.85), seed=0)
     needed = (0.1 / 1.2) ** (-1 / 0.6)  # 62.9
     assert not found.reason
@@ -152,7 +152,7 @@ def test_a_clear_curve_is_solved_for_the_models_accuracy() -> None:
     assert found.labels.low < needed < found.labels.high < 3 * needed
 
 
-def test_beyond_what_was_tried_the_interval_is_wide_and_its_end_may_not_be_known() -> None:
+def test_extrapolation_has_a_wide_interval_with_a_possibly_unknown_end() -> None:
     near = random_labels(a_curve([true_accuracy(count) for count in COUNTS]), a_model(0.85), seed=0)
     far = random_labels(a_curve([true_accuracy(count) for count in COUNTS]), a_model(0.90), seed=0)
     assert far.labels.high / far.labels.low > near.labels.high / near.labels.low
@@ -168,7 +168,7 @@ def test_beyond_what_was_tried_the_interval_is_wide_and_its_end_may_not_be_known
         ([0.5, 0.55, 0.58, 0.6, 0.605], COUNTS, "more than"),
     ],
 )
-def test_what_cannot_be_estimated_says_why(accuracies: list[float], counts: tuple[int, ...], why: str) -> None:
+def test_an_impossible_estimate_has_a_reason(accuracies: list[float], counts: tuple[int, ...], why: str) -> None:
     found = random_labels(a_curve(accuracies, counts), a_model(0.97), seed=0)
     assert not found.HasField("labels")
     assert why in found.reason
@@ -208,7 +208,7 @@ def a_simulated_loop(
     [lambda count: 0.92 - 1.1 * count**-0.5, lambda count: 0.88 * (1 - np.exp(-((count / 25) ** 0.5)))],
     ids=["power law", "saturating"],
 )
-def test_the_interval_holds_the_truth_as_often_as_it_says(accuracy_of: Callable[[float], float], needed: float) -> None:
+def test_the_interval_has_its_nominal_coverage(accuracy_of: Callable[[float], float], needed: float) -> None:
     held, estimated = 0, 0
     for seed in range(40):
         found = random_labels(*a_simulated_loop(accuracy_of, needed, seed), seed=seed)
@@ -218,7 +218,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(accuracy_of: Callable[
     assert held >= 0.9 * estimated
 
 
-def test_without_a_curve_the_reason_says_how_many_labels_it_takes() -> None:
+def test_without_a_curve_the_reason_states_the_required_labels() -> None:
     assert "40" in random_labels(None, a_model(0.9), seed=0).reason
 
 
@@ -227,7 +227,7 @@ def test_without_a_curve_the_reason_says_how_many_labels_it_takes() -> None:
     correct=arrays.arrays(np.bool_, st.tuples(st.integers(1, 3), st.integers(3, 5), st.just(30))),
     model=arrays.arrays(np.bool_, 30),
 )
-def test_whatever_the_curve_a_claim_is_finite_ordered_and_bounded(correct: np.ndarray, model: np.ndarray) -> None:
+def test_every_estimate_is_finite_ordered_and_bounded(correct: np.ndarray, model: np.ndarray) -> None:
     counts = COUNTS[: correct.shape[1]]
     found = random_labels(LearningCurve(counts, np.arange(30), correct), model, seed=0)
     assert found.HasField("labels") != bool(found.reason)

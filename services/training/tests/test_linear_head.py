@@ -30,7 +30,7 @@ def fit(classes: list[int], task: Task = Task.CLASSIFICATION, **choices: object)
     return fit_head(embeddings, labels, CONCEPTS, task, HeadChoices(**choices), seed=0)
 
 
-def test_ten_labels_are_enough_to_begin() -> None:
+def test_ten_labels_are_enough_to_fit() -> None:
     classes = [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
     fitted = fit(classes)
     embeddings, labels = blobs([0, 1, 2, 3] * 20)
@@ -38,7 +38,7 @@ def test_ten_labels_are_enough_to_begin() -> None:
     assert (fitted.head.decide(fitted.head.probabilities(embeddings)) == labels).all()
 
 
-def test_the_only_example_of_a_concept_teaches_it() -> None:
+def test_a_concept_is_learned_from_one_example() -> None:
     fitted = fit([0] * 10 + [1] * 10 + [2])
     embeddings, labels = blobs([2] * 5)
 
@@ -46,7 +46,7 @@ def test_the_only_example_of_a_concept_teaches_it() -> None:
 
 
 @pytest.mark.parametrize("task", [Task.CLASSIFICATION, Task.MULTILABEL])
-def test_a_concept_without_an_example_is_never_answered(task: Task) -> None:
+def test_a_concept_without_an_example_is_never_predicted(task: Task) -> None:
     fitted = fit([0, 1, 2] * 5, task)
     probabilities = fitted.head.probabilities(blobs([3] * 5)[0])
 
@@ -55,17 +55,17 @@ def test_a_concept_without_an_example_is_never_answered(task: Task) -> None:
     assert not fitted.head.decide(probabilities)[:, 3].any()
 
 
-def test_one_concept_alone_is_refused_with_what_is_missing() -> None:
+def test_a_single_concept_is_rejected_with_what_is_missing() -> None:
     with pytest.raises(TooFewLabelsError, match="all 6 labelled items of the train split have the label 'dog'"):
         fit([1] * 6)
 
 
-def test_no_label_at_all_is_refused() -> None:
+def test_missing_labels_are_rejected() -> None:
     with pytest.raises(TooFewLabelsError, match="no item"):
         fit([])
 
 
-def test_multi_label_with_nothing_that_differs_is_refused() -> None:
+def test_multi_label_data_without_differences_is_rejected() -> None:
     with pytest.raises(TooFewLabelsError, match="all or none of the labelled items"):
         fit([1] * 6, Task.MULTILABEL)
 
@@ -121,7 +121,7 @@ def test_fewer_items_than_dimensions_give_the_same_head_as_more() -> None:
 
 
 @pytest.mark.parametrize("imbalance", ["balanced", "logit_adjustment"])
-def test_a_rare_concept_gets_its_chance(imbalance: str) -> None:
+def test_a_rare_concept_is_predicted(imbalance: str) -> None:
     classes = [0] * 200 + [1] * 6
     embeddings, labels = blobs(classes, spread=1.2)
     test_embeddings = blobs([1] * 100, spread=1.2)[0]
@@ -133,7 +133,7 @@ def test_a_rare_concept_gets_its_chance(imbalance: str) -> None:
     assert recall(imbalance=imbalance, imbalance_share=1.0) > recall(imbalance="none") + 0.05
 
 
-def test_multi_label_answers_each_concept_by_itself() -> None:
+def test_multi_label_concepts_are_predicted_independently() -> None:
     generator = np.random.default_rng(1)
     labels = generator.random((300, 4)) < 0.4
     directions = np.linalg.qr(generator.normal(0, 1, (16, 16)))[0][:4]

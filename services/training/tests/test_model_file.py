@@ -27,7 +27,9 @@ def a_head(task: Task = Task.CLASSIFICATION) -> Head:
 
 
 @pytest.mark.parametrize("task", [Task.CLASSIFICATION, Task.MULTILABEL])
-def test_the_file_answers_as_the_head_does(backbone: Backbone, backbone_path: Path, tmp_path: Path, task: Task) -> None:
+def test_the_file_predicts_the_same_as_the_head(
+    backbone: Backbone, backbone_path: Path, tmp_path: Path, task: Task
+) -> None:
     head = a_head(task)
     export = export_model(backbone_path, head, backbone.digest, tmp_path / "model.onnx")
     made, pixels = ModelRuntime(export.path), probe_pixels()
@@ -46,7 +48,7 @@ def test_a_model_without_a_head_only_embeds(backbone: Backbone, backbone_path: P
     assert (model.task, model.concepts, model.embedding_dimension) == (Task.EMBEDDING, (), 1280)
 
 
-def test_images_of_any_number_and_size_are_taken(backbone_path: Path) -> None:
+def test_images_of_any_number_and_size_are_accepted(backbone_path: Path) -> None:
     runtime = ModelRuntime(backbone_path)
     one = runtime.embed(np.zeros((1, 31, 500, 3), dtype=np.uint8))
 
@@ -54,13 +56,13 @@ def test_images_of_any_number_and_size_are_taken(backbone_path: Path) -> None:
     assert runtime.embed(np.zeros((3, 256, 256, 3), dtype=np.uint8)).shape == (3, 1280)
 
 
-def test_an_image_is_embedded_alike_alone_and_among_others(backbone_path: Path) -> None:
+def test_the_embedding_of_an_image_does_not_depend_on_the_batch(backbone_path: Path) -> None:
     runtime, pixels = ModelRuntime(backbone_path), probe_pixels()
 
     assert runtime.embed(pixels[1:2])[0] == pytest.approx(runtime.embed(pixels)[1], abs=1e-5)
 
 
-def test_the_file_says_itself_what_it_is(backbone: Backbone, backbone_path: Path, tmp_path: Path) -> None:
+def test_the_file_contains_its_metadata(backbone: Backbone, backbone_path: Path, tmp_path: Path) -> None:
     head = a_head(Task.MULTILABEL)
     model = read_model(export_model(backbone_path, head, backbone.digest, tmp_path / "model.onnx").path)
 
@@ -79,7 +81,7 @@ def test_equal_models_are_equal_bytes(backbone: Backbone, backbone_path: Path, t
 
 
 @pytest.mark.parametrize("content", [b"", b"cut off"])
-def test_a_backbone_file_that_was_damaged_is_made_again(backbone: Backbone, tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_backbone_file_is_exported_again(backbone: Backbone, tmp_path: Path, content: bytes) -> None:
     path = export_backbone(backbone, tmp_path)
     whole = path.read_bytes()
     path.write_bytes(content)
@@ -87,13 +89,13 @@ def test_a_backbone_file_that_was_damaged_is_made_again(backbone: Backbone, tmp_
     assert export_backbone(backbone, tmp_path).read_bytes() == whole
 
 
-def test_the_file_stays_within_what_older_runtimes_read(backbone_path: Path) -> None:
+def test_the_file_uses_versions_that_older_runtimes_support(backbone_path: Path) -> None:
     model = onnx.load(backbone_path)
 
     assert (model.ir_version, model.opset_import[0].version) == (9, 18)
 
 
-def test_a_head_that_the_file_would_not_answer_like_is_caught(
+def test_a_head_that_differs_from_the_exported_file_is_detected(
     backbone: Backbone, backbone_path: Path, tmp_path: Path
 ) -> None:
     broken = replace(a_head(), bias=np.full(3, np.nan, dtype=np.float32))
@@ -102,7 +104,7 @@ def test_a_head_that_the_file_would_not_answer_like_is_caught(
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x09"])
-def test_another_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_another_file_is_rejected(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
     with pytest.raises(ExportError, match="not a model file"):

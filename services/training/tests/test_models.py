@@ -20,7 +20,7 @@ def test_the_version_can_be_read_listed_and_downloaded(training: Training) -> No
     assert b"".join(piece.data for piece in pieces) == f"onnx of {version.training_run}".encode()
 
 
-def test_a_page_token_that_was_altered_is_refused(training: Training) -> None:
+def test_an_altered_page_token_is_rejected(training: Training) -> None:
     for run_id in ("a", "b"):
         training.a_run(run_id)
         training.worker.step()

@@ -198,7 +198,9 @@ def site(service_settings: Callable[[str], dict[str, Any]], digits: Any, tmp_pat
     objects.close()
 
 
-def test_two_pods_learn_what_one_process_does_and_the_first_alone_writes(site: Site, backbone_path: Path) -> None:
+def test_two_pods_train_the_same_model_as_one_process_and_only_the_first_writes(
+    site: Site, backbone_path: Path
+) -> None:
     told: list[TrainingProgress] = []
     alone = run_job(replace(site.job, work_folder=str(site.folder / "alone")), site.objects, told.append)
     site.exchange.put_job(site.job)
@@ -217,7 +219,7 @@ def test_two_pods_learn_what_one_process_does_and_the_first_alone_writes(site: S
     assert [one for one in (site.folder / f"{WORK}-1").rglob("*") if one.is_file()] == []
 
 
-def test_a_pod_that_is_killed_ends_the_others_at_once_and_all_go_on_from_the_checkpoint(site: Site) -> None:
+def test_a_killed_pod_ends_the_others_immediately_and_all_resume_from_the_checkpoint(site: Site) -> None:
     exchange = site.exchange
     exchange.put_job(replace(site.job, recipe_yaml=a_recipe(epochs=6)))
     pods = site.pods(nodes=2)
@@ -243,7 +245,7 @@ def test_a_pod_that_is_killed_ends_the_others_at_once_and_all_go_on_from_the_che
     assert isinstance(exchange.find_result(), RunResult)
 
 
-def test_what_one_pod_refuses_is_refused_for_all_with_its_reason(site: Site) -> None:
+def test_a_permanent_error_of_one_pod_ends_all_with_its_reason(site: Site) -> None:
     frozen = replace(site.job, recipe_name="classification", recipe_yaml=builtin_yaml("classification"))
     run_job(replace(frozen, work_folder=str(site.folder / "before")), site.objects, lambda _: None)
     order = torch.randperm(len(TAUGHT), generator=torch.Generator().manual_seed(0))
@@ -261,7 +263,7 @@ def test_what_one_pod_refuses_is_refused_for_all_with_its_reason(site: Site) -> 
     assert [code for code, _ in ends_of(late)] == [PERMANENT_EXIT_CODE]
 
 
-def test_a_first_process_that_says_nothing_any_more_counts_as_lost() -> None:
+def test_a_first_process_without_heartbeats_counts_as_lost() -> None:
     port = a_free_port()
     store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
     store.set("vesta/command", "0")
@@ -284,7 +286,7 @@ with process_group(torchrun, 1, timedelta(minutes=1)):
 """
 
 
-def test_a_process_that_stands_still_counts_as_lost_after_a_bounded_time() -> None:
+def test_a_suspended_process_counts_as_lost_after_a_bounded_time() -> None:
     port, timeout = a_free_port(), timedelta(seconds=5)
     store = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=WAIT_SECONDS))
     torchrun = TorchrunSettings(rank=0, world_size=2, master_addr="127.0.0.1", master_port=port)

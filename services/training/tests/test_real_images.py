@@ -22,7 +22,7 @@ ACCURACY_MIN = 0.75
 
 
 @pytest.mark.skipif(not FOLDER, reason="VESTA_TEST_IMAGES names no folder of photographs")
-def test_real_photographs_are_learned_and_the_confidence_is_honest(tmp_path: Path) -> None:
+def test_a_model_of_real_photographs_is_accurate_and_calibrated(tmp_path: Path) -> None:
     paths: dict[str, Path] = {}
     examples: list[Example] = []
     for split, limit in ((Split.TRAIN, TRAIN_MAX), (Split.TEST, TEST_MAX)):

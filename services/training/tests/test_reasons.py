@@ -116,11 +116,11 @@ REFUSED = {
         ),
     ],
 )
-def test_a_run_that_waits_says_for_what(seen: Seen, reason: str) -> None:
+def test_a_waiting_run_has_a_reason(seen: Seen, reason: str) -> None:
     assert (observed(seen).state, observed(seen).waiting_reason) == (State.PENDING, reason)
 
 
-def test_a_queued_job_says_what_kueue_says() -> None:
+def test_a_queued_job_has_the_message_of_kueue() -> None:
     message = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu"
     workload = {"status": {"conditions": [{"type": "QuotaReserved", "status": "False", "message": message}]}}
     assert observed(Seen(a_job(suspend=True), workload=workload)).waiting_reason == f"queued by Kueue: {message}"
@@ -152,26 +152,26 @@ def test_a_queued_job_says_what_kueue_says() -> None:
         ),
     ],
 )
-def test_a_run_that_failed_says_why(seen: Seen, says: str) -> None:
+def test_a_failed_run_has_a_reason(seen: Seen, says: str) -> None:
     error = observed(seen).error
     assert isinstance(error, VestaError)
     assert (error.reason, says in str(error)) == ("TRAINING_WORK_KILLED", True)
 
 
-def test_a_run_past_its_deadline_says_so() -> None:
+def test_a_run_past_its_deadline_has_that_reason() -> None:
     error = observed(Seen(a_job(failed("DeadlineExceeded"), activeDeadlineSeconds=60))).error
     assert isinstance(error, DeadlinePassedError)
     assert error.reason == "RUN_DEADLINE_EXCEEDED"
     assert "deadline of 60 s" in str(error)
 
 
-def test_work_whose_object_store_was_away_may_be_started_again() -> None:
+def test_work_without_an_object_store_may_be_restarted() -> None:
     away = terminated(11, message="the object store does not respond")
     error = observed(Seen(a_job(failed()), [a_pod("Failed", **away)])).error
     assert isinstance(error, Unavailable)
 
 
-def test_work_whose_pods_only_lost_each_other_may_be_started_again() -> None:
+def test_work_whose_pods_lost_each_other_may_be_restarted() -> None:
     earlier = a_pod("Failed", **terminated(1))  # a later pod of the same index has ended
     lost = [a_pod("Failed", **terminated(11, message="another process")), a_pod("Failed", index=1, **terminated(11))]
     error = observed(Seen(a_job(failed(), completions=2), [earlier, *lost])).error
@@ -186,7 +186,7 @@ def test_work_trains_once_all_its_pods_run() -> None:
     assert observed(half).state is State.PENDING
 
 
-def test_a_job_that_is_being_deleted_is_no_more_adopted() -> None:
+def test_a_job_that_is_being_deleted_is_not_adopted() -> None:
     job = a_job()
     job["metadata"]["deletionTimestamp"] = "2026-03-01T00:00:00Z"
     assert observed(Seen(job)).state is State.ENDING

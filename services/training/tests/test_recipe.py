@@ -14,7 +14,7 @@ from vesta_training.recipes.recipe import (
 
 
 @pytest.mark.parametrize("name", BUILTIN)
-def test_every_choice_that_a_builtin_recipe_writes_down_has_its_reason(name: str) -> None:
+def test_every_choice_of_a_builtin_recipe_has_a_reason(name: str) -> None:
     recipe = builtin_recipe(name)
     written = {line.split(":")[0].strip() for line in builtin_yaml(name).splitlines() if line.startswith("  ")}
     reasons = {path.split(".")[1] for path in recipe.reasons}
@@ -23,7 +23,7 @@ def test_every_choice_that_a_builtin_recipe_writes_down_has_its_reason(name: str
     assert written & choices == reasons
 
 
-def test_the_builtin_recipes_are_for_the_tasks_that_they_name() -> None:
+def test_the_builtin_recipes_have_the_tasks_of_their_names() -> None:
     assert [builtin_recipe(name).task for name in BUILTIN] == [
         Task.CLASSIFICATION,
         Task.CLASSIFICATION,
@@ -40,7 +40,7 @@ def test_a_bare_value_and_a_value_with_its_reason_mean_the_same() -> None:
     assert reasoned.reasons == {"head.folds": "More."}
 
 
-def test_what_is_left_out_takes_its_default() -> None:
+def test_omitted_choices_have_defaults() -> None:
     assert read_recipe("mine", "{task: classification, summary: Mine., head: {}}").head == HeadChoices()
 
 
@@ -78,7 +78,7 @@ def test_what_is_left_out_takes_its_default() -> None:
         ("task: " + "a" * 70_000, "longer than 65536 bytes"),
     ],
 )
-def test_a_wrong_recipe_is_refused_with_what_would_be_right(text: str, said: str) -> None:
+def test_an_invalid_recipe_is_rejected_with_a_suggestion(text: str, said: str) -> None:
     with pytest.raises(RecipeError, match=said) as refusal:
         read_recipe("mine", text)
     assert refusal.value.reason == "RECIPE_INVALID"

@@ -26,7 +26,7 @@ def refused(error: type[VestaError], call: Callable[[], object]) -> bool:
     return False
 
 
-def test_a_project_has_the_shipped_recipes_and_its_own(training: Training) -> None:
+def test_a_project_has_the_builtin_recipes_and_its_own(training: Training) -> None:
     own = Recipe(yaml=builtin_yaml("classification"))
     training.recipes.CreateRecipe(CreateRecipeRequest(parent=PROJECT, recipe_id="mine", recipe=own))
     names = [
@@ -39,7 +39,7 @@ def test_a_project_has_the_shipped_recipes_and_its_own(training: Training) -> No
     refusal(FailedPrecondition, lambda: training.recipes.DeleteRecipe(shipped), "RECIPE_BUILTIN")
 
 
-def test_recipes_are_paged_through_those_that_ship_and_ones_own(training: Training) -> None:
+def test_builtin_and_own_recipes_are_listed_in_pages(training: Training) -> None:
     for recipe_id in ("aaa", "mine"):
         recipe = Recipe(yaml=builtin_yaml("classification"))
         training.recipes.CreateRecipe(CreateRecipeRequest(parent=PROJECT, recipe_id=recipe_id, recipe=recipe))
@@ -53,7 +53,7 @@ def test_recipes_are_paged_through_those_that_ship_and_ones_own(training: Traini
     assert names == ["aaa", "classification", "classification-finetune", "embedding", "mine", "multilabel"]
 
 
-def test_of_two_changes_with_the_same_etag_one_is_refused(training: Training) -> None:
+def test_of_two_updates_with_the_same_etag_one_is_rejected(training: Training) -> None:
     training.a_run()
     training.worker.step()
     recipe = Recipe(yaml=builtin_yaml("classification"))

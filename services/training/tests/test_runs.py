@@ -18,7 +18,7 @@ from vesta_contracts.training.v1 import (
 from vesta_training.recipes.recipe import builtin_yaml
 
 
-def test_a_run_makes_one_version_and_tells_each_step_once(training: Training) -> None:
+def test_a_run_creates_one_version_and_publishes_each_step_once(training: Training) -> None:
     run = training.a_run()
     assert training.worker.step()
     ended = training.get(run)
@@ -28,7 +28,7 @@ def test_a_run_makes_one_version_and_tells_each_step_once(training: Training) ->
     assert not training.worker.step()
 
 
-def test_a_run_is_trained_by_the_recipe_as_it_was_when_it_was_asked_for(training: Training) -> None:
+def test_a_run_uses_the_recipe_as_of_its_creation(training: Training) -> None:
     before, after = builtin_yaml("classification"), builtin_yaml("multilabel")
     name = training.recipes.CreateRecipe(
         CreateRecipeRequest(parent=PROJECT, recipe_id="mine", recipe=Recipe(yaml=before))
@@ -39,7 +39,7 @@ def test_a_run_is_trained_by_the_recipe_as_it_was_when_it_was_asked_for(training
     assert training.executor.jobs[0].recipe_yaml == before
 
 
-def test_a_waiting_run_says_why(training: Training) -> None:
+def test_a_pending_run_has_a_reason(training: Training) -> None:
     first, second = training.a_run("a"), training.a_run("b")
     assert training.get(second).waiting_reason == "behind 1 other run"
     assert training.get(first).waiting_reason == "for a free worker"
@@ -47,7 +47,7 @@ def test_a_waiting_run_says_why(training: Training) -> None:
     assert {run.name: run for run in listed} == {run.name: training.get(run) for run in (first, second)}
 
 
-def test_a_waiting_run_is_cancelled_at_once_and_a_running_one_by_its_next_beat(training: Training) -> None:
+def test_a_waiting_run_is_cancelled_immediately_and_a_running_one_at_its_next_heartbeat(training: Training) -> None:
     waiting = training.a_run("a")
     assert training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=waiting.name)).state == TrainingRun.CANCELLED
     running = training.a_run("b")
@@ -60,7 +60,7 @@ def test_a_waiting_run_is_cancelled_at_once_and_a_running_one_by_its_next_beat(t
     assert training.get(running).state == TrainingRun.CANCELLED
 
 
-def test_a_run_on_what_is_not_there_is_refused(training: Training) -> None:
+def test_a_run_on_missing_resources_is_rejected(training: Training) -> None:
     refusal(NotFound, lambda: training.a_run(snapshot=f"{PROJECT}/datasets/vans/snapshots/none"), "RESOURCE_NOT_FOUND")
     refusal(NotFound, lambda: training.a_run(recipe=f"{PROJECT}/recipes/none"), "RESOURCE_NOT_FOUND")
     refusal(NotFound, lambda: training.a_run(champion=f"{PROJECT}/models/vans/versions/9"), "RESOURCE_NOT_FOUND")
@@ -78,7 +78,7 @@ def test_a_run_is_deleted_once_it_has_ended(training: Training) -> None:
     assert not training.runs.ListTrainingRuns(ListTrainingRunsRequest(parent=PROJECT)).training_runs
 
 
-def test_the_id_of_a_run_that_made_a_version_is_not_given_again(training: Training) -> None:
+def test_the_id_of_a_run_with_a_version_is_not_reused(training: Training) -> None:
     run = training.a_run()
     training.worker.step()
     training.runs.DeleteTrainingRun(DeleteTrainingRunRequest(name=run.name))
@@ -89,7 +89,7 @@ def test_the_id_of_a_run_that_made_a_version_is_not_given_again(training: Traini
     assert training.get(other).state == TrainingRun.SUCCEEDED
 
 
-def test_a_repeat_is_answered_with_the_first_run_or_study_though_its_snapshot_is_gone(training: Training) -> None:
+def test_a_repeated_request_returns_the_first_run_or_study_after_its_snapshot_is_deleted(training: Training) -> None:
     recipe, model = f"{PROJECT}/recipes/classification", f"{PROJECT}/models/vans"
     run = CreateTrainingRunRequest(
         parent=PROJECT, training_run=TrainingRun(snapshot=SNAPSHOT, recipe=recipe, model=model), request_id="once"

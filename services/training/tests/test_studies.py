@@ -40,23 +40,23 @@ def succeeded(accuracy: float) -> TrialRun:
         ((SUCCEEDED, RUNNING), True, Study.CANCELLED),
     ],
 )
-def test_a_study_is_what_its_runs_are(states: tuple, cancelled: bool, expected: int) -> None:
+def test_the_state_of_a_study_follows_from_its_runs(states: tuple, cancelled: bool, expected: int) -> None:
     runs = {str(number): TrialRun(state) for number, state in enumerate(states)}
     assert summarise(a_study("a", "b"), runs, cancelled=cancelled).state == expected
 
 
-def test_the_best_recipe_is_that_of_the_best_mean_accuracy_on_what_was_held_out() -> None:
+def test_the_best_recipe_has_the_best_mean_held_out_accuracy() -> None:
     runs = {"0": succeeded(0.9), "1": succeeded(0.5), "2": succeeded(0.8), "3": TrialRun(FAILED)}
     summary = summarise(a_study("a", "a", "b", "b"), runs, cancelled=False)
     assert summary.best_recipe == "b"
     assert [trial.accuracy.value for trial in summary.trials] == [0.9, 0.5, 0.8, 0.0]
 
 
-def test_no_recipe_is_best_where_nothing_was_held_out() -> None:
+def test_without_held_out_accuracy_no_recipe_is_best() -> None:
     assert summarise(a_study("a"), {"0": TrialRun(SUCCEEDED)}, cancelled=False).best_recipe == ""
 
 
-def test_a_trial_whose_run_is_gone_says_so() -> None:
+def test_a_trial_with_a_deleted_run_is_reported() -> None:
     assert summarise(a_study("a"), {}, cancelled=False).trials[0].state == "DELETED"
 
 
@@ -89,7 +89,7 @@ def test_a_study_that_is_cancelled_ends_its_runs_and_stays_cancelled(training: T
     assert training.studies.CancelStudy(CancelStudyRequest(name=made.name)) == cancelled
 
 
-def test_a_study_that_has_ended_can_be_deleted_and_its_runs_stay(training: Training) -> None:
+def test_deleting_a_finished_study_keeps_its_runs(training: Training) -> None:
     study = Study(snapshot=SNAPSHOT, model=f"{PROJECT}/models/vans", recipes=[f"{PROJECT}/recipes/classification"])
     made = training.studies.CreateStudy(CreateStudyRequest(parent=PROJECT, study_id="s", study=study))
     request = DeleteStudyRequest(name=made.name)

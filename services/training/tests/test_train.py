@@ -34,9 +34,7 @@ def keep(trained: Trained, path: Path) -> Champion:
     return Champion("projects/acme/models/digits/versions/1", path)
 
 
-def test_a_training_ends_with_a_file_that_answers_as_was_measured(
-    assignment: Assignment, dependencies: Dependencies, digits: Any
-) -> None:
+def test_the_trained_file_predicts_as_measured(assignment: Assignment, dependencies: Dependencies, digits: Any) -> None:
     trained = train(assignment, dependencies)
     pixels = np.stack([digits.pixels(one.image_sha256) for one in assignment.examples if one.split is Split.TEST])
     answered = ModelRuntime(trained.onnx_path).run(pixels, PROBABILITIES).argmax(axis=1)
@@ -55,9 +53,7 @@ def test_equal_assignments_give_equal_files(assignment: Assignment, dependencies
     assert train(assignment, dependencies).digest == train(assignment, dependencies).digest
 
 
-def test_the_card_says_what_it_was_made_from_and_what_to_beware_of(
-    assignment: Assignment, dependencies: Dependencies
-) -> None:
+def test_the_card_lists_inputs_and_limitations(assignment: Assignment, dependencies: Dependencies) -> None:
     trained = train(replace(assignment, concepts=(*assignment.concepts, "digit-ten")), dependencies)
 
     assert json.loads(json.dumps(trained.card)) == trained.card
@@ -86,7 +82,7 @@ def test_a_challenger_is_compared_with_the_champion_on_the_same_items(
     assert comparison.accuracy_difference.low > 0
 
 
-def test_a_compared_challenger_misses_no_comparison(
+def test_a_compared_challenger_has_no_missing_comparison_reason(
     assignment: Assignment, dependencies: Dependencies, tmp_path: Path
 ) -> None:
     first = train(assignment, dependencies)
@@ -95,7 +91,7 @@ def test_a_compared_challenger_misses_no_comparison(
     assert train(replace(assignment, champion=champion), dependencies).comparison_missing == ""
 
 
-def test_a_champion_of_another_task_is_not_compared_and_both_tasks_are_named(
+def test_a_champion_of_another_task_is_not_compared_and_the_reason_names_both_tasks(
     assignment: Assignment, dependencies: Dependencies, tmp_path: Path
 ) -> None:
     embedding = train(Assignment(recipe=builtin_recipe("embedding")), dependencies)
@@ -109,7 +105,7 @@ def test_a_champion_of_another_task_is_not_compared_and_both_tasks_are_named(
     )
 
 
-def test_without_test_labels_nothing_is_compared_and_the_run_says_why(
+def test_without_test_labels_nothing_is_compared_and_the_run_has_a_reason(
     assignment: Assignment, dependencies: Dependencies, tmp_path: Path
 ) -> None:
     champion = keep(train(assignment, dependencies), tmp_path / "champion.onnx")
@@ -129,7 +125,7 @@ def test_a_challenger_that_only_embeds_is_not_compared(
     assert "only computes embeddings" in trained.comparison_missing
 
 
-def test_the_control_arm_has_its_curve_when_asked_for(assignment: Assignment, dependencies: Dependencies) -> None:
+def test_the_control_curve_is_computed_on_request(assignment: Assignment, dependencies: Dependencies) -> None:
     trained = train(replace(assignment, control_curve=True, test_dealt=True), dependencies)
 
     assert [point.label_count for point in trained.control_curve] == [10, 20, 40, 80, 88]
@@ -138,7 +134,7 @@ def test_the_control_arm_has_its_curve_when_asked_for(assignment: Assignment, de
     assert trained.random_labels.HasField("labels") or trained.random_labels.reason
 
 
-def test_an_embedding_needs_no_label(dependencies: Dependencies) -> None:
+def test_an_embedding_model_requires_no_labels(dependencies: Dependencies) -> None:
     trained = train(Assignment(recipe=builtin_recipe("embedding")), dependencies)
 
     assert trained.metrics is None
@@ -168,7 +164,7 @@ def test_multi_label_is_trained_the_same_way(assignment: Assignment, dependencie
     assert len(trained.thresholds) == 2
 
 
-def test_items_without_one_known_concept_are_left_out_and_counted(
+def test_items_without_one_known_concept_are_excluded_and_counted(
     assignment: Assignment, dependencies: Dependencies
 ) -> None:
     odd = (
@@ -198,14 +194,14 @@ def test_a_multi_label_model_learns_from_items_without_and_with_several_labels(a
     assert (kept, excluded) == (odd, ExclusionCounts(shapes_only_count=1))
 
 
-def test_where_everything_is_left_out_the_refusal_says_what_was(
+def test_if_all_items_are_excluded_the_error_lists_the_reasons(
     assignment: Assignment, dependencies: Dependencies
 ) -> None:
     with pytest.raises(TooFewLabelsError, match="excluded are 9 with shapes and no image label"):
         train(replace(assignment, examples=(), shapes_only_count=9), dependencies)
 
 
-def test_without_a_test_side_nothing_is_measured_and_the_card_says_why(
+def test_without_a_test_split_the_card_has_a_reason_instead_of_metrics(
     assignment: Assignment, dependencies: Dependencies, tmp_path: Path
 ) -> None:
     champion = keep(train(assignment, dependencies), tmp_path / "champion.onnx")
@@ -219,7 +215,7 @@ def test_without_a_test_side_nothing_is_measured_and_the_card_says_why(
     assert "Accuracy" not in trained.card_markdown
 
 
-def test_what_studies_choose_by_is_the_same_whatever_the_test_side_says(
+def test_the_held_out_accuracy_does_not_depend_on_the_test_split(
     assignment: Assignment, dependencies: Dependencies
 ) -> None:
     trained = train(replace(assignment, examples=assignment.examples[:80]), dependencies)
@@ -227,13 +223,13 @@ def test_what_studies_choose_by_is_the_same_whatever_the_test_side_says(
     assert trained.held_out_accuracy == train(assignment, dependencies).held_out_accuracy
 
 
-def test_labels_of_one_concept_are_refused(assignment: Assignment, dependencies: Dependencies) -> None:
+def test_labels_of_one_concept_are_rejected(assignment: Assignment, dependencies: Dependencies) -> None:
     alike = tuple(one for one in assignment.examples if one.concepts == ("digit-1",))
     with pytest.raises(TooFewLabelsError):
         train(replace(assignment, examples=alike), dependencies)
 
 
-def test_progress_goes_through_the_phases_and_the_time_left_runs_out(
+def test_progress_passes_the_phases_and_the_time_left_reaches_zero(
     assignment: Assignment, dependencies: Dependencies
 ) -> None:
     told: list[ProgressUpdate] = []
@@ -245,7 +241,7 @@ def test_progress_goes_through_the_phases_and_the_time_left_runs_out(
     assert any(moment.loss for moment in told)
 
 
-def test_the_time_left_follows_the_pace_of_the_phase_and_adds_what_is_planned() -> None:
+def test_the_time_left_follows_the_speed_of_the_phase_plus_planned_phases() -> None:
     now = [0.0]
     told: list[ProgressUpdate] = []
     report = Reporter(told.append, lambda: now[0], {"features": 100.0, "head": 7.0})
@@ -259,7 +255,7 @@ def test_the_time_left_follows_the_pace_of_the_phase_and_adds_what_is_planned() 
     assert [moment.time_left.total_seconds() for moment in told] == [107, 23, 7, 2]
 
 
-def test_tuning_gives_a_space_of_its_own(
+def test_fine_tuning_creates_its_own_embedding_space(
     assignment: Assignment, dependencies: Dependencies, digits: Any, tmp_path: Path
 ) -> None:
     text = builtin_yaml("classification-finetune").replace("value: 8", "value: 1")

@@ -49,7 +49,7 @@ def exit_code(settings: Settings, **changed: str) -> int:
     return subprocess.run(command, env=environment, check=False, timeout=120).returncode
 
 
-def test_a_pod_that_trained_leaves_the_result_and_its_progress(settings: Settings, exchange: Exchange) -> None:
+def test_a_pod_stores_its_result_and_progress(settings: Settings, exchange: Exchange) -> None:
     exchange.put_job(an_embedding("elsewhere"))
     assert exit_code(settings) == 0
     assert isinstance(exchange.find_result(), RunResult)
@@ -57,7 +57,7 @@ def test_a_pod_that_trained_leaves_the_result_and_its_progress(settings: Setting
     assert exit_code(settings) == 0  # a second pod of the same work does not train
 
 
-def test_a_pod_that_cannot_learn_leaves_the_reason_and_is_not_tried_again(
+def test_a_pod_with_a_permanent_error_stores_the_reason_and_is_not_retried(
     settings: Settings, exchange: Exchange
 ) -> None:
     exchange.put_job(an_embedding("elsewhere", recipe_yaml=OTHER_WEIGHTS))
@@ -65,5 +65,5 @@ def test_a_pod_that_cannot_learn_leaves_the_reason_and_is_not_tried_again(
     assert "a" * 64 in str(exchange.find_result())
 
 
-def test_a_pod_whose_object_store_is_away_is_tried_again(settings: Settings) -> None:
+def test_a_pod_without_an_object_store_is_retried(settings: Settings) -> None:
     assert exit_code(settings, VESTA_TRAINER_S3_ENDPOINT_URL="http://127.0.0.1:1") == 11

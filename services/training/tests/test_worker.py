@@ -51,7 +51,7 @@ def store_with(queue: type[RunQueue], training: Training) -> Store:
     return store
 
 
-def test_a_run_whose_worker_died_is_taken_over_and_the_dead_one_can_no_more_write(training: Training) -> None:
+def test_a_run_of_a_killed_worker_is_claimed_by_another_and_fenced(training: Training) -> None:
     run = training.a_run()
     dead = training.store.run_queue.claim()
     assert dead is not None
@@ -63,7 +63,7 @@ def test_a_run_whose_worker_died_is_taken_over_and_the_dead_one_can_no_more_writ
     assert (training.get(run).state, training.get(run).attempt_count) == (TrainingRun.SUCCEEDED, 2)
 
 
-def test_a_process_that_dies_is_started_again_and_one_that_always_dies_fails(training: Training) -> None:
+def test_a_crashed_process_is_restarted_and_repeated_crashes_fail_the_run(training: Training) -> None:
     run = training.a_run()
     for _ in range(DEATHS_MAX):
         training.executor.fails.append(Unavailable("it died", reason="TRAINING_PROCESS_DIED"))
@@ -75,7 +75,7 @@ def test_a_process_that_dies_is_started_again_and_one_that_always_dies_fails(tra
     assert f"interrupted {DEATHS_MAX} times; last cause: it died" in training.get(run).error
 
 
-def test_a_run_whose_files_are_deleted_again_and_again_fails_and_says_so(training: Training) -> None:
+def test_a_run_whose_files_are_deleted_repeatedly_fails_with_its_reason(training: Training) -> None:
     run = training.a_run()
     for _ in range(DEATHS_MAX):
         training.executor.fails.append(Unavailable("files of the run were deleted", reason="WORK_FOLDER_LOST"))
@@ -87,7 +87,7 @@ def test_a_run_whose_files_are_deleted_again_and_again_fails_and_says_so(trainin
     assert "files of the run were deleted" in training.get(run).error
 
 
-def test_a_run_waits_out_the_absence_of_others_and_says_so(training: Training) -> None:
+def test_a_run_waits_for_unavailable_services_and_reports_it(training: Training) -> None:
     run = training.a_run()
     for _ in range(2 * DEATHS_MAX):
         training.executor.fails.append(Unavailable("datasets does not respond"))
@@ -98,7 +98,7 @@ def test_a_run_waits_out_the_absence_of_others_and_says_so(training: Training) -
     assert (training.get(run).state, training.get(run).waiting_reason) == (TrainingRun.SUCCEEDED, "")
 
 
-def test_a_lease_that_ran_out_while_the_database_was_away_is_no_death(training: Training) -> None:
+def test_a_lease_that_expired_during_a_database_outage_counts_as_no_crash(training: Training) -> None:
     run = training.a_run()
     worker = training.worker_on(store_with(AwayEveryOtherTime, training))
     for _ in range(2 * DEATHS_MAX):
@@ -110,7 +110,7 @@ def test_a_lease_that_ran_out_while_the_database_was_away_is_no_death(training: 
     assert training.get(run).state == TrainingRun.SUCCEEDED
 
 
-def test_what_nobody_foresaw_is_tried_again_and_says_so_but_not_for_ever(training: Training) -> None:
+def test_unexpected_errors_are_reported_and_retried_a_limited_number_of_times(training: Training) -> None:
     run = training.a_run()
     for _ in range(DEATHS_MAX):
         training.executor.fails.append(RuntimeError("a wheel came off"))
@@ -121,7 +121,7 @@ def test_what_nobody_foresaw_is_tried_again_and_says_so_but_not_for_ever(trainin
     assert training.get(run).state == TrainingRun.FAILED
 
 
-def test_a_run_that_waits_for_others_can_be_cancelled(training: Training) -> None:
+def test_a_run_that_waits_for_services_can_be_cancelled(training: Training) -> None:
     run = training.a_run()
     training.executor.fails.append(Unavailable("datasets does not respond"))
     with pytest.raises(Unavailable):
@@ -129,7 +129,7 @@ def test_a_run_that_waits_for_others_can_be_cancelled(training: Training) -> Non
     assert training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=run.name)).state == TrainingRun.CANCELLED
 
 
-def test_who_was_slower_than_its_lease_ends_nothing(training: Training) -> None:
+def test_a_worker_whose_lease_expired_does_not_finish_the_run(training: Training) -> None:
     run = training.a_run()
     slow = training.store.run_queue.claim()
     assert slow is not None
@@ -147,7 +147,7 @@ def test_who_was_slower_than_its_lease_ends_nothing(training: Training) -> None:
     assert (training.get(run).state, training.get(run).error) == (TrainingRun.RUNNING, "")
 
 
-def test_a_worker_that_is_overtaken_while_it_registers_the_version_leaves_the_work_to_the_next(
+def test_a_worker_that_loses_its_lease_during_registration_leaves_the_work_to_the_next(
     training: Training,
 ) -> None:
     run = training.a_run()
@@ -165,7 +165,7 @@ def test_a_worker_that_is_overtaken_while_it_registers_the_version_leaves_the_wo
     assert exchange.find_result() is not None
 
 
-def test_a_run_says_what_was_left_out_and_why_nothing_was_measured(training: Training) -> None:
+def test_a_run_reports_excluded_items_and_why_metrics_are_missing(training: Training) -> None:
     training.executor.adds = ModelVersion(
         metrics_missing_reason="No test item is labelled.", excluded=ExclusionCounts(shapes_only_count=3)
     )
@@ -175,7 +175,7 @@ def test_a_run_says_what_was_left_out_and_why_nothing_was_measured(training: Tra
     assert (ended.metrics_missing_reason, ended.excluded.shapes_only_count) == ("No test item is labelled.", 3)
 
 
-def test_what_cannot_be_learned_fails_with_its_reason(training: Training) -> None:
+def test_a_learning_error_fails_the_run_with_its_reason(training: Training) -> None:
     run = training.a_run()
     training.executor.fails.append(errors.TooFewLabelsError("one concept is no choice; label another"))
     training.worker.step()
@@ -186,7 +186,7 @@ def test_what_cannot_be_learned_fails_with_its_reason(training: Training) -> Non
     assert training.event_types()[-1] == "failed"
 
 
-def test_a_champion_that_is_gone_by_then_leaves_the_run_uncompared_and_says_so(training: Training) -> None:
+def test_a_deleted_champion_leaves_the_run_uncompared_with_a_reason(training: Training) -> None:
     training.a_run("a")
     training.worker.step()
     run = training.a_run("b", champion=f"{PROJECT}/models/vans/versions/1")
@@ -198,7 +198,7 @@ def test_a_champion_that_is_gone_by_then_leaves_the_run_uncompared_and_says_so(t
     assert ended.comparison_missing_reason.startswith(f"the champion {PROJECT}/models/vans/versions/1 was deleted")
 
 
-def test_a_champion_whose_file_is_gone_leaves_the_run_uncompared_and_says_so(
+def test_a_champion_without_its_file_leaves_the_run_uncompared_with_a_reason(
     service_settings: Callable[[str], dict[str, Any]], tmp_path: Path
 ) -> None:
     settings = Settings(
@@ -229,9 +229,7 @@ def test_a_champion_whose_file_is_gone_leaves_the_run_uncompared_and_says_so(
     assert outcome.comparison_missing.startswith(f"the file of the champion {champion} is missing in the object store")
 
 
-def test_the_folder_of_a_run_stays_while_it_goes_on_and_goes_when_it_has_ended(
-    training: Training, tmp_path: Path
-) -> None:
+def test_the_folder_of_a_run_is_deleted_when_the_run_has_ended(training: Training, tmp_path: Path) -> None:
     runs = [training.a_run(run_id) for run_id in ("cancelled", "deleted", "waiting")]
     folders = [run_folder(tmp_path, run.name) for run in runs]
     for folder in folders:
@@ -250,7 +248,7 @@ def test_the_folder_of_a_run_stays_while_it_goes_on_and_goes_when_it_has_ended(
     ("item_count", "hash_assigned_count", "is_sample"),
     [(0, 0, False), (100, 100, True), (100, 92, True), (100, 21, False)],
 )
-def test_a_test_split_is_a_random_sample_where_nearly_all_of_it_was_dealt(
+def test_a_test_split_is_a_random_sample_if_nearly_all_of_it_was_assigned_by_hash(
     training: Training, item_count: int, hash_assigned_count: int, is_sample: bool
 ) -> None:
     training.snapshots.test_item_count, training.snapshots.test_hash_assigned_count = item_count, hash_assigned_count
@@ -259,7 +257,7 @@ def test_a_test_split_is_a_random_sample_where_nearly_all_of_it_was_dealt(
     assert training.executor.jobs[-1].test_dealt == is_sample
 
 
-def test_a_run_that_waits_for_a_place_says_for_what_until_it_has_one(training: Training) -> None:
+def test_a_queued_run_has_a_reason_until_it_starts(training: Training) -> None:
     run = training.a_run()
     seen: list[str] = []
 
@@ -275,7 +273,7 @@ def test_a_run_that_waits_for_a_place_says_for_what_until_it_has_one(training: T
     assert (training.get(run).state, training.get(run).waiting_reason) == (TrainingRun.SUCCEEDED, "")
 
 
-def test_a_run_that_waits_for_a_place_can_be_cancelled(training: Training) -> None:
+def test_a_queued_run_can_be_cancelled(training: Training) -> None:
     run = training.a_run()
 
     class Cancelling(RunQueue):
@@ -289,7 +287,7 @@ def test_a_run_that_waits_for_a_place_can_be_cancelled(training: Training) -> No
     assert training.executor.work == {}
 
 
-def test_a_restarted_service_adopts_what_still_trains_and_starts_nothing_twice(training: Training) -> None:
+def test_a_restarted_service_adopts_running_work_and_starts_nothing_twice(training: Training) -> None:
     training.executor.outlives_service = True
     run = training.a_run()
     training.executor.waits = ["pulling the image"] * 2
@@ -302,7 +300,7 @@ def test_a_restarted_service_adopts_what_still_trains_and_starts_nothing_twice(t
     assert len(training.executor.jobs) == 1
 
 
-def test_services_that_die_do_not_count_against_a_run_whose_training_goes_on(training: Training) -> None:
+def test_crashes_of_the_service_do_not_count_against_a_run_that_continues(training: Training) -> None:
     training.executor.outlives_service = True
     run = training.a_run()
     for _ in range(2 * DEATHS_MAX):
@@ -312,7 +310,7 @@ def test_services_that_die_do_not_count_against_a_run_whose_training_goes_on(tra
     assert training.get(run).state == TrainingRun.SUCCEEDED
 
 
-def test_work_of_a_run_that_is_no_more_is_ended_and_removed(training: Training) -> None:
+def test_work_of_a_deleted_run_is_ended_and_removed(training: Training) -> None:
     training.executor.work["train-orphan-0123456789ab"] = Job(
         "r", "embedding", "", (), "", "", "", "", "", "", False, 0, ""
     )
@@ -324,14 +322,14 @@ def test_work_of_a_run_that_is_no_more_is_ended_and_removed(training: Training) 
     assert Exchange(training.objects, "train-gone-0123456789ab").find_result() is None
 
 
-def test_a_deadline_that_no_run_can_have_is_refused(training: Training) -> None:
+def test_an_invalid_deadline_is_rejected(training: Training) -> None:
     refusal(InvalidArgument, lambda: training.a_run(deadline={"seconds": 0}), "DEADLINE_OUT_OF_RANGE")
     training.a_run(deadline={"seconds": 60})
     training.worker.step()
     assert training.executor.jobs[-1].deadline_seconds == 60
 
 
-def test_a_run_whose_work_was_deleted_from_outside_is_started_again(training: Training) -> None:
+def test_a_run_whose_work_was_deleted_externally_is_restarted(training: Training) -> None:
     run = training.a_run()
 
     class Deleting(RunQueue):
