@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 import zipfile
+from collections.abc import Iterator
 from datetime import timedelta
 from itertools import product
 from pathlib import Path
@@ -32,8 +34,8 @@ from vesta_contracts.common.v1 import (
 )
 from vesta_contracts.datasets.v1 import ArchiveFormat
 from vesta_datasets.archives.archives import pack, read_unpacked, unpack
-from vesta_datasets.archives.coco import mask_of, pixels_of
 from vesta_datasets.archives.layout import ArchivedItem, UnreadableArchiveError
+from vesta_datasets.archives.masks import mask_of, pixels_of
 from vesta_datasets.archives.unzip import unpack_zip
 
 HEIGHT_PX, WIDTH_PX = 48, 64
@@ -154,6 +156,74 @@ def test_an_empty_export_is_rejected(tmp_path: Path, layout: ArchiveFormat.Value
     with pytest.raises(FailedPrecondition) as refused:
         pack([], ["van"], layout, tmp_path / "out")
     assert refused.value.reason == "EXPORT_EMPTY"
+
+
+@pytest.mark.parametrize("layout", [FOLDERS, COCO])
+def test_the_memory_of_an_export_does_not_depend_on_the_number_of_images(
+    tmp_path: Path, layout: ArchiveFormat.ValueType
+) -> None:
+    def items(count: int) -> Iterator[ArchivedItem]:
+        for number in range(count):
+            path = tmp_path / f"{number:06}.png"
+            path.write_bytes(b"a picture")
+            yield ArchivedItem(path.name, path, "TRAIN", says("van"), WIDTH_PX, HEIGHT_PX)
+            path.unlink()
+
+    def peak_bytes(count: int) -> int:
+        tracemalloc.start()
+        archive = pack(items(count), ["van"], layout, tmp_path / f"out{count}")
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        with zipfile.ZipFile(archive) as opened:
+            assert sum(name.endswith(".png") for name in opened.namelist()) == count
+        return peak
+
+    peak_bytes(10)  # loads what is loaded once
+    assert peak_bytes(1600) < peak_bytes(400) + 100_000  # a list of the entries has 500 bytes for each image
+
+
+def test_an_annotation_file_has_the_fields_of_coco(tmp_path: Path) -> None:
+    items = written(tmp_path, [[BOX, MASK, POLYGON, *says("van")]])
+    with zipfile.ZipFile(pack(items, ["van", "car"], COCO, tmp_path / "out")) as archive:
+        told = json.loads(archive.read("annotations/instances_train.json"))
+        labels = json.loads(archive.read("annotations/labels_train.json"))
+        assert archive.read("images/train/01000.png") == items[0].path.read_bytes()
+    assert told["categories"] == labels["categories"]
+    assert [(it["id"], it["name"]) for it in told["categories"]] == [(1, "van"), (2, "car")]
+    (image,) = told["images"]
+    assert (image["id"], image["width"], image["height"]) == (1, WIDTH_PX, HEIGHT_PX)
+    assert labels["annotations"] == [{"id": 4, "image_id": 1, "category_id": 1}]
+    box, mask, polygon = told["annotations"]
+    crowd = {"counts": mask["segmentation"]["counts"], "size": [HEIGHT_PX, WIDTH_PX]}
+    assert box == {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 1,
+        "segmentation": [],
+        "area": 526.5,
+        "bbox": [1.0, 2.0, 29.25, 18.0],
+        "iscrowd": 0,
+    }
+    assert mask == {
+        "id": 2,
+        "image_id": 1,
+        "category_id": 2,
+        "segmentation": crowd,
+        "area": 108.0,
+        "bbox": [4.0, 3.0, 16.0, 7.0],
+        "iscrowd": 1,
+    }
+    assert sum(crowd["counts"]) == HEIGHT_PX * WIDTH_PX
+    assert crowd["counts"][:4] == [4 * HEIGHT_PX + 3, 7, HEIGHT_PX - 7, 7]  # down the columns
+    assert polygon == {
+        "id": 3,
+        "image_id": 1,
+        "category_id": 2,
+        "segmentation": [[1.0, 1.0, 10.0, 1.0, 10.0, 12.5]],
+        "area": 51.75,
+        "bbox": [1.0, 1.0, 9.0, 11.5],
+        "iscrowd": 0,
+    }
 
 
 def read(

@@ -1,7 +1,6 @@
 """Reads and writes dataset archives. Archives are unpacked within limits, and items are checked before they are written."""
 
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,14 @@ from vesta_common.sandbox import Limits, run_in_folder
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.datasets.v1 import ArchiveFormat
 
-from vesta_datasets.archives.class_folders import read_folders, write_folders
+from vesta_datasets.archives.class_folders import check_for_folders, read_folders, write_to_folders
+from vesta_datasets.archives.coco_writer import CocoWriter, check_for_coco
 from vesta_datasets.archives.layout import ArchivedItem, CocoImage, UnreadableArchiveError, cannot_hold, parse_split
+from vesta_datasets.archives.zip_writer import ZipWriter
 
 LIMITS = Limits(memory_bytes_max=4 * 1024**3, cpu_seconds_max=15 * 60, file_bytes_max=1024**3)
 TIMEOUT = timedelta(minutes=30)
-"""Timeout of each step of reading or writing an archive."""
+"""Timeout of each step of reading an archive."""
 
 
 def unpack(
@@ -55,26 +56,51 @@ def read_unpacked(folder: Path, layout: ArchiveFormat.ValueType, timeout: timede
     return found
 
 
-def pack(items: Sequence[ArchivedItem], concepts: Sequence[str], layout: ArchiveFormat.ValueType, folder: Path) -> Path:
-    """Writes an archive of labelled images and returns its path.
+def check(item: ArchivedItem, layout: ArchiveFormat.ValueType) -> None:
+    """Checks that a layout can represent the annotations of an image. Its file is not needed.
+
+    Raises:
+        FailedPrecondition: FORMAT_CANNOT_REPRESENT.
+    """
+    for annotation in item.annotations or ():
+        if annotation.attributes:
+            raise cannot_hold(
+                item,
+                f"an annotation with the attribute {min(annotation.attributes)!r}",
+                "no format represents attributes",
+            )
+    if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
+        check_for_folders(item)
+    else:
+        check_for_coco(item)
+
+
+def pack(items: Iterable[ArchivedItem], concepts: Sequence[str], layout: ArchiveFormat.ValueType, folder: Path) -> Path:
+    """Writes an archive of labelled images and returns its path, `<folder>.zip`. Memory does not depend on their number.
 
     The scores of annotations are not exported, because they are not part of what was accepted.
 
     Args:
+        items: each is written before the next one is requested. Its file name without the suffix is the id of the item.
         concepts: all concepts that the items can have, in a stable order.
 
     Raises:
         FailedPrecondition: EXPORT_EMPTY, there are no items; FORMAT_CANNOT_REPRESENT, the layout cannot represent an annotation.
     """
-    if not items:
+    path = folder.with_suffix(".zip")
+    is_empty = True
+    with ZipWriter(path) as archive, CocoWriter(archive, concepts, folder.parent) as coco:
+        for item in items:
+            is_empty = False
+            check(item, layout)
+            if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
+                write_to_folders(item, archive)
+            else:
+                coco.add(item)
+        coco.finish()
+    if is_empty:
         raise FailedPrecondition("no item is labelled; label items first", reason="EXPORT_EMPTY")
-    for item in items:
-        _check_attributes(item)
-    if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
-        write_folders(items, folder)
-    else:
-        _write_coco(items, concepts, folder)
-    return Path(shutil.make_archive(str(folder), "zip", folder))
+    return path
 
 
 def _read_coco(root: Path, timeout: timedelta) -> list[ArchivedItem]:
@@ -87,22 +113,6 @@ def _read_coco(root: Path, timeout: timedelta) -> list[ArchivedItem]:
         annotations = None if image.annotations is None else [*map(Annotation.FromString, image.annotations)]
         items.append(ArchivedItem(image.path, path, image.split, annotations))
     return items
-
-
-def _write_coco(items: Sequence[ArchivedItem], concepts: Sequence[str], folder: Path) -> None:
-    for item in items:
-        _check_for_coco(item)
-    images = [
-        CocoImage(
-            str(item.path.relative_to(folder.parent)),
-            item.split.lower() or "train",
-            [one.SerializeToString() for one in item.annotations or ()],
-            item.height_px,
-            item.width_px,
-        )
-        for item in items
-    ]
-    _run("vesta_datasets.archives.coco:write_coco", folder.parent, (images, list(concepts), folder.name), TIMEOUT)
 
 
 def _run(function: str, folder: Path, argument: Any, timeout: timedelta) -> Any:
@@ -119,30 +129,6 @@ def _run(function: str, folder: Path, argument: Any, timeout: timedelta) -> Any:
         raise UnreadableArchiveError(
             "reading the archive exceeds the limit of memory or time; split it into smaller archives"
         ) from error
-
-
-def _check_attributes(item: ArchivedItem) -> None:
-    """Rejects attributes, which no layout can represent."""
-    for annotation in item.annotations or ():
-        if annotation.attributes:
-            raise cannot_hold(
-                item,
-                f"an annotation with the attribute {min(annotation.attributes)!r}",
-                "no format represents attributes",
-            )
-
-
-def _check_for_coco(item: ArchivedItem) -> None:
-    """Rejects annotations that COCO cannot represent."""
-    holds = "COCO represents image labels, boxes, masks and polygons without holes"
-    for annotation in item.annotations or ():
-        shape = str(annotation.WhichOneof("shape"))
-        if shape not in {"image_label", "box", "mask", "polygon"}:
-            raise cannot_hold(item, f"a {shape.replace('_', ' ')}", holds)
-        if annotation.polygon.holes:
-            raise cannot_hold(item, "a polygon with holes", holds)
-        if shape == "mask" and not any(annotation.mask.runs_px[1::2]):
-            raise cannot_hold(item, "a mask without pixels", holds)
 
 
 def _root_of(folder: Path) -> Path:

@@ -7,14 +7,14 @@ their suffix as the same file.
 
 import hashlib
 import re
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from vesta_contracts.common.v1 import Annotation, ImageLabel
 
 from vesta_datasets.archives.layout import ArchivedItem, cannot_hold, is_hidden, parse_split
+from vesta_datasets.archives.zip_writer import ZipWriter
 from vesta_datasets.items.annotations import concepts_of
 
 UNDECIDED_FOLDER = "no_label"
@@ -42,21 +42,14 @@ def read_folders(root: Path) -> list[ArchivedItem]:
     return _with_labels_of_copies(items)
 
 
-def write_folders(items: Iterable[ArchivedItem], folder: Path) -> None:
-    """Writes images into one folder per split and class.
-
-    Raises:
-        FailedPrecondition: FORMAT_CANNOT_REPRESENT, an image has a shape, no concept, or a concept that is not a valid folder name.
-    """
-    for item in items:
-        _check(item)
-        for concept in concepts_of(item.annotations or ()):
-            target = folder / (item.split.lower() or "train") / concept
-            target.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(item.path, target / item.path.name)
+def write_to_folders(item: ArchivedItem, archive: ZipWriter) -> None:
+    """Writes an image once per class, into the folder of its split and class."""
+    for concept in concepts_of(item.annotations or ()):
+        archive.write(item.path, f"{item.split.lower() or 'train'}/{concept}/{item.path.name}")
 
 
-def _check(item: ArchivedItem) -> None:
+def check_for_folders(item: ArchivedItem) -> None:
+    """Rejects an image with a shape, without a concept, or with a concept that is not a valid folder name."""
     holds = "it represents only image labels; COCO also represents boxes, masks, polygons and images without concepts"
     if not item.annotations:
         raise cannot_hold(item, '"none of the concepts" as its answer', holds)

@@ -1,4 +1,4 @@
-"""The COCO layout, read and written with Datumaro.
+"""The COCO layout, read with Datumaro. `coco_writer.py` writes it.
 
 Shapes are in annotations/instances_*.json, image labels in annotations/labels_*.json, and the images in images/.
 
@@ -8,23 +8,25 @@ itself does not import it.
 
 import logging
 from collections.abc import Iterator, Sequence
-from itertools import count
 from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import ZipFile
 
 import datumaro as dm
 import numpy as np
 from datumaro.util import mask_tools
-from numpy.typing import NDArray
 from vesta_common.errors import InvalidArgument
 from vesta_common.media.image_formats import IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, take_apart
 from vesta_contracts.common.v1 import Annotation, ImageLabel, Mask, PixelBox, PixelPoint, Polygon, Ring
 
-from vesta_datasets.archives.layout import CocoImage, UnreadableArchiveError, parse_split
+from vesta_datasets.archives.coco_writer import TASKS, CocoWriter
+from vesta_datasets.archives.layout import ArchivedItem, CocoImage, UnreadableArchiveError, parse_split
+from vesta_datasets.archives.masks import mask_of
+from vesta_datasets.archives.zip_writer import ZipWriter
 
-_LISTED, _SHAPES, _LABELS = "image_info", "instances", "labels"
+_LISTED = "image_info"
 
 
 def read_coco(folder: Path, _: None) -> list[CocoImage]:
@@ -41,33 +43,8 @@ def read_coco(folder: Path, _: None) -> list[CocoImage]:
         raise UnreadableArchiveError(f"Datumaro cannot read the archive: {_innermost(error)}") from error
 
 
-def write_coco(folder: Path, argument: tuple[Sequence[CocoImage], Sequence[str], str]) -> None:
-    """Writes images with labels, boxes, masks and polygons without holes.
-
-    Args:
-        argument: the images, with paths below `folder`; the concepts; and the name of the folder to create in `folder`. Each image is
-            written under its file name without the suffix, which is the id of the item and must be unique.
-    """
-    images, concepts, name = argument
-    index = {concept: number for number, concept in enumerate(concepts)}
-    numbers = count(1)
-    items = [
-        dm.DatasetItem(
-            id=Path(image.path).stem,
-            subset=image.split,
-            media=dm.Image.from_file(path=str(folder / image.path), size=(image.height_px, image.width_px)),
-            annotations=[
-                _to_datumaro(Annotation.FromString(one), index, next(numbers)) for one in image.annotations or ()
-            ],
-        )
-        for image in images
-    ]
-    dataset = dm.Dataset.from_iterable(items, categories=list(concepts), media_type=dm.Image)
-    dataset.export(str(folder / name), "coco", save_media=True, tasks=[_SHAPES, _LABELS])
-
-
 def warm_up() -> None:
-    """Writes and reads a small archive, so that the modules that Datumaro imports lazily are loaded."""
+    """Reads a small archive, so that the modules that Datumaro imports lazily are loaded."""
     # Affects only the child process: Datumaro logs a warning for each annotation file of another task.
     logging.disable(logging.WARNING)
     mask = Mask(height_px=2, width_px=2, runs_px=[1, 2, 1])
@@ -80,16 +57,20 @@ def warm_up() -> None:
     ]
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        (folder / "a.png").write_bytes(b"")
-        image = CocoImage("a.png", "train", [shape.SerializeToString() for shape in shapes], 2, 2)
-        write_coco(folder, ([image], ["a"], "out"))
+        image = folder / "a.png"
+        image.touch()
+        with ZipWriter(folder / "a.zip") as archive, CocoWriter(archive, ["a"], folder) as writer:
+            writer.add(ArchivedItem(image.name, image, "TRAIN", shapes, 2, 2))
+            writer.finish()
+        with ZipFile(folder / "a.zip") as written:
+            written.extractall(folder / "out")
         _read((folder / "out").resolve())
 
 
 def _read(root: Path) -> list[CocoImage]:
     found: dict[Path, list[Annotation | None] | None] = {}
     splits: dict[Path, str] = {}
-    present = [task for task in (_LISTED, _SHAPES, _LABELS) if any(root.rglob(f"{task}_*.json"))]
+    present = [task for task in (_LISTED, *TASKS) if any(root.rglob(f"{task}_*.json"))]
     if not present:
         raise UnreadableArchiveError(
             "the archive has neither annotations/instances_*.json nor annotations/labels_*.json"
@@ -188,36 +169,3 @@ def _size_of(media: Any) -> tuple[int, int] | None:
     except (InvalidArgument, OSError):
         return None
     return header.height_px, header.width_px
-
-
-def _to_datumaro(annotation: Annotation, index: dict[str, int], number: int) -> Any:
-    common = {"label": index[annotation.concept], "id": number, "group": number}
-    match annotation.WhichOneof("shape"):
-        case "box":
-            box = annotation.box
-            size_px = (box.x_max_px - box.x_min_px, box.y_max_px - box.y_min_px)
-            return dm.Bbox(box.x_min_px, box.y_min_px, *size_px, **common)
-        case "polygon":
-            points = [value for point in annotation.polygon.outline.points for value in (point.x_px, point.y_px)]
-            return dm.Polygon(points, **common)
-        case "mask":
-            # With is_crowd, Datumaro writes the pixels as run lengths instead of an outline.
-            return dm.Mask(pixels_of(annotation.mask), attributes={"is_crowd": True}, **common)
-        case _:
-            return dm.Label(**common)
-
-
-def mask_of(pixels: NDArray[np.bool_]) -> Mask:
-    """Encodes `(H, W)` pixels as run lengths, starting with pixels outside of the mask."""
-    flat = pixels.ravel()
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    runs = np.diff(edges, prepend=0, append=flat.size).tolist()
-    if flat.size and flat[0]:
-        runs = [0, *runs]
-    return Mask(height_px=pixels.shape[0], width_px=pixels.shape[1], runs_px=runs)
-
-
-def pixels_of(mask: Mask) -> NDArray[np.bool_]:
-    """Decodes run lengths to `(H, W)` pixels; the inverse of `mask_of`."""
-    inside = np.arange(len(mask.runs_px)) % 2 == 1
-    return np.repeat(inside, mask.runs_px).reshape(mask.height_px, mask.width_px)

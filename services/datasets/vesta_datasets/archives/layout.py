@@ -50,21 +50,17 @@ class ArchivedItem:
 
 @dataclass(frozen=True)
 class CocoImage:
-    """An image of a COCO archive, as it is exchanged with the child process that reads and writes the archive.
+    """An image of a COCO archive, as the child process that reads the archive returns it.
 
     Attributes:
         path: relative to the root of the archive.
         split: empty if the archive does not specify it.
         annotations: serialised; None if the archive has no complete annotations of the image.
-        height_px: 0 when reading.
-        width_px: 0 when reading.
     """
 
     path: str
     split: str
     annotations: list[bytes] | None
-    height_px: int = 0
-    width_px: int = 0
 
 
 def parse_split(name: str) -> str:

@@ -1,0 +1,156 @@
+"""Writes the COCO layout in bounded memory.
+
+Shapes are in annotations/instances_*.json, image labels in annotations/labels_*.json, and the images in images/. The entries of
+the annotation files are kept in temporary files until all images are written.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from itertools import count, pairwise
+from pathlib import Path
+from typing import IO, Any
+from zipfile import ZIP_DEFLATED, ZipInfo
+
+import numpy as np
+from vesta_contracts.common.v1 import Annotation, Mask, PixelPoint
+
+from vesta_datasets.archives.layout import ArchivedItem, cannot_hold
+from vesta_datasets.archives.masks import mask_of, pixels_of
+from vesta_datasets.archives.zip_writer import ZipWriter
+
+TASKS = ("instances", "labels")
+_IMAGES = "images"
+_DIGITS = 2
+_HEADER = {
+    "licenses": [{"name": "", "id": 0, "url": ""}],
+    "info": dict.fromkeys(("contributor", "date_created", "description", "url", "version", "year"), ""),
+}
+_IMAGE = {"license": 0, "flickr_url": "", "coco_url": "", "date_captured": 0}
+
+
+class CocoWriter:
+    """Writes labelled images to an archive. `finish` writes the annotation files. On exit, the temporary files are deleted.
+
+    Args:
+        concepts: all concepts that the images can have, in the order of the categories.
+        folder: for temporary files.
+    """
+
+    def __init__(self, archive: ZipWriter, concepts: Sequence[str], folder: Path) -> None:
+        self._archive = archive
+        self._category_of = {concept: number for number, concept in enumerate(concepts, 1)}
+        self._folder = folder
+        self._entries: dict[tuple[str, str], _Entries] = {}
+        self._files = ExitStack()
+        self._image_ids = count(1)
+        self._annotation_ids = count(1)
+
+    def __enter__(self) -> "CocoWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def add(self, item: ArchivedItem) -> None:
+        """Writes an image."""
+        split, image_id = item.split.lower() or "train", next(self._image_ids)
+        self._archive.write(item.path, f"{_IMAGES}/{split}/{item.path.name}")
+        size = {"width": item.width_px, "height": item.height_px}
+        self._of(split, _IMAGES).add({"id": image_id, **size, "file_name": item.path.name, **_IMAGE})
+        for annotation in item.annotations or ():
+            task = "labels" if annotation.HasField("image_label") else "instances"
+            ids = {"id": next(self._annotation_ids), "image_id": image_id}
+            category = {"category_id": self._category_of[annotation.concept]}
+            self._of(split, task).add({**ids, **category, **_shape_of(annotation)})
+
+    def finish(self) -> None:
+        """Writes the annotation files, one per split and task."""
+        categories = [{"id": number, "name": name, "supercategory": ""} for name, number in self._category_of.items()]
+        header = json.dumps({**_HEADER, "categories": categories}, separators=(",", ":"))[:-1].encode()
+        for split in sorted({split for split, _ in self._entries}):
+            for task in TASKS:
+                name = ZipInfo(f"annotations/{task}_{split}.json")
+                name.compress_type = ZIP_DEFLATED
+                with self._archive.open(name, "w", force_zip64=True) as file:
+                    file.write(header + b',"images":[')
+                    self._of(split, _IMAGES).copy_to(file)
+                    file.write(b'],"annotations":[')
+                    self._of(split, task).copy_to(file)
+                    file.write(b"]}")
+
+    def _of(self, split: str, kind: str) -> "_Entries":
+        if (split, kind) not in self._entries:
+            file = self._files.enter_context(tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115 - closed on exit
+            self._entries[split, kind] = _Entries(file)
+        return self._entries[split, kind]
+
+
+class _Entries:
+    """Elements of a JSON list, in a temporary file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def add(self, entry: dict[str, Any]) -> None:
+        separator = b"," if self._file.tell() else b""
+        self._file.write(separator + json.dumps(entry, separators=(",", ":")).encode())
+
+    def copy_to(self, target: IO[bytes]) -> None:
+        self._file.seek(0)
+        shutil.copyfileobj(self._file, target)
+
+
+def check_for_coco(item: ArchivedItem) -> None:
+    """Rejects annotations that COCO cannot represent."""
+    holds = "COCO represents image labels, boxes, masks and polygons without holes"
+    for annotation in item.annotations or ():
+        shape = str(annotation.WhichOneof("shape"))
+        if shape not in {"image_label", "box", "mask", "polygon"}:
+            raise cannot_hold(item, f"a {shape.replace('_', ' ')}", holds)
+        if annotation.polygon.holes:
+            raise cannot_hold(item, "a polygon with holes", holds)
+        if shape == "mask" and not any(annotation.mask.runs_px[1::2]):
+            raise cannot_hold(item, "a mask without pixels", holds)
+
+
+def _shape_of(annotation: Annotation) -> dict[str, Any]:
+    """Returns the segmentation, the area and the box (x, y, width, height) of a shape; nothing for an image label."""
+    match annotation.WhichOneof("shape"):
+        case "box":
+            box = annotation.box
+            corners = (box.x_min_px, box.y_min_px, box.x_max_px, box.y_max_px)
+            return _instance([], (corners[2] - corners[0]) * (corners[3] - corners[1]), corners, is_crowd=False)
+        case "polygon":
+            points = annotation.polygon.outline.points
+            flat = [value for point in points for value in (point.x_px, point.y_px)]
+            corners = (min(flat[::2]), min(flat[1::2]), max(flat[::2]), max(flat[1::2]))
+            return _instance([flat], _area(points), corners, is_crowd=False)
+        case "mask":
+            return _mask(annotation.mask)
+        case _:
+            return {}
+
+
+def _mask(mask: Mask) -> dict[str, Any]:
+    """Encodes a mask as the run lengths of its columns. COCO has run lengths only for crowds."""
+    pixels = pixels_of(mask)
+    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
+    corners = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    runs = list(mask_of(pixels.T).runs_px)
+    segmentation = {"counts": runs, "size": [mask.height_px, mask.width_px]}
+    return _instance(segmentation, sum(runs[1::2]), corners, is_crowd=True)
+
+
+def _instance(segmentation: Any, area: float, corners: tuple[float, ...], *, is_crowd: bool) -> dict[str, Any]:
+    x_min, y_min, x_max, y_max = corners
+    box = [round(float(value), _DIGITS) for value in (x_min, y_min, x_max - x_min, y_max - y_min)]
+    return {"segmentation": segmentation, "area": float(area), "bbox": box, "iscrowd": int(is_crowd)}
+
+
+def _area(points: Sequence[PixelPoint]) -> float:
+    """Returns the area of a polygon (https://en.wikipedia.org/wiki/Shoelace_formula)."""
+    edges = pairwise([*points, *points[:1]])
+    return abs(sum(one.x_px * other.y_px - other.x_px * one.y_px for one, other in edges)) / 2
