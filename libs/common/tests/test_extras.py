@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-EXTRAS = ("psycopg", "psycopg_pool", "aiosql", "kafka", "boto3", "botocore", "PIL", "numpy")
+EXTRAS = ("psycopg", "psycopg_pool", "aiosql", "kafka", "boto3", "botocore", "PIL", "numpy", "pyarrow")
 MODULES = (
     *("clock", "errors", "ids", "log", "messages", "metrics", "settings", "trace"),
     *("resources.etags", "resources.filters", "resources.masks", "resources.names", "resources.page_keys"),

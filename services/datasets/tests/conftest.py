@@ -22,6 +22,7 @@ from vesta_datasets.api.snapshot_service import SnapshotService
 from vesta_datasets.api.taxonomy_service import TaxonomyService
 from vesta_datasets.operations.worker import Operations
 from vesta_datasets.settings import Settings
+from vesta_datasets.snapshot_writer import SnapshotWriter
 from vesta_datasets.store import Store
 from vesta_local.testing import identity_of
 
@@ -38,7 +39,7 @@ def datasets(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Data
         TaxonomyService(store),
         DatasetService(store, operations, objects),
         ItemService(store, objects),
-        SnapshotService(store, objects),
+        SnapshotService(store, objects, SnapshotWriter(store, objects)),
         ArchiveService(store, operations, objects),
     ]
     server = Server(identity_of("datasets"), "127.0.0.1:0", servicers)

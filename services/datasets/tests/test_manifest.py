@@ -1,16 +1,28 @@
-"""Manifests are read as they were written. The digest depends on the content and not on the row order."""
+"""Parts of manifests are read as they were written. Their boundaries and digests depend on the rows alone."""
 
-import io
 import random
+from bisect import bisect_left
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vesta_datasets.snapshots.manifest import DamagedManifestError, ManifestRow, digest, read_manifest, write_manifest
+from vesta_common.manifests import Part, read_file
+from vesta_datasets.items.splits import Shares
+from vesta_datasets.snapshots.manifest import (
+    COLUMNS,
+    ManifestRow,
+    digest_of_parts,
+    digest_of_rows,
+    rows_of,
+    table_of,
+)
+from vesta_datasets.snapshots.parts import PART_LIMITS, PartLimits, cut, revise, write_part
+from vesta_datasets.snapshots.statistics import Statistics, statistics
 
 NOON = datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -44,8 +56,8 @@ moments = st.integers(0, 2**52).map(
 rows = st.lists(
     st.builds(
         ManifestRow,
-        name=text,
-        sha256=text,
+        name=text.filter(bool),
+        sha256=st.binary(min_size=32, max_size=32).map(bytes.hex),
         object_key=text,
         mime_type=text,
         width_px=st.integers(0, 2**31 - 1),
@@ -61,23 +73,44 @@ rows = st.lists(
         model_version=text,
         accept_time=st.none() | moments,
     ),
+    min_size=1,
     max_size=6,
     unique_by=lambda row: row.name,
 )
 
 
+SHARES = Shares(0.0, 0.2)
+
+
+def digest(found, limits=PART_LIMITS):
+    """Returns the digest of a snapshot of these rows."""
+    parts = cut(sorted(found, key=lambda row: row.name), limits)
+    return digest_of_parts(digest_of_rows(table_of(part)) for part in parts)
+
+
+def read(path):
+    return [row for batch in read_file(path, COLUMNS, "key") for row in rows_of(batch)]
+
+
 @settings(deadline=None)
 @given(rows)
-def test_a_manifest_is_read_as_written_sorted_by_name(written):
-    assert read_manifest(write_manifest(written)) == sorted(written, key=lambda row: row.name)
+def test_a_part_is_read_as_it_was_written(written):
+    ordered = sorted(written, key=lambda row: row.name)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "part"
+        part = write_part(ordered, SHARES, path)
+        assert read(path) == ordered
+        assert part.digest == digest_of_rows(pq.read_table(path)) == digest_of_rows(table_of(ordered))
+    assert (part.first_item, part.last_item, part.item_count) == (ordered[0].name, ordered[-1].name, len(ordered))
+    assert Statistics.of_dict(part.statistics) == statistics(ordered, SHARES)
 
 
 @settings(deadline=None)
-@given(rows, st.randoms())
-def test_row_order_changes_neither_bytes_nor_digest(written, chance):
+@given(rows, st.randoms(use_true_random=False))
+def test_the_order_of_the_rows_changes_no_digest(written, chance):
     shuffled = random.Random(chance.random()).sample(written, len(written))
-    assert write_manifest(shuffled) == write_manifest(written)
-    assert digest(shuffled) == digest(written)
+    limits = PartLimits(rows_mean=3)
+    assert digest(shuffled, limits) == digest(written, limits)
 
 
 @pytest.mark.parametrize("field", [field.name for field in fields(ManifestRow)])
@@ -107,35 +140,93 @@ def test_the_time_zone_does_not_change_the_digest():
 def test_the_digest_of_existing_rows_never_changes():
     assert (
         digest([a_row("b"), a_row("a", labels=None)])
-        == "dc30141971d289c294a1468b01fbd47062a033e369cdae0c85167e87d43ec266"
+        == "6e3aeed060f7e43f3ede327ad5ae71d7197d9c65cc39126eece4be7c9f00c5d3"
     )
 
 
-def test_an_empty_snapshot_has_a_manifest():
-    assert read_manifest(write_manifest([])) == []
+def test_an_empty_snapshot_has_no_part():
+    assert list(cut([], PART_LIMITS)) == []
 
 
-def test_an_item_cannot_be_in_a_snapshot_twice():
+@pytest.mark.parametrize("names", [("a", "a"), ("b", "a")])
+def test_an_item_cannot_be_in_a_snapshot_twice(names):
     with pytest.raises(ValueError, match="each item once"):
-        write_manifest([a_row("a"), a_row("a")])
+        list(cut(map(a_row, names), PART_LIMITS))
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all"])
-def test_bytes_that_are_no_manifest_are_rejected(content):
-    with pytest.raises(DamagedManifestError, match="cannot be read"):
-        read_manifest(content)
+def test_parts_have_a_limited_number_of_rows_and_bytes():
+    limits = PartLimits(rows_mean=2**32, rows_max=4, annotation_bytes_max=10)
+    parts = list(cut((a_row(f"{number:02}", annotations=b"") for number in range(10)), limits))
+    assert [len(part) for part in parts] == [4, 4, 2]
+    assert [len(part) for part in cut((a_row(str(number), annotations=b"12345") for number in range(5)), limits)] == [
+        2,
+        2,
+        1,
+    ]
 
 
-def test_a_manifest_with_changed_rows_is_rejected():
-    table = pq.read_table(io.BytesIO(write_manifest([a_row("a"), a_row("b")])))
-    sink = io.BytesIO()
-    pq.write_table(table.slice(0, 1), sink)
-    with pytest.raises(DamagedManifestError, match="digest"):
-        read_manifest(sink.getvalue())
+changes = st.dictionaries(st.integers(0, 60), st.sampled_from(["added", "deleted", "relabelled"]), max_size=6)
 
 
-def test_another_parquet_file_is_rejected():
-    sink = io.BytesIO()
-    pq.write_table(pa.table({"name": ["a"]}), sink)
-    with pytest.raises(DamagedManifestError, match="format"):
-        read_manifest(sink.getvalue())
+@settings(deadline=None)
+@given(st.sets(st.integers(0, 60)), changes, st.sampled_from([1, 2, 4, 2**32]), st.integers(2, 9))
+def test_a_revision_has_the_parts_of_a_new_snapshot_and_reads_only_changed_ones(numbers, changed, rows_mean, rows_max):
+    limits = PartLimits(rows_mean, rows_max)
+    before = {number: a_row(f"{number:02}") for number in numbers}
+    after = dict(before)
+    for number, change in changed.items():
+        if change == "deleted":
+            after.pop(number, None)
+        elif change == "added" or number in after:
+            after[number] = a_row(f"{number:02}", labels=("car",))
+
+    def part_of(found):
+        if isinstance(found, Part):
+            return found
+        return Part("", digest_of_rows(table_of(found)), found[0].name, found[-1].name, len(found))
+
+    def current(after_name):
+        return (after[number] for number in sorted(after) if after[number].name > after_name)
+
+    old = [part_of(found) for found in cut((before[number] for number in sorted(before)), limits)]
+    lasts = [part.last_item for part in old]
+    touched = {min(bisect_left(lasts, f"{number:02}"), len(old) - 1) for number in changed}
+    revised = list(revise(old, touched, current, limits))
+    whole = list(cut(current(""), limits))
+    assert [part_of(found) for found in revised] == [part_of(found) for found in whole]
+    if old and not touched:
+        assert revised == old
+
+
+def test_a_change_of_one_item_reads_one_part():
+    rows = {f"{number:04}": a_row(f"{number:04}") for number in range(1000)}
+    limits = PartLimits(rows_mean=20)
+    with TemporaryDirectory() as folder:
+        old = [write_part(found, SHARES, Path(folder) / "part") for found in cut(rows.values(), limits)]
+    read_names = []
+
+    def current(after):
+        for name, row in rows.items():
+            if name > after:
+                read_names.append(name)
+                yield row
+
+    middle = len(old) // 2
+    revised = list(revise(old, {middle}, current, limits))
+    assert [index for index, found in enumerate(revised) if not isinstance(found, Part)] == [middle]
+    assert len(read_names) == old[middle].item_count
+
+
+def test_a_part_is_written_before_the_rows_after_it_are_read():
+    read_count = written_count = 0
+
+    def current(after):
+        nonlocal read_count
+        for number in range(200):
+            read_count += 1
+            yield a_row(f"{number:03}")
+
+    for part in revise([], set(), current, PartLimits(rows_mean=5)):
+        written_count += len(part)
+        assert read_count == written_count
+    assert written_count == 200

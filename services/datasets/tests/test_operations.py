@@ -30,6 +30,7 @@ from vesta_datasets.archives.scratch_folders import scratch_folder
 from vesta_datasets.items.annotations import labels_of
 from vesta_datasets.operations.transfers import BATCH_BYTES_MAX, BATCH_FILES_MAX, Export, Import
 from vesta_datasets.operations.worker import ATTEMPTS_MAX, Claim, Operations
+from vesta_datasets.snapshot_writer import SnapshotWriter
 from vesta_datasets.store.operations import EXPORT, IMPORT, LEASE_DURATION, OperationProgress
 
 BATCHES = 3
@@ -49,7 +50,7 @@ def a_worker(
 ) -> Operations:
     store, objects = datasets.store, datasets.objects
     importing = Import(store, objects, ingest, work_folder)  # type: ignore[arg-type]
-    exporting = Export(store, objects, work_folder)
+    exporting = Export(store, objects, SnapshotWriter(store, objects, work_folder), work_folder)
     return Operations(store, {IMPORT: importing, EXPORT: exporting}, heartbeat)
 
 

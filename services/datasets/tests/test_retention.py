@@ -3,9 +3,10 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from datasets_builders import Datasets
+from datasets_builders import Datasets, a_medium
 from vesta_common.errors import NotFound
-from vesta_datasets.operations.retention import ARCHIVE_RETENTION, OPERATION_RETENTION, Retention
+from vesta_contracts.datasets.v1 import CreateSnapshotRequest, DeleteDatasetRequest, Snapshot
+from vesta_datasets.operations.retention import ARCHIVE_RETENTION, MANIFEST_RETENTION, OPERATION_RETENTION, Retention
 
 
 @pytest.fixture
@@ -56,3 +57,35 @@ def test_operations_are_kept_for_a_month_and_until_they_are_done(today: Datasets
     Retention(today.store, today.objects).step()
     with pytest.raises(NotFound):
         today.operation(operation)
+
+
+def a_snapshot(datasets: Datasets, dataset_id: str) -> Snapshot:
+    """Creates a dataset with a snapshot."""
+    dataset = datasets.a_dataset(dataset_id)
+    datasets.add(dataset, a_medium(1), labels=("van",))
+    return datasets.snapshots.CreateSnapshot(CreateSnapshotRequest(parent=dataset, snapshot=Snapshot()))
+
+
+def test_the_manifests_of_a_deleted_dataset_are_kept_for_a_day_and_those_of_others_for_ever(today: Datasets) -> None:
+    gone, kept = a_snapshot(today, "gone"), a_snapshot(today, "kept")
+    today.advance(timedelta(minutes=1))
+    today.datasets.DeleteDataset(DeleteDatasetRequest(name=gone.name.partition("/snapshots")[0]))
+    retention = Retention(today.store, today.objects)
+    today.advance(MANIFEST_RETENTION - timedelta(minutes=1))
+    retention.step()
+    assert today.objects.exists(gone.manifest_key)
+    today.advance(timedelta(minutes=2))
+    retention.step()
+    assert not list(today.objects.list_keys("manifests/acme/gone/"))
+    assert len(list(today.objects.list_keys("manifests/acme/kept/"))) == 2
+    assert today.objects.exists(kept.manifest_key)
+
+
+def test_the_manifests_of_a_dataset_that_was_created_again_are_kept(today: Datasets) -> None:
+    first = a_snapshot(today, "vans")
+    today.advance(timedelta(minutes=1))
+    today.datasets.DeleteDataset(DeleteDatasetRequest(name=first.name.partition("/snapshots")[0]))
+    again = a_snapshot(today, "vans")
+    today.advance(MANIFEST_RETENTION * 2)
+    Retention(today.store, today.objects).step()
+    assert today.objects.exists(again.manifest_key)

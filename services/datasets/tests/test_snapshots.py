@@ -22,6 +22,7 @@ from vesta_contracts.datasets.v1 import (
     SnapshotCreated,
 )
 from vesta_datasets.api.snapshot_service import SnapshotService
+from vesta_datasets.snapshot_writer import SnapshotWriter
 
 
 def test_an_export_requires_a_snapshot_of_the_same_dataset(datasets: Datasets) -> None:
@@ -98,11 +99,12 @@ def test_no_transaction_is_open_while_a_manifest_is_stored(datasets: Datasets) -
     datasets.add(dataset, a_medium(1), labels=("van",))
     watched = WatchedObjects(datasets.objects, datasets.store.postgres)
     request = CreateSnapshotRequest(parent=dataset, snapshot=Snapshot(), request_id="once")
-    SnapshotService(datasets.store, watched).CreateSnapshot(request, None)  # type: ignore[arg-type]
+    writer = SnapshotWriter(datasets.store, watched)
+    SnapshotService(datasets.store, watched, writer).CreateSnapshot(request, None)  # type: ignore[arg-type]
     with datasets.store.postgres.transaction() as connection:
         connection.execute("SELECT 1")
         watched.put("manifests", b"what the watch sees where one is open")
-    assert watched.open_transactions == [0, 1]
+    assert watched.open_transactions == [0, 0, 1]  # a part, the index, and the watch
 
 
 def test_a_repeated_request_returns_the_first_snapshot_or_operation_after_its_dataset_is_deleted(

@@ -4,9 +4,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from vesta_contracts.datasets.v1 import Relabelling, SnapshotDiff
 from vesta_datasets.items.splits import Shares, Split
+from vesta_datasets.snapshots.differences import DIFF_NAMES_MAX, diff
 from vesta_datasets.snapshots.manifest import ManifestRow
-from vesta_datasets.snapshots.statistics import Difference, Relabelled, diff, statistics
+from vesta_datasets.snapshots.statistics import statistics, total
 
 SHARES = Shares(0.0, 0.2)
 
@@ -76,15 +78,33 @@ def test_imbalance_is_the_ratio_of_the_most_to_the_least_frequent_training_conce
 
 
 def test_a_diff_lists_added_removed_and_relabelled_items():
-    before = [a_row("a"), a_row("b"), a_row("c", None), a_row("d", ("x", "y"))]
-    after = [a_row("b", ("bus",)), a_row("c", ()), a_row("d", ("y", "x")), a_row("e")]
-    assert diff(before, after) == Difference(
-        added=("e",),
-        removed=("a",),
-        relabelled=(Relabelled("b", ("van",), ("bus",)), Relabelled("c", None, ())),
+    before = [("a", ["van"]), ("b", ["van"]), ("c", None), ("d", ["x", "y"])]
+    after = [("b", ["bus"]), ("c", []), ("d", ["y", "x"]), ("e", ["van"])]
+    assert diff(before, after) == SnapshotDiff(
+        added_count=1,
+        removed_count=1,
+        relabelled_count=2,
+        added=["e"],
+        removed=["a"],
+        relabelled=[Relabelling(item="b", labels_before=["van"], labels_after=["bus"]), Relabelling(item="c")],
     )
 
 
 def test_nothing_changes_between_a_snapshot_and_itself():
-    rows = [a_row("a"), a_row("b", None)]
-    assert diff(rows, reversed(rows)) == Difference((), (), ())
+    rows = [("a", ["van"]), ("b", None)]
+    assert diff(rows, rows) == SnapshotDiff()
+
+
+def test_a_difference_counts_all_items_and_lists_the_first():
+    rows = [(f"{number:05}", ["van"]) for number in range(DIFF_NAMES_MAX + 5)]
+    for added in (diff([], rows), diff(rows, [])):
+        listed, count = (added.added, added.added_count) if added.added else (added.removed, added.removed_count)
+        assert (list(listed), count) == ([name for name, _ in rows[:DIFF_NAMES_MAX]], len(rows))
+
+
+def test_statistics_of_parts_add_up():
+    kinds = [("van",), ("bus", "ox"), (), None]
+    rows = [a_row(str(n), kinds[n % 4], "TEST" if n % 3 else "TRAIN", reviewed=n < 4, control=n < 2) for n in range(9)]
+    parts = [statistics(part, SHARES) for part in (rows[:2], rows[2:7], rows[7:], [])]
+    assert total(parts) == statistics(rows, SHARES)
+    assert total(parts).annotated_count == 7

@@ -28,6 +28,7 @@ from vesta_datasets.operations.retention import Retention
 from vesta_datasets.operations.transfers import Export, Import
 from vesta_datasets.operations.worker import Operations
 from vesta_datasets.settings import Settings
+from vesta_datasets.snapshot_writer import SnapshotWriter
 from vesta_datasets.store import SERVICE, Store
 from vesta_datasets.store.operations import EXPORT, IMPORT
 
@@ -49,7 +50,8 @@ def build(settings: Settings) -> App:
     connection = open_channel(settings.connection_address, identity)
     work_folder = Path(settings.work_folder) if settings.work_folder else None
     importing = Import(store, objects, MediaServiceStub(connection), work_folder)
-    exporting = Export(store, objects, work_folder)
+    writer = SnapshotWriter(store, objects, work_folder)
+    exporting = Export(store, objects, writer, work_folder)
     operations = Operations(store, {IMPORT: importing, EXPORT: exporting})
     worker = BackgroundTask("operations", operations.step, IDLE, on_stop=operations.stop)
     operations.wake = worker.wake
@@ -63,7 +65,7 @@ def build(settings: Settings) -> App:
             TaxonomyService(store),
             DatasetService(store, operations, objects),
             ItemService(store, objects),
-            SnapshotService(store, objects),
+            SnapshotService(store, objects, writer),
             ArchiveService(store, operations, objects),
         ],
         components=[

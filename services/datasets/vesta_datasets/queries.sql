@@ -61,6 +61,18 @@ WITH mark AS (SELECT set_config('vesta.deletes_dataset', 'true', true)) DELETE F
 -- Runs after delete_dataset, so that no item can get another term.
 DELETE FROM item_terms WHERE dataset = :dataset;
 
+-- name: insert_deleted_dataset!
+INSERT INTO deleted_datasets (name, delete_time) SELECT name, :now FROM datasets WHERE name = :name;
+
+-- name: list_deleted_datasets
+-- Datasets whose last deletion is old enough and whose name is not in use again.
+SELECT name, max(delete_time) AS delete_time FROM deleted_datasets
+WHERE NOT EXISTS (SELECT FROM datasets WHERE datasets.name = deleted_datasets.name)
+GROUP BY name HAVING max(delete_time) < :before;
+
+-- name: forget_deleted_dataset!
+DELETE FROM deleted_datasets WHERE name = :name AND delete_time <= :delete_time;
+
 -- name: count_items
 -- Counts of several datasets, from the maintained counts. Items that straddle two splits are counted in neither, as in snapshots.
 -- The bits of `facets` are those of items/facets.py.
@@ -243,8 +255,49 @@ LEFT JOIN embeddings ON embeddings.item = drawn.name AND embeddings.space = :spa
 WHERE drawn.place <= CASE WHEN drawn.held THEN :held_max ELSE :free_max END
 ORDER BY drawn.name;
 
+-- name: visible_transactions$
+SELECT pg_current_snapshot()::text;
+
 -- name: list_for_snapshot
-SELECT name, sha256, media, split, labelled, labels, accepted FROM items WHERE dataset = :dataset AND NOT straddles ORDER BY name;
+SELECT name, sha256, media, split, labelled, labels, accepted FROM items
+WHERE dataset = :dataset AND name > :after AND NOT straddles ORDER BY name;
+
+-- name: find_snapshot_base^
+SELECT version, manifest_key FROM snapshot_bases WHERE dataset = :dataset;
+
+-- name: replace_snapshot_base!
+-- Replaces the version that the caller has seen, and no other.
+INSERT INTO snapshot_bases (dataset, version, manifest_key) VALUES (:dataset, :seen_version + 1, :manifest_key)
+ON CONFLICT (dataset) DO UPDATE SET version = excluded.version, manifest_key = excluded.manifest_key
+WHERE snapshot_bases.version = :seen_version;
+
+-- name: list_changed_parts
+-- A range that starts with the last item of a part starts in this part, and any other range in the part after.
+SELECT DISTINCT
+    first_bucket - coalesce(((:last_items::text[])[first_bucket] = first_item)::integer, 0) AS first_part,
+    last_bucket - coalesce(((:last_items::text[])[last_bucket] = last_item)::integer, 0) AS last_part
+FROM (
+    SELECT
+        first_item, width_bucket(first_item, :last_items::text[]) AS first_bucket,
+        last_item, width_bucket(last_item, :last_items::text[]) AS last_bucket
+    FROM item_changes WHERE dataset = :dataset
+) AS change;
+
+-- name: delete_item_changes!
+-- Changes of transactions that were not visible yet are kept for the next snapshot.
+DELETE FROM item_changes WHERE dataset = :dataset AND pg_visible_in_snapshot(xid, :visible::pg_snapshot);
+
+-- name: merge_item_changes!
+-- The merged change is a new one, so that a snapshot that is being created does not delete it. Changes of deleted datasets are deleted.
+WITH merged AS (
+    DELETE FROM item_changes WHERE dataset IN (
+        SELECT dataset FROM item_changes GROUP BY dataset
+        HAVING count(*) > :changes_max OR NOT EXISTS (SELECT FROM datasets WHERE name = dataset)
+    ) RETURNING dataset, first_item, last_item
+)
+INSERT INTO item_changes (dataset, first_item, last_item)
+SELECT dataset, min(first_item), max(last_item) FROM merged GROUP BY dataset
+HAVING EXISTS (SELECT FROM datasets WHERE name = dataset);
 
 -- name: insert_snapshot!
 INSERT INTO snapshots (name, dataset, body, create_time) VALUES (:name, :dataset, :body, :now);

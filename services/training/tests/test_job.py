@@ -17,6 +17,7 @@ from executors_contract import end_of
 from PIL import Image
 from training_service import refusal
 from vesta_common.errors import FailedPrecondition, Unavailable
+from vesta_common.manifests import Manifest, Part
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import ModelVersion, TrainingProgress
 from vesta_training.executors.local import LocalProcessExecutor
@@ -62,9 +63,13 @@ def a_manifest(objects: ObjectStore, digits: Any, numbers: Iterable[int]) -> str
                 "accept_time": datetime(2026, 3, 1, tzinfo=UTC),
             }
         )
-    manifest = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), manifest)
-    return objects.put("manifests", manifest.getvalue()).key
+    parts = []
+    for part in (rows[:5], rows[5:]):
+        file = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(part), file)
+        key = objects.put("manifests", file.getvalue()).key
+        parts.append(Part(key, "d" * 64, part[0]["name"], part[-1]["name"], len(part)))
+    return objects.put("manifests", Manifest("d" * 64, tuple(parts)).to_json()).key
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """SnapshotService: creation, listing and comparison of snapshots."""
 
+from dataclasses import asdict
+
 import grpc
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.ids import new_id
 from vesta_common.messages import without
-from vesta_common.resources.methods import create_once, find_answer
+from vesta_common.resources.methods import create_once, find_answer, missing
 from vesta_common.resources.page_keys import by_age, newest_before
 from vesta_common.resources.pages import read_page
 from vesta_common.storage.objects import ObjectStore
@@ -19,25 +21,29 @@ from vesta_contracts.datasets.v1 import (
     SnapshotCreated,
     SnapshotDiff,
     SnapshotServiceServicer,
+    SnapshotStatistics,
+    SplitStatistics,
 )
 
 from vesta_datasets.items.splits import Shares
-from vesta_datasets.snapshots.builder import compare, write_snapshot
+from vesta_datasets.snapshot_writer import SnapshotWriter
+from vesta_datasets.snapshots.differences import compare
+from vesta_datasets.snapshots.statistics import Statistics
 from vesta_datasets.store import Store
 
 
 class SnapshotService(SnapshotServiceServicer):
     """Creates, reads and compares snapshots."""
 
-    def __init__(self, store: Store, objects: ObjectStore) -> None:
+    def __init__(self, store: Store, objects: ObjectStore, writer: SnapshotWriter) -> None:
         self._store = store
         self._objects = objects
+        self._writer = writer
 
     def CreateSnapshot(self, request: CreateSnapshotRequest, context: grpc.ServicerContext) -> Snapshot:
         """Writes a manifest of the current items and stores the snapshot.
 
-        The manifest is written first. Its key is its content hash, and nothing refers to it until the row is committed. No
-        transaction is open meanwhile, because the outbox relays of all services wait for the oldest open transaction of the server.
+        The manifest is written first. Its keys are content hashes, and nothing refers to it until the row is committed.
         """
         if answer := find_answer(self._store.postgres, request, Snapshot):
             return answer
@@ -47,12 +53,18 @@ class SnapshotService(SnapshotServiceServicer):
         snapshot = Snapshot(name=name, display_name=request.snapshot.display_name)
         now = self._store.clock.now()
         snapshot.create_time.FromDatetime(now)
-        rows = self._store.snapshots.read_manifest_rows(request.parent)
-        write_snapshot(snapshot, rows, Shares.of(dataset), self._objects)
+        with self._writer.draft(request.parent, Shares.of(dataset)) as draft:
+            manifest = self._writer.write(request.parent, draft)
+        snapshot.manifest_key, snapshot.digest = manifest
+        snapshot.item_count = sum(part.item_count for part, _ in draft.parts)
+        snapshot.statistics.CopyFrom(_message(draft.statistics))
 
         def create(connection: Connection) -> Snapshot:
-            self._store.datasets.get(connection, request.parent, counted=False)
+            current = self._store.datasets.get(connection, request.parent, counted=False)
+            if current.create_time != dataset.create_time:
+                raise missing(request.parent, "it was deleted, and created again, while its items were read; try again")
             self._store.snapshots.insert(connection, snapshot, now)
+            self._store.snapshots.replace_base(connection, request.parent, draft.seen, manifest.key)
             # The counts of many concepts can exceed the size limit of an event; consumers that need them get the snapshot.
             self._store.publish(connection, name, SnapshotCreated(snapshot=without(snapshot, "statistics")))
             return snapshot
@@ -83,4 +95,14 @@ class SnapshotService(SnapshotServiceServicer):
         with self._store.postgres.transaction() as connection:
             later = self._store.snapshots.get(connection, request.name)
             base = self._store.snapshots.get(connection, request.base)
-        return compare(base, later, self._objects)
+        return compare(base.manifest_key, later.manifest_key, self._objects)
+
+
+def _message(statistics: Statistics) -> SnapshotStatistics:
+    splits = [SplitStatistics(split=split.value, **asdict(counts)) for split, counts in statistics.splits.items()]
+    return SnapshotStatistics(
+        splits=splits,
+        reviewed_count=statistics.reviewed_count,
+        control_count=statistics.control_count,
+        imbalance=statistics.imbalance,
+    )

@@ -1,9 +1,12 @@
 """The work of import and export operations, in batches. After a crash only one batch is repeated, and nothing is counted twice."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from vesta_common.errors import InvalidArgument
+from vesta_common.manifests import read_manifest, read_rows
 from vesta_common.media.image_formats import IMAGE_BYTES_MAX
 from vesta_common.resources.names import project_of
 from vesta_common.storage.objects import ObjectStore
@@ -12,21 +15,25 @@ from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.connection.v1 import IngestedMedia, IngestMediaRequest, MediaFile, MediaServiceStub
 from vesta_contracts.datasets.v1 import (
     AnnotationList,
+    Dataset,
     ExportDatasetRequest,
     ExportDatasetResponse,
     ImportDatasetRequest,
     ImportDatasetResponse,
     NewItem,
+    Snapshot,
     Split,
 )
 
-from vesta_datasets.archives.archives import pack, unpack
+from vesta_datasets.archives.archives import check, pack, unpack
 from vesta_datasets.archives.layout import ArchivedItem
 from vesta_datasets.archives.scratch_folders import scratch_folder
 from vesta_datasets.ingest.add_items import add_items
 from vesta_datasets.items.annotations import concepts_of, same_annotations
+from vesta_datasets.items.splits import Shares
 from vesta_datasets.operations.worker import Claim
-from vesta_datasets.snapshots.manifest import ManifestRow, read_manifest
+from vesta_datasets.snapshot_writer import SnapshotWriter
+from vesta_datasets.snapshots.manifest import COLUMNS, ManifestRow, rows_of
 from vesta_datasets.store import Store
 from vesta_datasets.store.operations import OperationProgress
 
@@ -159,48 +166,70 @@ class Import:
 class Export:
     """Exports a dataset or a snapshot to an archive. A retry writes the whole archive again, under the same key."""
 
-    def __init__(self, store: Store, objects: ObjectStore, work_folder: Path | None = None) -> None:
+    def __init__(
+        self, store: Store, objects: ObjectStore, writer: SnapshotWriter, work_folder: Path | None = None
+    ) -> None:
         self._store = store
         self._objects = objects
+        self._writer = writer
         self._work_folder = work_folder
 
     def __call__(self, claim: Claim, /) -> ExportDatasetResponse:
-        """Writes the archive, and returns its key and size."""
+        """Writes the archive, and returns its key and size. Memory does not depend on the number of items."""
         request = ExportDatasetRequest.FromString(claim.operation.request)
-        annotated, concepts = self._annotated(request)
-        with scratch_folder(self._work_folder, "vesta-export-") as scratch:
-            entries = []
-            for done, row in enumerate(annotated):
-                if done % BATCH_FILES_MAX == 0:
-                    claim.check()
-                    with self._store.postgres.transaction() as connection:
-                        claim.advance(connection, OperationProgress(done, len(annotated)))
-                entries.append(self._fetched(row, scratch))
-            archive = pack(entries, concepts, request.format, scratch / "out")
-            key = f"{archive_folder(request.name)}/{claim.operation.name.rpartition('/')[2]}.zip"
-            stored = self._objects.put_named(key, archive)
-        return ExportDatasetResponse(archive_key=key, item_count=len(entries), size_bytes=stored.size_bytes)
-
-    def _annotated(self, request: ExportDatasetRequest) -> tuple[list[ManifestRow], list[str]]:
-        """Returns the items to export, and the concepts: those of the taxonomy, then any others that the items have."""
         with self._store.postgres.transaction() as connection:
             dataset = self._store.datasets.get(connection, request.name, counted=False)
             taxonomy = self._store.taxonomies.get(connection, dataset.taxonomy)
             snapshot = self._store.snapshots.get(connection, request.snapshot) if request.snapshot else None
-        if snapshot:
-            rows = read_manifest(self._objects.get(snapshot.manifest_key))
-        else:
-            rows = self._store.snapshots.read_manifest_rows(request.name)
-        annotated = [row for row in rows if row.annotated]
-        used = {concept for row in annotated for concept in concepts_of(_annotations_of(row))}
-        return annotated, list(dict.fromkeys([*(concept.id for concept in taxonomy.concepts), *sorted(used)]))
+        with (
+            scratch_folder(self._work_folder, "vesta-export-") as scratch,
+            self._opened(dataset, snapshot) as annotated,
+        ):
+            count = 0
+            used: set[str] = set()
+            with closing(annotated()) as rows:
+                for row in rows:
+                    entry = _entry(row, scratch)
+                    check(entry, request.format)
+                    used.update(concepts_of(entry.annotations or ()))
+                    count += 1
+            concepts = list(dict.fromkeys([*(concept.id for concept in taxonomy.concepts), *sorted(used)]))
+            with closing(annotated()) as rows, closing(self._fetched(claim, rows, count, scratch)) as entries:
+                archive = pack(entries, concepts, request.format, scratch / "out")
+            key = f"{archive_folder(request.name)}/{claim.operation.name.rpartition('/')[2]}.zip"
+            stored = self._objects.put_named(key, archive)
+        return ExportDatasetResponse(archive_key=key, item_count=count, size_bytes=stored.size_bytes)
 
-    def _fetched(self, row: ManifestRow, folder: Path) -> ArchivedItem:
-        """Downloads the image of an item to the folder."""
-        suffix = ".png" if row.mime_type == "image/png" else ".jpg"
-        path = folder / f"{row.name.rpartition('/')[2]}{suffix}"
-        path.write_bytes(self._objects.get(row.object_key, sha256=row.sha256))
-        return ArchivedItem(path.name, path, row.split, _annotations_of(row), row.width_px, row.height_px)
+    @contextmanager
+    def _opened(self, dataset: Dataset, snapshot: Snapshot | None) -> Iterator[Callable[[], Generator[ManifestRow]]]:
+        """Opens the items to export, of a snapshot or the current ones. The function can be called repeatedly."""
+
+        def annotated(batches: Iterable[Mapping[str, Sequence[Any]]]) -> Generator[ManifestRow]:
+            return (row for batch in batches for row in rows_of(batch) if row.annotated)
+
+        if snapshot:
+            parts = read_manifest(self._objects, snapshot.manifest_key).parts
+            yield lambda: annotated(read_rows(self._objects, parts, COLUMNS))
+        else:
+            with self._writer.draft(dataset.name, Shares.of(dataset)) as draft:
+                yield lambda: annotated(self._writer.rows(draft))
+
+    def _fetched(self, claim: Claim, rows: Iterable[ManifestRow], count: int, scratch: Path) -> Generator[ArchivedItem]:
+        """Yields each item with its image, which is deleted when the next item is requested."""
+        for done, row in enumerate(rows):
+            if done % BATCH_FILES_MAX == 0:
+                claim.check()
+                with self._store.postgres.transaction() as connection:
+                    claim.advance(connection, OperationProgress(done, count))
+            entry = _entry(row, scratch)
+            entry.path.write_bytes(self._objects.get(row.object_key, sha256=row.sha256))
+            yield entry
+            entry.path.unlink()
+
+
+def _entry(row: ManifestRow, folder: Path) -> ArchivedItem:
+    path = folder / f"{row.name.rpartition('/')[2]}{'.png' if row.mime_type == 'image/png' else '.jpg'}"
+    return ArchivedItem(path.name, path, row.split, _annotations_of(row), row.width_px, row.height_px)
 
 
 def _annotations_of(row: ManifestRow) -> list[Annotation]:

@@ -1,22 +1,18 @@
-"""The manifest of a snapshot: a Parquet file with one row per item, and a digest of its content.
+"""The rows of a snapshot: their Parquet schema, and digests that depend on the rows alone.
 
-The digest is computed over the rows and not over the file, so that it depends neither on the row order nor on the version of the
-Parquet library. Rows are written in order of their names. The file contains its digest, which is verified when it is read.
+A digest depends neither on the version of the Parquet library nor on its settings. docs/snapshot-manifest.md describes it.
 """
 
 import hashlib
-import io
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from datetime import UTC, datetime
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-
-FORMAT: Final = "vesta.snapshot.manifest.v1"
+import pyarrow.compute as pc
+from vesta_common.manifests import FORMAT
 
 _SCHEMA: Final = pa.schema(
     [
@@ -38,10 +34,7 @@ _SCHEMA: Final = pa.schema(
         pa.field("accept_time", pa.timestamp("us", tz="UTC")),
     ]
 )
-
-
-class DamagedManifestError(ValueError):
-    """The bytes are not a manifest, or were modified. The message states which; the object must be restored."""
+_NO_TIME: Final = -(2**63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,70 +89,56 @@ class ManifestRow:
         return self.annotated and self.labels is None
 
 
-def digest(rows: Iterable[ManifestRow]) -> str:
-    """Returns the SHA-256 of the rows, independent of their order: 64 hexadecimal digits."""
-    total = hashlib.sha256(FORMAT.encode())
-    for row_digest in sorted(hashlib.sha256(_canonical(row)).digest() for row in rows):
-        total.update(row_digest)
+COLUMNS: Final = tuple(field.name for field in fields(ManifestRow))
+
+
+def rows_of(batch: Mapping[str, Sequence[Any]]) -> Iterator[ManifestRow]:
+    """Yields the rows of a batch with all columns."""
+    for values in zip(*(batch[name] for name in COLUMNS), strict=True):
+        row = ManifestRow(*values)
+        labels = None if row.labels is None else tuple(row.labels)
+        yield replace(row, labels=labels, annotators=tuple(row.annotators))
+
+
+def table_of(rows: Sequence[ManifestRow]) -> pa.Table:
+    """Returns the rows as a table with one column per field."""
+    return pa.table({name: [getattr(row, name) for row in rows] for name in COLUMNS}, _SCHEMA)
+
+
+def digest_of_rows(table: pa.Table) -> str:
+    """Returns the SHA-256 of the rows of a part, in their order: 64 hexadecimal digits."""
+    total = hashlib.sha256()
+    for column in table.columns:
+        _update(total, column.combine_chunks())
     return total.hexdigest()
 
 
-def write_manifest(rows: Sequence[ManifestRow]) -> bytes:
-    """Returns the rows as a Parquet file, sorted by name. The bytes do not depend on the order of the rows.
-
-    Raises:
-        ValueError: two rows have the same name.
-    """
-    ordered = sorted(rows, key=lambda row: row.name)
-    for before, after in pairwise(ordered):
-        if before.name == after.name:
-            raise ValueError(f"two rows have the name {after.name}; a snapshot contains each item once")
-    columns = {field.name: [getattr(row, field.name) for row in ordered] for field in fields(ManifestRow)}
-    metadata = {"format": FORMAT, "digest": digest(ordered)}
-    table = pa.table(columns, schema=_SCHEMA).replace_schema_metadata(metadata)
-    sink = io.BytesIO()
-    pq.write_table(table, sink, compression="zstd")
-    return sink.getvalue()
+def digest_of_parts(digests: Iterable[str]) -> str:
+    """Returns the digest of a snapshot: the SHA-256 of the digests of its parts, in order."""
+    total = hashlib.sha256(FORMAT.encode())
+    for digest in digests:
+        total.update(bytes.fromhex(digest))
+    return total.hexdigest()
 
 
-def read_manifest(content: bytes) -> list[ManifestRow]:
-    """Returns the rows of a manifest, sorted by name.
-
-    Raises:
-        DamagedManifestError: the bytes are not Parquet, have another format, or do not match their digest.
-    """
-    try:
-        table = pq.read_table(io.BytesIO(content))
-    except (pa.ArrowException, OSError) as error:
-        raise DamagedManifestError(f"the manifest cannot be read: {error}") from error
-    metadata = table.schema.metadata or {}
-    if metadata.get(b"format") != FORMAT.encode():
-        raise DamagedManifestError(f"the manifest does not have the format {FORMAT}")
-    rows = [_row(values) for values in table.select(_SCHEMA.names).to_pylist()]
-    if metadata.get(b"digest") != digest(rows).encode():
-        raise DamagedManifestError("the manifest does not match its digest")
-    return rows
+def _update(total: Any, values: pa.Array) -> None:
+    """Adds a column: the lengths of texts and lists as int32 (-1 for null), then their content; other types as integers."""
+    kind = values.type
+    if pa.types.is_list(kind):
+        _update(total, pc.fill_null(pc.list_value_length(values), -1))
+        _update(total, values.flatten())
+    elif pa.types.is_string(kind) or pa.types.is_binary(kind):
+        _update(total, pc.fill_null(pc.binary_length(values), -1))
+        total.update(_bytes_of(values.cast(pa.binary())))
+    elif pa.types.is_timestamp(kind):
+        _update(total, pc.fill_null(values.cast(pa.int64()), _NO_TIME))
+    else:
+        width = pa.uint8() if pa.types.is_boolean(kind) else kind
+        total.update(values.cast(width).to_numpy(zero_copy_only=False).tobytes())
 
 
-def _row(values: dict[str, Any]) -> ManifestRow:
-    labels = values["labels"]
-    return ManifestRow(
-        **{
-            **values,
-            "labels": None if labels is None else tuple(labels),
-            "annotators": tuple(values["annotators"]),
-        }
-    )
-
-
-def _canonical(row: ManifestRow) -> bytes:
-    """Returns the row as a JSON array of its fields, in the order of `ManifestRow`."""
-    return json.dumps([_plain(getattr(row, field.name)) for field in fields(row)], separators=(",", ":")).encode()
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds")
-    return value
+def _bytes_of(values: pa.BinaryArray) -> memoryview:
+    """Returns the concatenated values."""
+    _, offsets, content = values.buffers()
+    bounds = np.frombuffer(offsets, np.int32, len(values) + 1, 4 * values.offset) if len(values) else [0]
+    return memoryview(content or b"")[bounds[0] : bounds[-1]]

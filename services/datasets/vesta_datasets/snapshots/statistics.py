@@ -1,8 +1,9 @@
-"""Statistics of a snapshot, and the differences between two snapshots."""
+"""Statistics of the rows of a snapshot. Those of its parts add up to its own."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from vesta_datasets.items.splits import Shares, Split, split_of
 from vesta_datasets.snapshots.manifest import ManifestRow
@@ -31,6 +32,9 @@ class SplitStatistics:
     hash_assigned_count: int = 0
 
 
+_SUMMED = tuple(field.name for field in fields(SplitStatistics) if field.name != "concept_counts")
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """Statistics of a whole snapshot.
@@ -39,74 +43,81 @@ class Statistics:
         splits: every split, including empty ones.
         reviewed_count: items whose annotations a second person has checked.
         control_count: items that the random control arm drew.
-        imbalance: items of the most frequent concept ÷ items of the rarest concept that occurs, in the training split. 1 if all
-            are equally frequent, None if no item there has a label.
     """
 
     splits: Mapping[Split, SplitStatistics]
     reviewed_count: int
     control_count: int
-    imbalance: float | None
 
+    @property
+    def imbalance(self) -> float | None:
+        """Items of the most frequent concept ÷ items of the rarest concept that occurs, in the training split.
 
-@dataclass(frozen=True, slots=True)
-class Relabelled:
-    """An item whose image labels changed. None means that it had no accepted image labels."""
+        1 if all are equally frequent, None if no item there has a label.
+        """
+        counts = self.splits[Split.TRAIN].concept_counts.values()
+        return max(counts) / min(counts) if counts else None
 
-    name: str
-    labels_before: tuple[str, ...] | None
-    labels_after: tuple[str, ...] | None
+    @property
+    def annotated_count(self) -> int:
+        """Items with accepted annotations: image labels, shapes, or "none of the concepts"."""
+        return sum(split.labelled_count + split.shapes_only_count for split in self.splits.values())
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the statistics as JSON values."""
+        return asdict(self)
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """The differences between two manifests: the names of added and removed items, and the relabelled items, each sorted by name."""
-
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    relabelled: tuple[Relabelled, ...]
+    @classmethod
+    def of_dict(cls, values: Mapping[str, Any]) -> "Statistics":
+        """Reads the values of `to_dict`, also after a conversion to JSON."""
+        splits = {Split(split): SplitStatistics(**counts) for split, counts in values["splits"].items()}
+        return cls(splits, values["reviewed_count"], values["control_count"])
 
 
 def statistics(rows: Sequence[ManifestRow], shares: Shares) -> Statistics:
-    """Computes the statistics of a manifest.
+    """Computes the statistics of rows.
 
     Args:
-        rows: of the manifest.
         shares: of the dataset's split policy.
     """
     splits = {split: _of_split([row for row in rows if row.split == split], shares) for split in Split}
-    counts = splits[Split.TRAIN].concept_counts.values()
     return Statistics(
         splits=splits,
         reviewed_count=sum(row.reviewed for row in rows),
         control_count=sum(row.control for row in rows),
-        imbalance=max(counts) / min(counts) if counts else None,
     )
 
 
-def diff(before: Iterable[ManifestRow], after: Iterable[ManifestRow]) -> Difference:
-    """Returns the differences from `before` to `after`. The order of labels is ignored."""
-    old = {row.name: row for row in before}
-    new = {row.name: row for row in after}
-    return Difference(
-        added=tuple(sorted(new.keys() - old.keys())),
-        removed=tuple(sorted(old.keys() - new.keys())),
-        relabelled=tuple(
-            Relabelled(name, old[name].labels, new[name].labels)
-            for name in sorted(old.keys() & new.keys())
-            if _label_set(old[name]) != _label_set(new[name])
-        ),
+def total(parts: Iterable[Statistics]) -> Statistics:
+    """Returns the sums of the statistics of several parts."""
+    concept_counts: dict[Split, Counter[str]] = {split: Counter() for split in Split}
+    counts: dict[Split, Counter[str]] = {split: Counter() for split in Split}
+    reviewed_count = control_count = 0
+    for part in parts:
+        reviewed_count += part.reviewed_count
+        control_count += part.control_count
+        for split, found in part.splits.items():
+            concept_counts[split].update(found.concept_counts)
+            counts[split].update({name: getattr(found, name) for name in _SUMMED})
+    return Statistics(
+        {
+            split: SplitStatistics(
+                concept_counts=_by_frequency(concept_counts[split]), **{name: counts[split][name] for name in _SUMMED}
+            )
+            for split in Split
+        },
+        reviewed_count,
+        control_count,
     )
 
 
 def _of_split(rows: Sequence[ManifestRow], shares: Shares) -> SplitStatistics:
     counts = Counter(label for row in rows for label in row.labels or ())
-    ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
     labelled = [row.labels for row in rows if row.labels is not None]
     return SplitStatistics(
         item_count=len(rows),
         labelled_count=len(labelled),
-        concept_counts=dict(ordered),
+        concept_counts=_by_frequency(counts),
         no_label_count=sum(not labels for labels in labelled),
         multiple_labels_count=sum(len(labels) > 1 for labels in labelled),
         shapes_only_count=sum(row.only_shapes for row in rows),
@@ -114,5 +125,6 @@ def _of_split(rows: Sequence[ManifestRow], shares: Shares) -> SplitStatistics:
     )
 
 
-def _label_set(row: ManifestRow) -> frozenset[str] | None:
-    return None if row.labels is None else frozenset(row.labels)
+def _by_frequency(counts: Mapping[str, int]) -> dict[str, int]:
+    """Sorts counts, the greatest first."""
+    return dict(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0])))

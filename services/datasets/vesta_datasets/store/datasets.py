@@ -1,6 +1,7 @@
 """Datasets in PostgreSQL, with their counts."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from vesta_common.clock import Clock
@@ -52,8 +53,17 @@ class Datasets:
 
     def delete(self, connection: Connection, name: str) -> None:
         """Deletes a dataset with its items and snapshots."""
+        queries.insert_deleted_dataset(connection, name=name, now=self._clock.now())
         queries.delete_dataset(connection, name=name)
         queries.delete_terms(connection, dataset=name)
+
+    def list_deleted(self, connection: Connection, before: datetime) -> dict[str, datetime]:
+        """Returns when each dataset was deleted that was deleted before a time, and whose name is not in use."""
+        return {row["name"]: row["delete_time"] for row in queries.list_deleted_datasets(connection, before=before)}
+
+    def forget_deleted(self, connection: Connection, name: str, delete_time: datetime) -> None:
+        """Removes a dataset from `list_deleted`."""
+        queries.forget_deleted_dataset(connection, name=name, delete_time=delete_time)
 
     def counts(self, connection: Connection, names: Sequence[str]) -> dict[str, DatasetCounts]:
         """Returns the counts of the datasets. Scores are counted only if they are from the model version that scored the dataset last."""

@@ -1,14 +1,13 @@
 """The job of a run in a training process: its input and its result as serialisable values, and its execution."""
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import pyarrow.parquet as pq
 from vesta_common.errors import NotFound
+from vesta_common.manifests import read_manifest, read_rows
 from vesta_common.media.images import model_pixels
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
@@ -222,18 +221,25 @@ def _device(requested: str, recipe: Recipe) -> str:
 
 
 def _read_examples(objects: ObjectStore, manifest_key: str) -> tuple[tuple[Example, ...], int]:
-    """Returns the labelled rows of a snapshot's manifest, and the number of rows with shapes only.
+    """Returns the labelled rows of a snapshot's manifest, and the number of rows with shapes only. Other rows are not kept.
 
     docs/snapshot-manifest.md describes the columns.
+
+    Raises:
+        DataLoss: an object of the snapshot is missing or damaged.
     """
     columns = ["name", "sha256", "split", "labels", "control", "accept_time"]
-    rows = pq.read_table(io.BytesIO(objects.get(manifest_key)), columns=columns).to_pylist()
-    examples = tuple(
-        Example(row["name"], row["sha256"], tuple(row["labels"]), Split(row["split"]), row["control"])
-        for row in rows
-        if row["labels"] is not None
-    )
-    return examples, sum(row["labels"] is None and row["accept_time"] is not None for row in rows)
+    examples: list[Example] = []
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # examples with the same labels share one tuple
+    shapes_only_count = 0
+    for batch in read_rows(objects, read_manifest(objects, manifest_key).parts, columns):
+        for name, sha256, split, labels, control, accept_time in zip(*map(batch.get, columns), strict=True):
+            if labels is not None:
+                concepts = known.setdefault(tuple(labels), tuple(labels))
+                examples.append(Example(name, sha256, concepts, Split(split), control))
+            elif accept_time is not None:
+                shapes_only_count += 1
+    return tuple(examples), shapes_only_count
 
 
 def _pixels(objects: ObjectStore, sha256: str) -> Pixels:

@@ -21,7 +21,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Snapshot(_message.Message):
-    """An immutable version of a dataset: a Parquet manifest on the object store, with its digest."""
+    """An immutable version of a dataset: a manifest on the object store, with its digest. Snapshots share the parts of their manifests in
+    which no item differs.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -35,9 +37,9 @@ class Snapshot(_message.Message):
     name: _builtins.str
     display_name: _builtins.str
     manifest_key: _builtins.str
-    """Key of the manifest; its columns are described in docs/snapshot-manifest.md."""
+    """Key of the index of the manifest, which lists its Parquet files; see docs/snapshot-manifest.md."""
     digest: _builtins.str
-    """SHA-256 of the rows of the manifest, independent of their order."""
+    """SHA-256 of the rows of the manifest. Equal for snapshots of the same items."""
     item_count: _builtins.int
     @_builtins.property
     def statistics(self) -> Global___SnapshotStatistics: ...
