@@ -1,11 +1,14 @@
-"""A cache of embeddings in the object store, in packs of many embeddings, with local copies. Lost embeddings are computed again."""
+"""A cache of embeddings in the object store, in packs of many embeddings, with local copies. Lost embeddings are computed again.
+
+The packs of each dataset are in a folder of their own, so that a run reads those of its dataset only.
+"""
 
 import hashlib
 import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from vesta_training.atomic_files import keep_copy
 from vesta_training.example import Array
 
 FOLDER = "features"
+ADOPTED_AT_ONCE = 1024
 OLD_SUFFIX = ".npz"
 """Suffix of packs of earlier versions. Their names are hashes, but not of their content."""
 # The exceptions that numpy and zipfile raise for damaged files.
@@ -38,19 +42,24 @@ class FeatureFiles:
     A pack that cannot be read is deleted, and its images are embedded again.
 
     Args:
+        dataset: whose images are embedded.
         folder: for local copies of packs; it can be lost at any time.
     """
 
-    def __init__(self, objects: ObjectStore, folder: Path) -> None:
+    def __init__(self, objects: ObjectStore, dataset: str, folder: Path) -> None:
         self._objects = objects
+        self._dataset = dataset
         self._folder = folder
-        self._known: dict[str, dict[str, Array]] = {}
-        self._packs: set[str] = set()
 
     def get_many(self, embedding_digest: str, image_sha256s: Sequence[str]) -> Mapping[str, Array]:
-        """Returns the stored embeddings of the images."""
-        known = self._load(embedding_digest)
-        return {image: known[image] for image in image_sha256s if image in known}
+        """Returns the stored embeddings of the images, including those of packs that other processes have added.
+
+        At most one pack is in memory, beside the returned embeddings.
+        """
+        if not image_sha256s:
+            return {}
+        packs = list(self._objects.list_keys(f"{self._folder_of(embedding_digest)}/"))
+        return self._wanted(packs, image_sha256s) if packs else self._adopted(embedding_digest, image_sha256s)
 
     def put_many(self, embedding_digest: str, embeddings: Mapping[str, Array]) -> None:
         """Stores embeddings as a new pack."""
@@ -59,19 +68,35 @@ class FeatureFiles:
             return
         buffer = io.BytesIO()
         np.savez(buffer, images=np.array(images), embeddings=np.stack([embeddings[image] for image in images]))
-        stored = self._objects.put(f"{FOLDER}/{embedding_digest}", buffer.getvalue())
+        stored = self._objects.put(self._folder_of(embedding_digest), buffer.getvalue())
         keep_copy(self._folder / stored.key, buffer.getvalue())
-        self._packs.add(stored.key)
-        self._known.setdefault(embedding_digest, {}).update(embeddings)
 
-    def _load(self, embedding_digest: str) -> dict[str, Array]:
-        """Returns all embeddings of a space, including packs that other processes have added since."""
-        known = self._known.setdefault(embedding_digest, {})
-        for key in self._objects.list_keys(f"{FOLDER}/{embedding_digest}/"):
-            if key not in self._packs:
-                known.update(self._read(key))
-                self._packs.add(key)
-        return known
+    def _folder_of(self, embedding_digest: str) -> str:
+        _, project, _, dataset = self._dataset.split("/")
+        return f"{FOLDER}/{embedding_digest}/{project}/{dataset}"
+
+    def _adopted(self, embedding_digest: str, image_sha256s: Sequence[str]) -> Mapping[str, Array]:
+        """Returns the embeddings that are in packs of earlier versions, and stores them as packs of this dataset.
+
+        These packs contain the images of all datasets. They are read only as long as the dataset has no pack.
+        """
+        prefix = f"{FOLDER}/{embedding_digest}/"
+        shared = [key for key in self._objects.list_keys(prefix) if "/" not in key.removeprefix(prefix)]
+        found = self._wanted(shared, image_sha256s)
+        images = sorted(found)
+        for start in range(0, len(images), ADOPTED_AT_ONCE):
+            self.put_many(embedding_digest, {image: found[image] for image in images[start : start + ADOPTED_AT_ONCE]})
+        return found
+
+    def _wanted(self, packs: Iterable[str], image_sha256s: Sequence[str]) -> dict[str, Array]:
+        """Returns those embeddings in the packs that are wanted."""
+        wanted = set(image_sha256s)
+        found: dict[str, Array] = {}
+        for key in packs:
+            embeddings = self._read(key)
+            # Copies, because an array keeps the whole pack.
+            found |= {image: embeddings[image].copy() for image in embeddings.keys() & wanted}
+        return found
 
     def _read(self, key: str) -> Mapping[str, Array]:
         """Returns the embeddings of a pack; none if it cannot be read or was deleted by another process."""

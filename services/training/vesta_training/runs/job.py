@@ -166,7 +166,7 @@ def _run(
     )
     dependencies = Dependencies(
         pixels=lambda sha256: _pixels(objects, sha256),
-        features=FeatureFiles(objects, work / "features"),
+        features=FeatureFiles(objects, "/".join(job.snapshot.split("/")[:4]), work / "features"),
         weights_file=lambda sha256: _weights(objects, work, sha256),
         folder=work,
         run_folder=run_folder(work, job.run),
