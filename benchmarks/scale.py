@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import httpx
 import scale_reconcile
+import scale_snapshots
 from figures import Figure
 from psycopg import sql
 from scale_rows import CONCEPTS, file_name_of, insert_items, source_of
@@ -33,7 +34,8 @@ Request = tuple[str, dict[str, str | int]]
 
 
 def measure(port_block: int) -> Iterator[Figure]:
-    """Yields `scale_page_…_p99_ms` for each filter, those of other calls, `scale_tenant_isolation_ratio` and `scale_reconcile_ms`.
+    """Yields `scale_page_…_p99_ms` for each filter, those of other calls, `scale_tenant_isolation_ratio`, `scale_reconcile_ms`
+    and the figures of `scale_snapshots`.
 
     The rows are inserted into the tables of the datasets service; all reads go through the REST API. Latencies at 100,000 items
     are among the details.
@@ -53,6 +55,7 @@ def measure(port_block: int) -> Iterator[Figure]:
         yield _deep_page_figure(client, large)
         yield _isolation_figure(alone, _compared(client, small))
         yield scale_reconcile.measure(platform, large)
+        yield from scale_snapshots.measure(platform, client, large)
 
 
 def _calls(dataset: str) -> dict[str, Request]:
