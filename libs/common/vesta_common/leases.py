@@ -117,17 +117,18 @@ class Leases:
         if len(rows) < len(leases):
             raise self._lost(leases[0])
 
-    def renew(self, connection: Connection, lease: Lease, now: datetime) -> Row:
-        """Renews the lease from now on. Returns the current columns of the row.
+    def renew(self, connection: Connection, leases: Lease | Sequence[Lease], now: datetime) -> Row:
+        """Renews a lease, or several, from now on. Returns the current columns of one of the rows.
 
         Raises:
-            LeaseLost: the lease is lost.
+            LeaseLost: one of the leases is lost.
         """
-        parameters = {**self._parameters([lease]), "expire_time": now + self._duration}
-        row = connection.execute(self._renew, parameters).fetchone()
-        if row is None:
-            raise self._lost(lease)
-        return row
+        leases = _sequence(leases)
+        parameters = {**self._parameters(leases), "expire_time": now + self._duration}
+        rows = connection.execute(self._renew, parameters).fetchall()
+        if len(rows) < len(leases):
+            raise self._lost(leases[0])
+        return rows[0]
 
     def release(self, connection: Connection, *leases: Lease, counted: bool = True) -> None:
         """Releases the rows, so that another worker can claim them immediately. Does nothing to those whose lease is lost.
@@ -148,25 +149,27 @@ class Leases:
     def heartbeat(
         self,
         postgres: Postgres,
-        lease: Lease,
+        leases: Lease | Sequence[Lease],
         clock: Clock,
         interval: timedelta | None = None,
         on_renewal: Callable[[Connection, Row], None] | None = None,
     ) -> "Heartbeat":
-        """Returns a context manager that renews the lease in a thread while its block runs.
+        """Returns a context manager that renews a lease, or several, in a thread while its block runs.
+
+        Release the rows after the block: a renewal that waits for their release would claim them again.
 
         Args:
             interval: between two renewals; by default a third of the duration.
-            on_renewal: called with the current columns of the row in the transaction of each renewal.
+            on_renewal: called with the current columns of one of the rows in the transaction of each renewal.
         """
 
         def renew() -> None:
             with postgres.transaction() as connection:
-                row = self.renew(connection, lease, clock.now())
+                row = self.renew(connection, leases, clock.now())
                 if on_renewal is not None:
                     on_renewal(connection, row)
 
-        return Heartbeat(renew, interval or self._duration / RENEWALS_PER_LEASE, self._described(lease))
+        return Heartbeat(renew, interval or self._duration / RENEWALS_PER_LEASE, self._described(_sequence(leases)[0]))
 
     def _release_until(
         self, connection: Connection, leases: Sequence[Lease], until: datetime | None, *, counted: bool
@@ -187,8 +190,12 @@ class Leases:
         return f"{self._table} {' '.join(map(str, lease.key.values()))}"
 
 
+def _sequence(leases: Lease | Sequence[Lease]) -> Sequence[Lease]:
+    return [leases] if isinstance(leases, Lease) else leases
+
+
 class Heartbeat:
-    """Renews a lease in a thread while a block runs. Continues with a warning if the database is unavailable.
+    """Renews leases in a thread while a block runs. Continues with a warning if the database is unavailable.
 
     Attributes:
         lost: set when the lease is lost; it is not renewed any more then.

@@ -341,6 +341,44 @@ def test_a_worker_whose_lease_expired_publishes_nothing(serving: Serving) -> Non
     assert not scorer.step()
 
 
+@pytest.mark.parametrize("table", ["passes", "arrivals"])
+def test_a_worker_that_needs_longer_than_its_lease_keeps_it(serving: Serving, table: str) -> None:
+    serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
+    if table == "arrivals":
+        while serving.scorer.step():
+            pass
+    items = [serving.items.add(a_picture(colour)) for colour in ("red", "blue")]
+    if table == "arrivals":
+        for item in items:
+            serving.arrives(item)
+    claimed_meanwhile: list[bool] = []
+
+    def is_renewed() -> bool:
+        with serving.store.postgres.connect() as connection:
+            rows = connection.execute(f"SELECT lease_expire_time FROM {table}".encode()).fetchall()
+        return all(row["lease_expire_time"] == serving.clock.now() + LEASE_DURATION for row in rows)
+
+    def slow(_: ServedModel) -> None:
+        for _ in range(2):
+            serving.clock.advance(LEASE_DURATION * 0.9)
+            eventually(is_renewed, bool)
+        claimed_meanwhile.append(scorer.step())
+
+    watched, scorer = Watched(serving, slow), serving.scorer
+    replica = Scorer(
+        serving.store,
+        watched,
+        scorer._items,
+        scorer._datasets,
+        scorer._media,
+        serving.clock,
+        heartbeat_interval=timedelta(milliseconds=20),
+    )
+    assert replica.step()
+    assert claimed_meanwhile == [False]
+    assert scored(serving) == Counter(item.name for item in items)
+
+
 def test_a_page_of_an_outdated_generation_is_not_recorded(serving: Serving) -> None:
     deployment = serving.deployed(serving.registry.add(an_onnx()), datasets=[DATASET])
     claimed = serving.store.scoring.claim_pass()

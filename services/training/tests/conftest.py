@@ -36,10 +36,11 @@ from vesta_training.models.export import export_backbone
 from vesta_training.models.file_remover import FileRemover
 from vesta_training.recipes.recipe import builtin_recipe
 from vesta_training.recipes.recipe_book import RecipeBook
+from vesta_training.runs.job_builder import Datasets
 from vesta_training.settings import Settings
 from vesta_training.store import Store
 from vesta_training.tasks.assignment import Dependencies
-from vesta_training.worker import Datasets, Worker
+from vesta_training.worker import Worker
 
 DIGITS_USED = 200
 
@@ -177,7 +178,7 @@ def training(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) 
             executor,
             snapshots,
             deployments,
-            lambda store: Worker(store, objects, executor, book, datasets, settings.work_folder),
+            lambda store, **fields: Worker(store, objects, executor, book, datasets, settings.work_folder, **fields),
             objects,
             FileRemover(store, objects, asked),
             outside,

@@ -54,7 +54,7 @@ def test_a_waiting_run_is_cancelled_immediately_and_a_running_one_at_its_next_he
     claimed = training.store.run_queue.claim()
     assert claimed is not None
     training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=running.name))
-    assert training.store.run_queue.heartbeat(claimed, None, publish_progress=False) is True
+    assert training.store.run_queue.record_progress(claimed, None, publish_progress=False) is True
     training.store.run_queue.release(claimed)
     training.worker.step()
     assert training.get(running).state == TrainingRun.CANCELLED

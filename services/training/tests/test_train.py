@@ -126,7 +126,7 @@ def test_a_challenger_that_only_embeds_is_not_compared(
 
 
 def test_the_control_curve_is_computed_on_request(assignment: Assignment, dependencies: Dependencies) -> None:
-    trained = train(replace(assignment, control_curve=True, test_dealt=True), dependencies)
+    trained = train(replace(assignment, control_curve=True, test_split_is_random=True), dependencies)
 
     assert [point.label_count for point in trained.control_curve] == [10, 20, 40, 80, 88]
     assert all(point.accuracy.low < point.accuracy.value < point.accuracy.high for point in trained.control_curve)

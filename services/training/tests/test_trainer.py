@@ -1,9 +1,11 @@
 """The process of training pods, with access to the object store only."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,15 @@ def settings(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) 
 
 
 @pytest.fixture
-def exchange(settings: Settings) -> Iterator[Exchange]:
+def objects(settings: Settings) -> Iterator[ObjectStore]:
     objects = ObjectStore.of(settings)
-    yield Exchange(objects, WORK)
+    yield objects
     objects.close()
+
+
+@pytest.fixture
+def exchange(objects: ObjectStore) -> Exchange:
+    return Exchange(objects, WORK)
 
 
 def exit_code(settings: Settings, **changed: str) -> int:
@@ -55,6 +62,15 @@ def test_a_pod_stores_its_result_and_progress(settings: Settings, exchange: Exch
     assert isinstance(exchange.find_result(), RunResult)
     assert exchange.find_progress() is not None
     assert exit_code(settings) == 0  # a second pod of the same work does not train
+
+
+@pytest.mark.parametrize("is_random", [False, True])
+def test_a_job_of_the_previous_version_is_read(exchange: Exchange, objects: ObjectStore, is_random: bool) -> None:
+    job = replace(an_embedding("elsewhere"), test_split_is_random=is_random)
+    content = asdict(job)
+    content["test_dealt"] = content.pop("test_split_is_random")
+    objects.put_named(f"runs/{WORK}/description.json", json.dumps(content).encode())
+    assert exchange.get_job() == job
 
 
 def test_a_pod_with_a_permanent_error_stores_the_reason_and_is_not_retried(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from psycopg import OperationalError
-from training_service import PROJECT, Training, refusal
+from training_service import PROJECT, Training, eventually, refusal
 from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.leases import LeaseLost
 from vesta_common.storage.objects import ObjectStore
@@ -59,8 +59,29 @@ def test_a_run_of_a_killed_worker_is_claimed_by_another_and_fenced(training: Tra
     training.clock.advance(LEASE_DURATION + timedelta(seconds=1))
     assert training.worker.step()
     with pytest.raises(LeaseLost):
-        training.store.run_queue.heartbeat(dead, None, publish_progress=False)
+        training.store.run_queue.record_progress(dead, None, publish_progress=False)
     assert (training.get(run).state, training.get(run).attempt_count) == (TrainingRun.SUCCEEDED, 2)
+
+
+def test_a_worker_whose_training_makes_no_progress_keeps_its_lease(training: Training) -> None:
+    run = training.a_run()
+    claimed_meanwhile = []
+
+    def is_renewed() -> bool:
+        with training.store.postgres.connect() as connection:
+            (row,) = connection.execute("SELECT lease_expire_time FROM training_runs")
+        return bool(row["lease_expire_time"] == training.clock.now() + LEASE_DURATION)
+
+    def exceed_the_lease() -> None:
+        for _ in range(2):
+            training.clock.advance(LEASE_DURATION * 0.9)
+            eventually(is_renewed)
+        claimed_meanwhile.append(training.store.run_queue.claim())
+
+    training.executor.before_observing = exceed_the_lease
+    assert training.worker_on(training.store, heartbeat_interval=timedelta(milliseconds=20)).step()
+    assert set(claimed_meanwhile) == {None}
+    assert (training.get(run).state, training.get(run).attempt_count) == (TrainingRun.SUCCEEDED, 1)
 
 
 def test_a_crashed_process_is_restarted_and_repeated_crashes_fail_the_run(training: Training) -> None:
@@ -254,7 +275,7 @@ def test_a_test_split_is_a_random_sample_if_nearly_all_of_it_was_assigned_by_has
     training.snapshots.test_item_count, training.snapshots.test_hash_assigned_count = item_count, hash_assigned_count
     training.a_run("sampled")
     training.worker.step()
-    assert training.executor.jobs[-1].test_dealt == is_sample
+    assert training.executor.jobs[-1].test_split_is_random == is_sample
 
 
 def test_a_queued_run_has_a_reason_until_it_starts(training: Training) -> None:
@@ -262,8 +283,8 @@ def test_a_queued_run_has_a_reason_until_it_starts(training: Training) -> None:
     seen: list[str] = []
 
     class Watching(RunQueue):
-        def heartbeat(self, *args: Any, **fields: Any) -> bool:
-            kept = super().heartbeat(*args, **fields)
+        def record_progress(self, *args: Any, **fields: Any) -> bool:
+            kept = super().record_progress(*args, **fields)
             seen.append(training.get(run).waiting_reason)
             return kept
 
@@ -277,9 +298,9 @@ def test_a_queued_run_can_be_cancelled(training: Training) -> None:
     run = training.a_run()
 
     class Cancelling(RunQueue):
-        def heartbeat(self, *args: Any, **fields: Any) -> bool:
+        def record_progress(self, *args: Any, **fields: Any) -> bool:
             training.runs.CancelTrainingRun(CancelTrainingRunRequest(name=run.name))
-            return super().heartbeat(*args, **fields)
+            return super().record_progress(*args, **fields)
 
     training.executor.waits = ["no node"]
     training.worker_on(store_with(Cancelling, training)).step()
@@ -333,9 +354,9 @@ def test_a_run_whose_work_was_deleted_externally_is_restarted(training: Training
     run = training.a_run()
 
     class Deleting(RunQueue):
-        def heartbeat(self, *args: Any, **fields: Any) -> bool:
+        def record_progress(self, *args: Any, **fields: Any) -> bool:
             training.executor.work.clear()
-            return super().heartbeat(*args, **fields)
+            return super().record_progress(*args, **fields)
 
     training.executor.waits = ["no node"]
     with pytest.raises(Unavailable) as lost:

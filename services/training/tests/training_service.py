@@ -1,5 +1,6 @@
 """The training service for tests: clients, a worker, a fake executor, and fakes of other services with one snapshot."""
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -45,6 +46,7 @@ DATASET = f"{PROJECT}/datasets/vans"
 SNAPSHOT = f"{DATASET}/snapshots/s1"
 TAXONOMY = f"{PROJECT}/taxonomies/t"
 CONCEPTS = ("van", "car")
+DEADLINE_SECONDS = 10
 
 
 class OneSnapshot(SnapshotServiceServicer):
@@ -110,12 +112,14 @@ class Scripted:
         self.waits: list[str] = []
         self.cancelled: list[str] = []
         self.work: dict[str, Job] = {}
+        self.before_observing: Callable[[], None] = lambda: None
 
     def start(self, work: str, job: Job) -> None:
         self.jobs.append(job)
         self.work[work] = job
 
     def observe(self, work: str, timeout: timedelta = timedelta()) -> Observation:
+        self.before_observing()
         if work not in self.work:
             return Observation(State.ABSENT)
         if self.waits:
@@ -158,7 +162,7 @@ class Training:
         executor: Scripted,
         snapshots: OneSnapshot,
         deployments: SomeDeployments,
-        worker_on: Callable[[Store], Worker],
+        worker_on: Callable[..., Worker],
         objects: ObjectStore,
         file_remover: FileRemover,
         channel: Any,
@@ -195,6 +199,13 @@ class Training:
         with self.store.postgres.transaction() as connection:
             rows = connection.execute("SELECT headers FROM outbox ORDER BY id").fetchall()
         return [dict(row["headers"])["ce_type"].rpartition(".")[2] for row in rows]
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    """Polls a condition until it holds, or a deadline has passed."""
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
 
 
 def refusal(error: type[VestaError], call: Callable[[], object], reason: str) -> None:

@@ -25,10 +25,11 @@ from vesta_training.hardware import thread_count, usable_cores
 from vesta_training.models.deployments import Deployments
 from vesta_training.models.file_remover import FileRemover
 from vesta_training.recipes.recipe_book import RecipeBook
+from vesta_training.runs.job_builder import Compute, Datasets
 from vesta_training.settings import Settings
 from vesta_training.store import SERVICE, Store
 from vesta_training.sweeper import Sweeper
-from vesta_training.worker import Compute, Datasets, Worker
+from vesta_training.worker import Worker
 
 IDLE = timedelta(seconds=1)
 IDLE_OF_OTHERS = timedelta(seconds=10)  # one worker that polls often is enough; the others are woken

@@ -45,8 +45,10 @@ UPDATE training_runs SET
 WHERE name = :name
 RETURNING *;
 
--- name: put_progress!
-UPDATE training_runs SET progress = coalesce(:progress, progress), pending_reason = :pending_reason WHERE name = :name;
+-- name: put_progress$
+-- Returns whether cancellation was requested.
+UPDATE training_runs SET progress = coalesce(:progress, progress), pending_reason = :pending_reason WHERE name = :name
+RETURNING cancel_requested;
 
 -- name: requeue_run!
 -- Returns a run to state QUEUED. `died` increments the death count.

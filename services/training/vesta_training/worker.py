@@ -1,47 +1,34 @@
 """Workers: claim a run, train it with an executor, renew the lease and record the result. Other workers can take runs over at any time."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import structlog
-from vesta_common.clock import Clock
-from vesta_common.errors import NotFound, Unavailable, VestaError, is_transient
+from vesta_common.errors import Unavailable, VestaError, is_transient
 from vesta_common.leases import LeaseLost
 from vesta_common.messages import copy_of
 from vesta_common.storage.objects import ObjectStore
-from vesta_contracts.datasets.v1 import (
-    DatasetServiceStub,
-    GetDatasetRequest,
-    GetSnapshotRequest,
-    GetTaxonomyRequest,
-    Snapshot,
-    SnapshotServiceStub,
-    SplitStatistics,
-    TaxonomyServiceStub,
-)
 from vesta_contracts.training.v1 import (
     Comparison,
     LearningCurvePoint,
     ModelVersion,
     RandomLabels,
-    TrainingProgress,
 )
 
 from vesta_training.errors import TrainingCancelled
 from vesta_training.executors import DIED, Executor, Observation, State, work_name
-from vesta_training.hardware import CPU
 from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.folders import LOST, remove_ended
-from vesta_training.runs.job import Job, RunResult
+from vesta_training.runs.job import RunResult
+from vesta_training.runs.job_builder import DEFAULT_COMPUTE, Compute, Datasets, JobBuilder
+from vesta_training.runs.recorder import Recorder, Stopped, recording
 from vesta_training.store import Store
 from vesta_training.store.run_queue import ClaimedRun
 
-HEARTBEAT = timedelta(seconds=2)
-PROGRESS_INTERVAL = timedelta(seconds=1)
+HEARTBEAT_INTERVAL = timedelta(seconds=2)  # a worker notices cancellation within it
 POLL = timedelta(milliseconds=100)
 WORK_LOST = "TRAINING_WORK_LOST"
 DEATHS_MAX = 5
@@ -49,40 +36,7 @@ RETRIED = "to be tried again: "
 
 _DEATHS = {DIED, LOST, WORK_LOST}
 
-TEST = "TEST"
-DEALT_MIN = 0.9  # share of the test items; near-duplicates follow the split of their group instead of their hash
-
 log = structlog.get_logger()
-
-
-class Stopped(Exception):
-    """The service is stopping; the run is released for another worker."""
-
-
-class Datasets:
-    """The stubs of the datasets service."""
-
-    def __init__(
-        self, datasets: DatasetServiceStub, snapshots: SnapshotServiceStub, taxonomies: TaxonomyServiceStub
-    ) -> None:
-        self.datasets = datasets
-        self.snapshots = snapshots
-        self.taxonomies = taxonomies
-
-
-@dataclass(frozen=True)
-class Compute:
-    """The compute resources of runs.
-
-    Attributes:
-        device: `auto`, `cpu` or `cuda`.
-        threads: of each run.
-        deadline_seconds: default deadline; 0 for none.
-    """
-
-    device: str = CPU
-    threads: int = 1
-    deadline_seconds: int = 0
 
 
 class Worker:
@@ -96,15 +50,15 @@ class Worker:
         recipes: RecipeBook,
         datasets: Datasets,
         work_folder: str,
-        compute: Compute = Compute(),
+        compute: Compute = DEFAULT_COMPUTE,
+        heartbeat_interval: timedelta = HEARTBEAT_INTERVAL,
     ) -> None:
         self._store = store
         self._objects = objects
-        self._compute = compute
         self._executor = executor
-        self._recipes = recipes
-        self._datasets = datasets
         self._work_folder = Path(work_folder)
+        self._jobs = JobBuilder(store, recipes, datasets, self._work_folder, compute)
+        self._heartbeat_interval = heartbeat_interval
         self._pending_release: Callable[[], None] | None = None
         self._stopping = False
 
@@ -170,44 +124,26 @@ class Worker:
             log.info("run_succeeded", run=run.name, version=version)
             self._remove_objects(work)
 
-    def beat(
-        self,
-        claimed: ClaimedRun,
-        progress: TrainingProgress | None,
-        pending_reason: str = "",
-        *,
-        publish_progress: bool,
-    ) -> bool:
-        """Renews the lease and stores the progress. Returns whether cancellation was requested.
-
-        Raises:
-            LeaseLost: another worker has the run, or it was finished or deleted.
-            Stopped: the service is stopping.
-        """
-        cancelled = self._store.run_queue.heartbeat(
-            claimed, progress, pending_reason, publish_progress=publish_progress
-        )
-        if self._stopping:
-            raise Stopped
-        return cancelled
-
     def _train(self, claimed: ClaimedRun, work: str) -> RunResult:
         """Adopts the existing work of the run, or starts it, and follows it until it ends."""
-        heartbeat = _Heartbeat(self, claimed)
+        with recording(self._store, claimed, self._heartbeat_interval, lambda: self._stopping) as recorder:
+            return self._follow(claimed, work, recorder)
+
+    def _follow(self, claimed: ClaimedRun, work: str, recorder: Recorder) -> RunResult:
         seen = self._executor.observe(work)
         if seen.error is not None and is_transient(seen.error):  # the failure of an earlier attempt
             self._executor.cancel(work)
             seen = self._executor.observe(work)
         while seen.state is State.ENDING:
-            _send_heartbeat(heartbeat, seen)
+            recorder.record(seen.progress, seen.waiting_reason)
             seen = self._executor.observe(work, POLL)
         if seen.state is State.ABSENT:
-            self._executor.start(work, self._job(claimed))
+            self._executor.start(work, self._jobs.build(claimed))
             seen = Observation(State.PENDING)
         else:
             log.info("work_adopted", run=claimed.run.name, work=work)
         while True:
-            _send_heartbeat(heartbeat, seen)
+            recorder.record(seen.progress, seen.waiting_reason)
             if seen.outcome is not None:
                 return seen.outcome
             if seen.error is not None:
@@ -246,50 +182,6 @@ class Worker:
             log.info("run_already_released", reason="another worker has it, or it was finished or deleted")
         self._pending_release = None
 
-    @property
-    def clock(self) -> Clock:
-        return self._store.clock
-
-    def _job(self, claimed: ClaimedRun) -> Job:
-        run = claimed.run
-        concepts: tuple[str, ...] = ()
-        digest, manifest_key, test_dealt = "", "", False
-        if run.snapshot:
-            snapshot = self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=run.snapshot))
-            dataset = self._datasets.datasets.GetDataset(GetDatasetRequest(name="/".join(run.snapshot.split("/")[:4])))
-            taxonomy = self._datasets.taxonomies.GetTaxonomy(GetTaxonomyRequest(name=dataset.taxonomy))
-            concepts = tuple(concept.id for concept in taxonomy.concepts)
-            digest, manifest_key, test_dealt = snapshot.digest, snapshot.manifest_key, _is_test_dealt(snapshot)
-        champion, champion_missing = ModelVersion(), ""
-        if run.champion:
-            try:
-                with self._store.postgres.transaction() as connection:
-                    champion = self._store.models.get_version(connection, run.champion)
-            except NotFound:
-                champion_missing = (
-                    f"the champion {run.champion} was deleted; set model_version of the deployment to another version"
-                )
-        return Job(
-            run=run.name,
-            recipe_name=run.recipe.rpartition("/")[2],
-            recipe_yaml=claimed.recipe_yaml or self._recipes.get(run.recipe).yaml,
-            concepts=concepts,
-            snapshot=run.snapshot,
-            snapshot_digest=digest,
-            manifest_key=manifest_key,
-            champion=run.champion,
-            champion_key=champion.onnx_key,
-            champion_digest=champion.digest,
-            control_curve=run.control_curve,
-            test_dealt=test_dealt,
-            seed=run.seed,
-            work_folder=str(self._work_folder),
-            device=self._compute.device,
-            threads=self._compute.threads,
-            champion_missing=champion_missing,
-            deadline_seconds=int(run.deadline.ToTimedelta().total_seconds()) or self._compute.deadline_seconds,
-        )
-
     def _succeed(self, claimed: ClaimedRun, outcome: RunResult) -> str:
         run, version = copy_of(claimed.run), ModelVersion.FromString(outcome.version)
         if version.HasField("metrics"):
@@ -308,12 +200,6 @@ class Worker:
         return self._store.run_queue.succeed(claimed, run, version, outcome.held_out_accuracy, self._objects.exists)
 
 
-def _is_test_dealt(snapshot: Snapshot) -> bool:
-    """Whether the test split is a random sample: its items were assigned by content hash and not by the caller."""
-    found = next((side for side in snapshot.statistics.splits if side.split == TEST), SplitStatistics())
-    return bool(found.item_count and found.hash_assigned_count >= DEALT_MIN * found.item_count)
-
-
 def _given_up(last_error: str) -> str:
     """Returns the error of a run that was interrupted too often."""
     why = last_error.removeprefix(RETRIED) or "the service was killed, probably because of insufficient memory"
@@ -321,36 +207,3 @@ def _given_up(last_error: str) -> str:
         f"its training was interrupted {DEATHS_MAX} times; last cause: {why}. Fix the cause, "
         "or choose a smaller recipe, and start another run"
     )
-
-
-def _send_heartbeat(heartbeat: "_Heartbeat", seen: Observation) -> None:
-    if heartbeat(seen.progress, seen.waiting_reason):
-        raise TrainingCancelled("cancelled")
-
-
-class _Heartbeat:
-    """Sends heartbeats at the required interval, and progress at most once per second."""
-
-    def __init__(self, worker: Worker, claimed: ClaimedRun) -> None:
-        self._worker = worker
-        self._claimed = claimed
-        self._last_heartbeat = worker.clock.now()
-        self._last_published = self._last_heartbeat - PROGRESS_INTERVAL
-        self._progress: TrainingProgress | None = None
-        self._pending_reason = ""
-
-    def __call__(self, progress: TrainingProgress | None, pending_reason: str = "") -> bool:
-        now = self._worker.clock.now()
-        if progress is not None:
-            progress.heartbeat_time.FromDatetime(now)
-            self._progress = progress
-        publish_progress = self._progress is not None and now - self._last_published >= PROGRESS_INTERVAL
-        same = pending_reason == self._pending_reason
-        if same and not publish_progress and now - self._last_heartbeat < HEARTBEAT:
-            return False
-        self._pending_reason = pending_reason
-        cancelled = self._worker.beat(self._claimed, self._progress, pending_reason, publish_progress=publish_progress)
-        self._last_heartbeat = now
-        if publish_progress:
-            self._last_published, self._progress = now, None
-        return cancelled

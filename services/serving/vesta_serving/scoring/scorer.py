@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import partial
 from itertools import chain
 
@@ -46,6 +47,7 @@ class Scorer:
 
     Args:
         media: the object store of the items' images.
+        heartbeat_interval: between two renewals of a lease; by default a third of its duration.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Scorer:
         datasets: DatasetServiceStub,
         media: ObjectStore,
         clock: Clock,
+        heartbeat_interval: timedelta | None = None,
     ) -> None:
         self._store = store
         self._predictor = predictor
@@ -63,6 +66,7 @@ class Scorer:
         self._datasets = datasets
         self._media = media
         self._clock = clock
+        self._heartbeat_interval = heartbeat_interval
         self._fetchers = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
         self._askers = ThreadPoolExecutor(ASK_THREADS, thread_name_prefix="ask")
 
@@ -103,6 +107,25 @@ class Scorer:
             release()
 
     def _score_page(self, claimed: ClaimedPass) -> None:
+        with self._store.scoring.pass_heartbeat(claimed, self._heartbeat_interval):
+            item_count, page, events = self._predict_page(claimed)
+        done = not page.next_page_token
+        with self._store.postgres.transaction() as connection:
+            finished = self._store.scoring.advance_pass(
+                connection, claimed, page.next_page_token, len(page.items), item_count, done=done
+            )
+            self._store.end_backoff(connection, claimed.deployment, claimed.dataset)
+            for event in events:
+                self._store.publish(connection, claimed.deployment, event)
+            if finished:
+                row = self._store.get(connection, claimed.deployment)
+                self._store.publish(
+                    connection, row.name, DeploymentScored(deployment=self._store.message(connection, row))
+                )
+                log.info("deployment_scored", deployment=row.name, version=row.stable)
+
+    def _predict_page(self, claimed: ClaimedPass) -> tuple[int, ListItemsResponse, list[PredictionCreated]]:
+        """Returns the number of items of the dataset, the next page, and the events with its predictions."""
         served = self._predictor.served_model(claimed.deployment)
         if served.row.generation != claimed.generation:
             self._predictor.forget(claimed.deployment)
@@ -118,21 +141,7 @@ class Scorer:
         results |= self._from_pictures(
             served, pictured, embeds=any(arrival.item not in embeddings for arrival in pictured)
         )
-        made = _events(served, claimed.dataset, arrivals, claimed.generation, results)
-        done = not page.next_page_token
-        with self._store.postgres.transaction() as connection:
-            finished = self._store.scoring.advance_pass(
-                connection, claimed, page.next_page_token, len(arrivals), item_count, done=done
-            )
-            self._store.end_backoff(connection, claimed.deployment, claimed.dataset)
-            for event in made:
-                self._store.publish(connection, claimed.deployment, event)
-            if finished:
-                row = self._store.get(connection, claimed.deployment)
-                self._store.publish(
-                    connection, row.name, DeploymentScored(deployment=self._store.message(connection, row))
-                )
-                log.info("deployment_scored", deployment=row.name, version=row.stable)
+        return item_count, page, _events(served, claimed.dataset, arrivals, claimed.generation, results)
 
     def _page(self, claimed: Pass) -> tuple[int, ListItemsResponse]:
         """Returns the number of items and the next page; an empty last page if the dataset was deleted."""
@@ -155,15 +164,16 @@ class Scorer:
 
     def _score_arrivals(self, deployment: str, dataset: str, arrivals: Sequence[ClaimedArrival]) -> None:
         """Scores new items of one deployment and dataset. No transaction is open meanwhile, because it would block the outbox."""
-        # Read the current version: an item that arrived too late for a pass must not be scored by the version before.
-        self._predictor.forget(deployment)
-        served = self._predictor.served_model(deployment)
-        results = self._from_pictures(served, arrivals, embeds=True)
-        made = _events(served, dataset, arrivals, served.row.generation, results)
+        with self._store.scoring.arrivals_heartbeat(arrivals, self._heartbeat_interval):
+            # Read the current version: an item that arrived too late for a pass must not be scored by the version before.
+            self._predictor.forget(deployment)
+            served = self._predictor.served_model(deployment)
+            results = self._from_pictures(served, arrivals, embeds=True)
+            events = _events(served, dataset, arrivals, served.row.generation, results)
         with self._store.postgres.transaction() as connection:
             self._store.scoring.delete_arrivals(connection, arrivals)
             self._store.end_backoff(connection, deployment, dataset)
-            for event in made:
+            for event in events:
                 self._store.publish(connection, deployment, event)
 
     def _from_embeddings(
@@ -222,7 +232,7 @@ def _events(
     results: Mapping[str, PredictedImage],
 ) -> list[PredictionCreated]:
     """Returns the events with the predictions for these items, in order."""
-    made = PredictionCreated(
+    common = PredictionCreated(
         deployment=served.row.name,
         dataset=dataset,
         model_version=served.row.stable,
@@ -234,11 +244,11 @@ def _events(
         for arrival in arrivals
         if (result := results.get(arrival.item))
     ]
-    parts = cut(predictions, EVENT_ITEMS_MAX, EVENT_BYTES_MAX - made.ByteSize())
-    return [_with(made, part) for part in parts]
+    parts = cut(predictions, EVENT_ITEMS_MAX, EVENT_BYTES_MAX - common.ByteSize())
+    return [_with(common, part) for part in parts]
 
 
-def _with(made: PredictionCreated, predictions: Sequence[ItemPrediction]) -> PredictionCreated:
+def _with(common: PredictionCreated, predictions: Sequence[ItemPrediction]) -> PredictionCreated:
     event = PredictionCreated(predictions=predictions)
-    event.MergeFrom(made)
+    event.MergeFrom(common)
     return event

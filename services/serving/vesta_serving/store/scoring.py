@@ -7,7 +7,7 @@ from typing import Any
 
 from vesta_common import trace
 from vesta_common.clock import Clock
-from vesta_common.leases import Lease, Leases
+from vesta_common.leases import Heartbeat, Lease, Leases
 from vesta_common.storage.postgres import Connection, Postgres
 
 from vesta_serving.store.rows import Pass, pass_of
@@ -89,6 +89,10 @@ class Scoring:
             lease = _PASS_LEASES.claim(connection, self._clock.now())
         return ClaimedPass(**vars(pass_of(lease.row)), lease=lease) if lease else None
 
+    def pass_heartbeat(self, claimed: ClaimedPass, interval: timedelta | None = None) -> Heartbeat:
+        """Returns a context manager that renews the lease of a pass while its block runs."""
+        return _PASS_LEASES.heartbeat(self._postgres, claimed.lease, self._clock, interval)
+
     def advance_pass(
         self,
         connection: Connection,
@@ -148,6 +152,11 @@ class Scoring:
             leases = _ARRIVAL_LEASES.claim_many(connection, self._clock.now(), limit)
         fields = ("deployment", "item", "object_key", "sha256", "traceparent")
         return [ClaimedArrival(**{field: lease.row[field] for field in fields}, lease=lease) for lease in leases]
+
+    def arrivals_heartbeat(self, arrivals: Sequence[ClaimedArrival], interval: timedelta | None = None) -> Heartbeat:
+        """Returns a context manager that renews the leases of new items while its block runs."""
+        leases = [arrival.lease for arrival in arrivals]
+        return _ARRIVAL_LEASES.heartbeat(self._postgres, leases, self._clock, interval)
 
     def delete_arrivals(self, connection: Connection, arrivals: Sequence[ClaimedArrival]) -> None:
         """Deletes new items of one deployment.

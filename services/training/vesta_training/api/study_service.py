@@ -25,9 +25,9 @@ from vesta_contracts.training.v1 import (
 )
 
 from vesta_training.recipes.recipe_book import RecipeBook
+from vesta_training.runs.job_builder import Datasets
 from vesta_training.store import Store
 from vesta_training.store.study_summary import DELETED, summarise
-from vesta_training.worker import Datasets
 
 
 class StudyService(StudyServiceServicer):

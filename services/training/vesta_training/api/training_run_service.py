@@ -27,8 +27,8 @@ from vesta_contracts.training.v1 import (
 from vesta_training.api.page_limits import within_bytes
 from vesta_training.recipes.recipe import Task, read_recipe
 from vesta_training.recipes.recipe_book import RecipeBook
+from vesta_training.runs.job_builder import Datasets
 from vesta_training.store import Store
-from vesta_training.worker import Datasets
 
 DEADLINE_MIN, DEADLINE_MAX = timedelta(seconds=1), timedelta(days=30)
 

@@ -45,6 +45,8 @@ class Exchange:
     def get_job(self) -> Job:
         """Returns the job. Raises NotFound if the run is finished."""
         content = json.loads(self._objects.get(f"{self._prefix}description.json"))
+        if "test_dealt" in content:  # the name of the field in jobs of the previous version
+            content["test_split_is_random"] = content.pop("test_dealt")
         return Job(**{**content, "concepts": tuple(content["concepts"])})
 
     def put_progress(self, progress: TrainingProgress) -> None:

@@ -39,7 +39,7 @@ class Job:
         manifest_key: object key of the snapshot's manifest; empty for task EMBEDDING.
         champion_key: object key of the ONNX file to compare with; empty for none.
         champion_missing: why there is no champion file although a champion is set.
-        test_dealt: whether the test split is a random sample of the same images.
+        test_split_is_random: whether the test split is a random sample of the same images.
         work_folder: for files that are kept between runs. Runs of other processes can share it.
         device: `auto`, `cpu` or `cuda`.
         threads: number of compute threads; see `hardware.thread_count`.
@@ -62,7 +62,7 @@ class Job:
     device: str = CPU
     threads: int = 1
     champion_missing: str = ""
-    test_dealt: bool = False
+    test_split_is_random: bool = False
     deadline_seconds: int = 0
 
 
@@ -161,7 +161,7 @@ def _run(
         champion=champion,
         champion_missing=champion_missing,
         control_curve=job.control_curve,
-        test_dealt=job.test_dealt,
+        test_split_is_random=job.test_split_is_random,
         seed=job.seed,
     )
     dependencies = Dependencies(

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from vesta_common.clock import Clock
 from vesta_common.errors import Unavailable
-from vesta_common.leases import Lease, Leases
+from vesta_common.leases import Heartbeat, Lease, Leases, Row
 from vesta_common.messages import copy_of, without
 from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.training.v1 import (
@@ -99,15 +99,24 @@ class RunQueue:
             )
         return claimed
 
-    def heartbeat(
+    def heartbeat(self, claimed: ClaimedRun, interval: timedelta, on_cancel_request: Callable[[], None]) -> Heartbeat:
+        """Returns a context manager that renews the lease while its block runs. Calls `on_cancel_request` in its thread."""
+
+        def read_request(_: Connection, row: Row) -> None:
+            if row["cancel_requested"]:
+                on_cancel_request()
+
+        return _RUN_LEASES.heartbeat(self._postgres, claimed.lease, self._clock, interval, read_request)
+
+    def record_progress(
         self,
         claimed: ClaimedRun,
         progress: TrainingProgress | None,
-        pending_reason: str = "",
+        waiting_reason: str = "",
         *,
         publish_progress: bool,
     ) -> bool:
-        """Renews the lease, and stores the progress and the reason why the training waits.
+        """Stores the progress, and the reason why the training waits.
 
         Args:
             publish_progress: whether to publish the progress.
@@ -120,16 +129,16 @@ class RunQueue:
         """
         name = claimed.run.name
         with self._postgres.transaction() as connection:
-            row = _RUN_LEASES.renew(connection, claimed.lease, self._clock.now())
-            queries.put_progress(
+            _RUN_LEASES.verify(connection, claimed.lease)
+            cancel_requested = queries.put_progress(
                 connection,
                 name=name,
                 progress=progress.SerializeToString() if progress else None,
-                pending_reason=pending_reason,
+                pending_reason=waiting_reason,
             )
             if progress is not None and publish_progress:
                 self._publisher.publish(connection, name, TrainingRunProgressed(training_run=name, progress=progress))
-        return bool(row["cancel_requested"])
+        return bool(cancel_requested)
 
     def release(self, claimed: ClaimedRun, reason: str = "", *, died: bool = False) -> None:
         """Releases a run to state QUEUED, so that it can be claimed immediately. Raises LeaseLost.

@@ -43,7 +43,7 @@ class Assignment:
         shapes_only_count: items with accepted shapes and no image label, which are not examples.
         concepts: the concepts in the order of the outputs.
         champion_missing: why there is no `champion` although one is set.
-        test_dealt: whether the test split is a random sample of the same images.
+        test_split_is_random: whether the test split is a random sample of the same images.
     """
 
     recipe: Recipe
@@ -55,7 +55,7 @@ class Assignment:
     champion: Champion | None = None
     champion_missing: str = ""
     control_curve: bool = False
-    test_dealt: bool = False
+    test_split_is_random: bool = False
     seed: int = 0
 
     @property

@@ -163,7 +163,7 @@ def _learning_curve(
         assignment.concepts,
         assignment.recipe.task,
         assignment.recipe.head or HeadChoices(),
-        learns_from_test=assignment.test_dealt,
+        learns_from_test=assignment.test_split_is_random,
         draws=assignment.recipe.evaluation.control_curve_draws,
         seed=assignment.seed,
         measured=base.report.step,
