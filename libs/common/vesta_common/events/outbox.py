@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import structlog
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, KafkaTimeoutError
@@ -23,7 +22,7 @@ from vesta_common.events import inbox
 from vesta_common.events.broker import Broker, close_producer, open_producer
 from vesta_common.events.cloudevents import Event, encode_headers
 from vesta_common.resources import idempotency
-from vesta_common.service_thread import ServiceThread
+from vesta_common.service_thread import NO_PAUSE, ServiceThread
 from vesta_common.storage.postgres import Connection, Postgres
 
 BATCH_ROWS = 500
@@ -34,7 +33,7 @@ WAIT_SECONDS = 0.5
 TOPIC_BACKOFF = timedelta(seconds=5)
 PRUNE_INTERVAL = timedelta(hours=1)
 RELAY_LOCK = 7_305_002
-BACKOFF_SECONDS = 0.5
+BACKOFF_MAX = timedelta(seconds=1)
 CHANNEL_SUFFIX = "_outbox"
 
 log = structlog.get_logger()
@@ -94,7 +93,7 @@ class Relay(ServiceThread):
     """
 
     def __init__(self, postgres: Postgres, broker: Broker, topic_prefix: str = "") -> None:
-        super().__init__("outbox-relay")
+        super().__init__("outbox-relay", (KafkaError, OSError), BACKOFF_MAX)
         self._postgres = postgres
         self._broker = broker
         self._topic_prefix = topic_prefix
@@ -124,19 +123,14 @@ class Relay(ServiceThread):
             for topic, error in sorted(self._topic_errors.copy().items())
         ]
 
-    def _run(self) -> None:
-        while True:
-            try:
-                with self._postgres.connect(autocommit=True) as connection:
-                    self._lead(connection)
-            except (psycopg.Error, KafkaError, OSError) as error:
-                log.warning("relay_interrupted", error=str(error).strip())
-            except Exception:
-                log.exception("relay_failed")
+    def _step(self) -> timedelta:
+        try:
+            with self._postgres.connect(autocommit=True) as connection:
+                self._lead(connection)
+        finally:
             self._topic_errors = {}  # another replica may become the active relay
             self._close_producer()
-            if self._stopping.wait(BACKOFF_SECONDS):
-                return
+        return NO_PAUSE
 
     def _lead(self, connection: Connection) -> None:
         """Waits for the advisory lock, then publishes rows until the relay is stopped or a connection fails."""

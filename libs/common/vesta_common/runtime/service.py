@@ -21,8 +21,6 @@ import structlog
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry
 
 from vesta_common import log as logs
-from vesta_common.backoff import exponential_backoff
-from vesta_common.errors import is_transient
 from vesta_common.identity import CredentialsError, Identity
 from vesta_common.metrics import problems_gauge, serve_metrics
 from vesta_common.rpc.admission import AdmissionMetrics
@@ -30,7 +28,7 @@ from vesta_common.rpc.server import THREADS, Server
 from vesta_common.rpc.trace_export import start_tracing_of
 from vesta_common.runtime.engine_watch import EngineWatch, Try
 from vesta_common.runtime.self_checks import own_tries_of
-from vesta_common.service_thread import ServiceThread
+from vesta_common.service_thread import NO_PAUSE, ServiceThread
 from vesta_common.settings import EXIT_WRONG_SETTINGS, EngineSettings, ServiceSettings, load_settings
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -39,8 +37,6 @@ HEALTH_INTERVAL = timedelta(milliseconds=250)
 SERVER_STOP_TIMEOUT = timedelta(seconds=3)
 STOP_TIMEOUT = timedelta(seconds=8)
 EXIT_NO_SUCH_COMMAND = 2
-BACKOFF_FIRST = timedelta(milliseconds=400)
-BACKOFF_MAX = timedelta(seconds=10)
 
 log = structlog.get_logger()
 
@@ -128,47 +124,18 @@ class BackgroundTask(ServiceThread):
         self, name: str, step: Callable[[], bool], idle: timedelta, on_stop: Callable[[], None] = lambda: None
     ) -> None:
         super().__init__(name)
-        self._name = name
-        self._step = step
+        self._work = step
         self._idle = idle
         self._on_stop = on_stop
-        self._wake = threading.Event()
-
-    def wake(self) -> None:
-        """Ends the current pause."""
-        self._wake.set()
 
     def stop(self, timeout: timedelta) -> None:
         """Stops after the current step."""
         self._stopping.set()
-        self._wake.set()
         self._on_stop()
         super().stop(timeout)
 
-    def _run(self) -> None:
-        failures = 0
-        while not self._stopping.is_set():
-            try:
-                more = self._step()
-                failures, retry_after = 0, None
-            except Exception as error:
-                failures += 1
-                more = False
-                retry_after = getattr(error, "retry_after", None)
-                if is_transient(error):
-                    log.warning("work_postponed", loop=self._name, error=str(error), failures=failures)
-                else:
-                    log.exception("work_failed", loop=self._name, failures=failures)
-            if not more:
-                self._wake.wait(self._rest_seconds(failures, retry_after))
-                self._wake.clear()
-
-    def _rest_seconds(self, failures: int, retry_after: timedelta | None) -> float:
-        """Returns the pause: exponential backoff after failures, but no longer than the error's `retry_after`."""
-        if not failures:
-            return self._idle.total_seconds()
-        backoff = exponential_backoff(failures, BACKOFF_FIRST, BACKOFF_MAX)
-        return (min(backoff, retry_after) if retry_after else backoff).total_seconds()
+    def _step(self) -> timedelta:
+        return NO_PAUSE if self._work() else self._idle
 
 
 def run(

@@ -12,21 +12,21 @@ from google.api import resource_pb2
 from google.protobuf import descriptor_pool
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import ConsumerRecord
-from kafka.errors import CorruptRecordError
+from kafka.errors import CorruptRecordError, KafkaError
 from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.events.broker import Broker, open_consumer
 from vesta_common.events.cloudevents import decode
 from vesta_common.events.consumer import KafkaOptions
 from vesta_common.events.consumer.unreadable import is_unreadable
 from vesta_common.resources.names import project_of
-from vesta_common.service_thread import ServiceThread
+from vesta_common.service_thread import NO_PAUSE, ServiceThread
 from vesta_contracts import everything
 from vesta_contracts.gateway.v1 import ProjectEvent
 
 POLL_TIMEOUT_MS = 500
 TOPICS_INTERVAL = timedelta(seconds=5)
 END_OFFSETS_TIMEOUT = timedelta(seconds=10)
-RECONNECT_PAUSE = timedelta(seconds=1)
+BACKOFF_MAX = timedelta(seconds=1)
 
 Publish = Callable[[str, ProjectEvent], None]
 """Receives an event of a project; called in the tail's thread."""
@@ -84,7 +84,7 @@ class Tail(ServiceThread):
         consumer_of: Callable[[KafkaOptions], KafkaConsumer] = new_consumer,
         is_unreadable: Callable[[Broker, TopicPartition, int], bool] = is_unreadable,
     ) -> None:
-        super().__init__("tail")
+        super().__init__("tail", (KafkaError, OSError), BACKOFF_MAX)
         self._kafka = kafka
         self._publish = publish
         self._is_wanted = is_wanted
@@ -114,15 +114,13 @@ class Tail(ServiceThread):
                 raise Unavailable("events are currently not received; retry later", reason="EVENTS_UNAVAILABLE")
             return dict(self._positions)
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                with closing(self._consumer_of(self._kafka)) as consumer:
-                    self._follow(consumer)
-            except Exception:  # any error: the thread must continue, because it is the only one of this process
-                self.following.clear()
-                log.exception("tail_interrupted")
-                self._stopping.wait(RECONNECT_PAUSE.total_seconds())
+    def _step(self) -> timedelta:
+        try:
+            with closing(self._consumer_of(self._kafka)) as consumer:
+                self._follow(consumer)
+        finally:
+            self.following.clear()
+        return NO_PAUSE
 
     def _follow(self, consumer: KafkaConsumer) -> None:
         next_refresh = 0.0

@@ -18,12 +18,12 @@ from vesta_common.events.consumer.metrics import ConsumerMetrics
 from vesta_common.events.consumer.options import KafkaOptions
 from vesta_common.events.consumer.records import Check, Reader
 from vesta_common.events.consumer.retries import DEAD_LETTERS_MAX, CircuitBreaker, TooManyDeadLetters
-from vesta_common.service_thread import ServiceThread
+from vesta_common.service_thread import NO_PAUSE, ServiceThread
 from vesta_common.storage.postgres import Postgres
 
 POLL_RECORDS_MAX = 200
 POLL_TIMEOUT_MS = 200
-REJOIN_BACKOFF = timedelta(seconds=1)
+BACKOFF_MAX = timedelta(seconds=1)
 
 log = structlog.get_logger()
 
@@ -60,7 +60,7 @@ class Consumer(ServiceThread):
         check: Check | None = None,
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(f"consumer-{name}")
+        super().__init__(f"consumer-{name}", (KafkaError, OSError), BACKOFF_MAX)
         metrics = metrics or ConsumerMetrics(service, CollectorRegistry())
         self._name = name
         self._group = f"{service}.{name}"
@@ -83,29 +83,20 @@ class Consumer(ServiceThread):
         """The topics the consumer reads and its dead-letter topic, without prefix."""
         return (*self._topics, self._dead_letters_topic)
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._join_and_consume()
-            except Stopping:
-                pass
-            except TooManyDeadLetters:
-                log.exception("consumer_stopped", consumer=self._name)
-                return
-            except (KafkaError, OSError) as error:
-                log.warning("consumer_interrupted", consumer=self._name, error=repr(error))
-            except Exception:
-                log.exception("consumer_failed", consumer=self._name)
-            self._stopping.wait(REJOIN_BACKOFF.total_seconds())
-
-    def _join_and_consume(self) -> None:
+    def _step(self) -> timedelta:
         membership = Membership(self._kafka, self._group, self._topics, self._records_max, self._clock, self._stopping)
         try:
             self._consume(membership)
+        except Stopping:
+            pass
+        except TooManyDeadLetters:
+            log.exception("consumer_stopped", consumer=self._name)
+            self._stopping.set()
         finally:
             self._waiting.set(0)  # the partitions are reassigned, possibly to this member
             membership.leave()
             self._dead_letters.close()
+        return NO_PAUSE
 
     def _consume(self, membership: Membership) -> None:
         delivery = Delivery(
