@@ -34,7 +34,7 @@ def set_field(resource: dict[str, Any], field: str, message: Descriptor) -> None
         below = find_field(within, parent)
         within = below.message_type if below else None
         value_there = resource.setdefault(parent, {})
-        resource = value_there if isinstance(value_there, dict) else _refuse(field, parent)
+        resource = value_there if isinstance(value_there, dict) else _raise_is_set(field, parent)
     known = find_field(within, last)
     if known and known.cpp_type == FieldDescriptor.CPPTYPE_STRING and not known.is_repeated:
         resource[last] = value
@@ -64,5 +64,5 @@ def find_field(message: Descriptor | None, name: str) -> FieldDescriptor | None:
     return next((field for field in fields if name in (field.name, field.json_name)), None)
 
 
-def _refuse(field: str, parent: str) -> NoReturn:
+def _raise_is_set(field: str, parent: str) -> NoReturn:
     raise ValueError(f"{field!r} cannot be set: {parent} already has a value")
