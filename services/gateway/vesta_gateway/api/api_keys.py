@@ -1,18 +1,16 @@
 """ApiKeyService: manages API keys and returns the identity of a caller."""
 
-from collections.abc import Callable
 from datetime import UTC
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
 from vesta_common import trace
-from vesta_common.clock import Clock
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.ids import new_id
 from vesta_common.messages import copy_of
 from vesta_common.resources.idempotency import once
 from vesta_common.resources.pages import read_page
-from vesta_common.storage.postgres import Connection, Postgres
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.gateway.v1 import (
     ApiKey,
     ApiKeyServiceServicer,
@@ -28,24 +26,12 @@ from vesta_contracts.gateway.v1 import (
 
 from vesta_gateway.access.caller import PLATFORM_OWNER
 from vesta_gateway.access.key_secrets import PREFIX_CHARACTERS, digest_of, new_secret
+from vesta_gateway.api.access import AccessApi
 from vesta_gateway.store import api_keys, members
 
 
-class ApiKeyApi(ApiKeyServiceServicer):
-    """Implements ApiKeyService.
-
-    Args:
-        invalidate: called after a key was revoked, to invalidate cached lookups.
-        ensure_project: raises NotFound if a project does not exist; adds the first owner to a project without members.
-    """
-
-    def __init__(
-        self, postgres: Postgres, clock: Clock, invalidate: Callable[[], None], ensure_project: Callable[[str], None]
-    ) -> None:
-        self._postgres = postgres
-        self._clock = clock
-        self._invalidate = invalidate
-        self._ensure_project = ensure_project
+class ApiKeyApi(AccessApi, ApiKeyServiceServicer):
+    """Implements ApiKeyService."""
 
     def CreateApiKey(self, request: CreateApiKeyRequest, context: Any) -> ApiKey:
         """Creates a key. A repeated request returns the same key without its secret, which is not stored."""

@@ -1,15 +1,13 @@
 """MemberService: manages the members of a project and their roles."""
 
-from collections.abc import Callable
 from typing import Any
 
 from google.protobuf.empty_pb2 import Empty
-from vesta_common.clock import Clock
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.ids import new_id
 from vesta_common.resources.methods import revise, run_once
 from vesta_common.resources.pages import read_page
-from vesta_common.storage.postgres import Connection, Postgres
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.gateway.v1 import (
     CreateMemberRequest,
     DeleteMemberRequest,
@@ -22,26 +20,14 @@ from vesta_contracts.gateway.v1 import (
     UpdateMemberRequest,
 )
 
+from vesta_gateway.api.access import AccessApi
 from vesta_gateway.store import members
 
 MUTABLE = ("display_name", "role")
 
 
-class MemberApi(MemberServiceServicer):
-    """Implements MemberService.
-
-    Args:
-        invalidate: called after a member was changed or deleted, to invalidate cached lookups.
-        ensure_project: raises NotFound if a project does not exist; adds the first owner to a project without members.
-    """
-
-    def __init__(
-        self, postgres: Postgres, clock: Clock, invalidate: Callable[[], None], ensure_project: Callable[[str], None]
-    ) -> None:
-        self._postgres = postgres
-        self._clock = clock
-        self._invalidate = invalidate
-        self._ensure_project = ensure_project
+class MemberApi(AccessApi, MemberServiceServicer):
+    """Implements MemberService."""
 
     def CreateMember(self, request: CreateMemberRequest, context: Any) -> Member:
         _check_role(request.member)
