@@ -14,6 +14,7 @@ from serving import InProcess, model_file
 from vesta import Vesta
 from vesta_common.events.broker import open_consumer, open_producer
 from vesta_common.media.images import model_pixels
+from vesta_common.settings import FETCH_WAIT_MS
 from vesta_contracts.pipelining.v1 import ObservationCreated
 from vesta_local.engines import addresses, events
 from vesta_local.platform import Platform
@@ -86,7 +87,7 @@ def _milliseconds(
     consumer = open_consumer(
         kafka,
         auto_offset_reset="earliest",
-        fetch_max_wait_ms=500 if kafka.is_idempotent else FRAME_FETCH_WAIT_MS,
+        fetch_max_wait_ms=FETCH_WAIT_MS if kafka.is_idempotent else FRAME_FETCH_WAIT_MS,
     )
     consumer.assign([TopicPartition(OBSERVATION_TOPIC, number) for number in _partitions(consumer)])
     producer = open_producer(kafka)

@@ -13,6 +13,7 @@ from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_local.engines import addresses, events, postgres
 from vesta_local.platform import Platform
+from vesta_local.services import FETCH_WAIT_MS
 from vesta_local.testing import RECOVERY_DEADLINE, running_platform
 
 TOPIC = "vesta.annotation.task.v1"
@@ -32,7 +33,7 @@ def engines_to_break(broker_kind: str) -> Iterator[Platform]:
 def test_every_group_gets_on_after_the_broker_or_its_storage_was_away(engines_to_break: Platform) -> None:
     home = engines_to_break.home
     victim = "events" if events.is_apache(home) else "objects"  # which keeps the log
-    options = KafkaOptions(addresses.broker(home), session_timeout=SESSION_TIMEOUT)
+    options = KafkaOptions(addresses.broker(home), session_timeout=SESSION_TIMEOUT, fetch_wait_ms=FETCH_WAIT_MS)
     seen: dict[int, set[str]] = {group: set() for group in range(GROUPS)}
 
     def is_seen(event_id: str) -> bool:

@@ -24,6 +24,7 @@ from vesta_common.events.consumer.membership import Membership
 from vesta_gateway.events.tail import new_consumer
 from vesta_local.engines import apache_kafka
 from vesta_local.home import HOST, is_free
+from vesta_local.services import FETCH_WAIT_MS
 from vesta_local.testing import ports
 from vesta_local.testing_tls import an_authority
 
@@ -124,7 +125,7 @@ def test_a_group_reads_and_the_gateway_follows(broker: Broker) -> None:
     producer = open_producer(broker)
     sent = producer.send("vesta.annotation.task.v1", value=b"fact", key=b"task").get(30)
     close_producer(producer)
-    options, stopping = KafkaOptions(broker), threading.Event()
+    options, stopping = KafkaOptions(broker, fetch_wait_ms=FETCH_WAIT_MS), threading.Event()
     member = Membership(options, "datasets.labels", ["vesta.annotation.task.v1"], 10, SystemClock(), stopping)
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not (polled := member.poll(500)):

@@ -18,6 +18,7 @@ from vesta_common.events.cloudevents import Event, encode_headers, new_event
 from vesta_common.events.consumer import Consumer, ConsumerMetrics, Handler, KafkaOptions
 from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.annotation.v1 import TaskAccepted, TaskCancelled
+from vesta_local.services import FETCH_WAIT_MS
 
 TOPIC = "vesta.annotation.task.v1"
 ACCEPTED = f"{TOPIC}.accepted"
@@ -56,7 +57,7 @@ class Events:
     """Publishes as a relay would, and as others might."""
 
     def __init__(self, broker: Broker, prefix: str) -> None:
-        self.options = KafkaOptions(broker, prefix, SESSION_TIMEOUT)
+        self.options = KafkaOptions(broker, prefix, SESSION_TIMEOUT, FETCH_WAIT_MS)
         self.producer: KafkaProducer = open_producer(broker)
 
     def publish(self, *events: Event) -> None:

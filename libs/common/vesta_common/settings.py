@@ -16,6 +16,7 @@ from vesta_common.settings_files import SettingsFileError, SettingsFiles, is_ser
 S = TypeVar("S", bound="EngineSettings")
 
 EXIT_WRONG_SETTINGS = 2
+FETCH_WAIT_MS = 500
 ADDRESS = r"^\S+:[0-9]{1,5}$"
 SIMILARITY_MIN = 0.85  # similarity from 0 to 1 at which an unknown variable is considered a misspelt setting
 
@@ -110,7 +111,7 @@ class ServiceSettings(EngineSettings):
         "while replicas of that version run",
     )
     kafka_fetch_wait_ms: int = Field(
-        500,
+        FETCH_WAIT_MS,
         ge=1,
         le=5000,
         description="the maximum wait of a fetch without new events; Kafka returns when an event "

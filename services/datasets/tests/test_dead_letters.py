@@ -15,6 +15,7 @@ from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.common.v1 import Annotation, PixelBox
 from vesta_contracts.datasets.v1 import Concept, GetItemRequest, Taxonomy, UpdateTaxonomyRequest
 from vesta_datasets.ingest.event_handlers import EventHandlers
+from vesta_local.services import FETCH_WAIT_MS
 
 TOPIC = "vesta.annotation.task.v1"
 DEAD_TOPIC = "vesta.datasets.dead_letter.v1"
@@ -26,7 +27,7 @@ class Events:
     """The broker, and the consumer of accepted answers."""
 
     def __init__(self, datasets: Datasets, broker: Broker, prefix: str) -> None:
-        self.options = KafkaOptions(broker, prefix, timedelta(seconds=2))
+        self.options = KafkaOptions(broker, prefix, timedelta(seconds=2), FETCH_WAIT_MS)
         self.producer: KafkaProducer = open_producer(broker)
         handlers = EventHandlers(datasets.store).label_handlers()
         self.consumer = Consumer("datasets", "labels", handlers, datasets.store.postgres, self.options)

@@ -14,6 +14,7 @@ from vesta_common.events.broker import Broker, open_producer
 from vesta_common.events.consumer.delivery import Stopping
 from vesta_common.events.consumer.membership import COMMIT_INTERVAL, PAUSED_POLL_INTERVAL, Membership
 from vesta_common.events.consumer.options import KafkaOptions
+from vesta_local.services import FETCH_WAIT_MS
 
 TOPIC = "vesta.annotation.task.v1"
 PATIENCE_SECONDS = 120.0  # rebalances take their time where a machine is busy
@@ -24,7 +25,7 @@ RECORDS_MAX = 4
 @pytest.fixture
 def topic(kafka_broker: Broker, kafka_topic_prefix: str, create_topics: Callable[..., None]) -> Iterator["Topic"]:
     create_topics(TOPIC, partitions=2)
-    topic = Topic(KafkaOptions(kafka_broker, kafka_topic_prefix, SESSION_TIMEOUT))
+    topic = Topic(KafkaOptions(kafka_broker, kafka_topic_prefix, SESSION_TIMEOUT, FETCH_WAIT_MS))
     yield topic
     topic.producer.close(timeout=1)
 

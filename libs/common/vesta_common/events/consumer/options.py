@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from vesta_common.events.broker import Broker
-from vesta_common.settings import ServiceSettings
+from vesta_common.settings import FETCH_WAIT_MS, ServiceSettings
 
 SESSION_TIMEOUT = timedelta(seconds=6)
-FETCH_WAIT_MS = 100
 
 
 @dataclass(frozen=True)
