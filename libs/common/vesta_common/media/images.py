@@ -30,8 +30,8 @@ from vesta_common.media.image_formats import (
     ImageFile,
     ImageHeader,
     corrupt,
-    refuse,
-    take_apart,
+    image_error,
+    split_file,
     truncated,
 )
 
@@ -108,9 +108,9 @@ def inspect(data: bytes) -> ImageHeader:
     """Returns format and size of an untrusted file without decoding it. The format is detected from the content.
 
     Raises:
-        InvalidArgument: the file is not a single image within the limits; see `vesta_common.media.image_formats.take_apart`.
+        InvalidArgument: the file is not a single image within the limits; see `vesta_common.media.image_formats.split_file`.
     """
-    return take_apart(data).header
+    return split_file(data).header
 
 
 def normalise(data: bytes) -> NormalisedImage:
@@ -123,7 +123,7 @@ def normalise(data: bytes) -> NormalisedImage:
         InvalidArgument: as `inspect`; or the pixels cannot be decoded (IMAGE_TRUNCATED, IMAGE_CORRUPT, IMAGE_TOO_EXPENSIVE); or the image
             exceeds the file size limit in the storage format (IMAGE_TOO_LARGE).
     """
-    file = take_apart(data)
+    file = split_file(data)
     try:
         image = _open(file)
         exif, profile = _exif(file, image), _profile(file, image)
@@ -162,7 +162,7 @@ def model_pixels(data: bytes) -> Pixels:
     Raises:
         InvalidArgument: as `normalise`.
     """
-    file = take_apart(data)
+    file = split_file(data)
     try:
         image = _load(_open(file), side_px_min=MODEL_SIDE_PX)
         squashed = _resized(_on_white(image), (MODEL_SIDE_PX, MODEL_SIDE_PX))
@@ -187,7 +187,7 @@ def _open(file: ImageFile) -> Image.Image:
     if found != expected and not (header.format == "TIFF" and found == expected[::-1]):  # Pillow rotates TIFFs itself
         raise corrupt("its headers are inconsistent")
     if image.mode not in _READ_MODES:
-        raise refuse(
+        raise image_error(
             "IMAGE_FORMAT_UNSUPPORTED",
             f"the pixel format {image.mode} is not supported; save the image with 8 or 16 bits per channel",
         )
@@ -221,7 +221,7 @@ def _refusal(error: Exception) -> InvalidArgument:
     if isinstance(error, InvalidArgument):
         return error
     if isinstance(error, MemoryError):
-        return refuse("IMAGE_TOO_EXPENSIVE", "the image exceeds the memory limit for decoding; scale it down")
+        return image_error("IMAGE_TOO_EXPENSIVE", "the image exceeds the memory limit for decoding; scale it down")
     if isinstance(error, EOFError | struct.error | IndexError) or "runcat" in str(error):
         return truncated("the picture")
     return corrupt(f"{type(error).__name__}: {str(error)[:200]}")
@@ -345,7 +345,7 @@ def _encode(image: Image.Image, *, as_png: bool) -> tuple[bytes, str]:
     kept = image if image.mode in _KEPT_MODES else image.convert("RGBA")
     _in_memory(kept).save(target, "PNG", exif=b"", icc_profile=None)
     _check_size(target.getvalue(), "PNG")
-    return take_apart(target.getvalue()).essential, "PNG"
+    return split_file(target.getvalue()).essential, "PNG"
 
 
 def _encode_small_jpeg(image: Image.Image) -> bytes:
@@ -360,7 +360,7 @@ def _encode_small_jpeg(image: Image.Image) -> bytes:
 
 def _check_size(kept: bytes, kept_format: str) -> None:
     if len(kept) > IMAGE_BYTES_MAX:
-        raise refuse(
+        raise image_error(
             "IMAGE_TOO_LARGE",
             f"converted to {kept_format} for storage, the image has {len(kept)} bytes, the "
             f"maximum is {IMAGE_BYTES_MAX}; scale it down or cut it into tiles",

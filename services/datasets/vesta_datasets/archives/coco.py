@@ -18,7 +18,7 @@ import datumaro as dm
 import numpy as np
 from datumaro.util import mask_tools
 from vesta_common.errors import InvalidArgument
-from vesta_common.media.image_formats import IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, take_apart
+from vesta_common.media.image_formats import IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, split_file
 from vesta_contracts.common.v1 import Annotation, ImageLabel, Mask, PixelBox, PixelPoint, Polygon, Ring
 
 from vesta_datasets.archives.coco_writer import TASKS, CocoWriter
@@ -165,7 +165,7 @@ def _size_of(media: Any) -> tuple[int, int] | None:
         return height_px, width_px
     try:
         with Path(media.path).open("rb") as file:
-            header = take_apart(file.read(IMAGE_BYTES_MAX + 1)).header
+            header = split_file(file.read(IMAGE_BYTES_MAX + 1)).header
     except (InvalidArgument, OSError):
         return None
     return header.height_px, header.width_px
