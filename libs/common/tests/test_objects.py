@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from vesta_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from vesta_common.settings import ServiceSettings
-from vesta_common.storage.objects import PART_BYTES, ObjectStore, hash_in
+from vesta_common.storage.multipart import PART_BYTES
+from vesta_common.storage.objects import ObjectStore, hash_in
 from vesta_local.testing_tls import an_authority
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,9 +13,11 @@ import boto3
 from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from vesta_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from vesta_common.errors import DataLoss, InvalidArgument, NotFound
 from vesta_common.settings import EngineSettings
-from vesta_common.storage.storage_guard import StorageGuard, storage_full
+from vesta_common.storage.multipart import PART_BYTES, in_parts, upload_parts
+from vesta_common.storage.object_errors import says_bucket_exists, says_object_exists, to_vesta_error
+from vesta_common.storage.storage_guard import StorageGuard
 
 CONNECT_TIMEOUT = timedelta(seconds=5)
 READ_TIMEOUT = timedelta(seconds=60)
@@ -24,15 +25,6 @@ ATTEMPTS_MAX = 5
 CONNECTIONS_MAX = 32
 OBJECT_BYTES_MAX = 512 * 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
-PART_BYTES = 8 * 1024 * 1024
-
-_MISSING = frozenset({"NoSuchKey", "NotFound", "404"})
-_THERE_ALREADY = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
-_BUCKET_IS_THERE = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
-_REFUSED_STATUS = frozenset({401, 403})
-# Error codes of MinIO, Ceph and others. SeaweedFS returns InternalError.
-_FULL = frozenset({"XMinioStorageFull", "InsufficientStorage", "QuotaExceeded"})
-_FULL_STATUS = 507
 
 
 @dataclass(frozen=True)
@@ -105,7 +97,7 @@ class ObjectStore:
             try:
                 self._client.create_bucket(Bucket=self._bucket)
             except ClientError as error:
-                if _code(error) not in _BUCKET_IS_THERE:
+                if not says_bucket_exists(error):
                     self._fail(error, "")
                 return False
             return True
@@ -122,7 +114,7 @@ class ObjectStore:
                 self._client.head_bucket(Bucket=self._bucket)
         except NotFound as error:
             raise NotFound(f"the bucket {self._bucket} does not exist; `vesta-admin setup` creates it") from error
-        self.put_named(key, b"here")
+        self.put_named(key, b"check")
         self.get(key)
 
     def put(self, folder: str, content: bytes | Path) -> ObjectRef:
@@ -140,7 +132,7 @@ class ObjectStore:
         try:
             self._client.put_object(**self._where(ref.key), Body=body, IfNoneMatch="*")
         except ClientError as error:
-            if _code(error) not in _THERE_ALREADY:
+            if not says_object_exists(error):
                 self._fail(error, ref.key)
         except BotoCoreError as error:
             self._fail(error, ref.key)
@@ -178,7 +170,7 @@ class ObjectStore:
                 yield chunk
 
         with self._translated(key):
-            _upload_parts(self._client, self._where(key), _in_parts(checked()))
+            upload_parts(self._client, self._where(key), in_parts(checked()))
         return ObjectRef(key, digest.hexdigest(), size_bytes)
 
     def get(self, key: str, sha256: str = "", size_bytes_max: int = OBJECT_BYTES_MAX, *, checked: bool = True) -> bytes:
@@ -278,24 +270,7 @@ class ObjectStore:
             self._fail(error, key)
 
     def _fail(self, error: Exception, key: str) -> NoReturn:
-        where = {"key": key, "bucket": self._bucket}
-        if isinstance(error, ClientError):
-            if _code(error) in _MISSING:
-                raise NotFound(f"the object {key} does not exist", reason="OBJECT_NOT_FOUND", metadata=where) from error
-            if _is_full(error):
-                raise storage_full(self._guard.find_space()) from error
-            if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") in _REFUSED_STATUS:
-                raise FailedPrecondition(
-                    f"the object store denies access ({_code(error)}); check the S3 keys and their "
-                    "permissions on the bucket",
-                    reason="OBJECT_STORE_ACCESS_DENIED",
-                    metadata=where,
-                ) from error
-        raise Unavailable(
-            f"the object store does not respond for {key or self._bucket}: {error}",
-            reason="OBJECT_STORE_UNAVAILABLE",
-            metadata=where,
-        ) from error
+        raise to_vesta_error(error, key, self._bucket, self._guard.find_space) from error
 
 
 def hash_in(key: str) -> str:
@@ -319,43 +294,3 @@ def _check(key: str, found: str, expected: str) -> None:
             reason="OBJECT_CORRUPT",
             metadata={"key": key, "sha256": expected},
         )
-
-
-def _in_parts(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Regroups chunks into parts of 8 MiB; the last one may be smaller. Yields one empty part if there is no content."""
-    buffer, any_part = bytearray(), False
-    for chunk in chunks:
-        buffer += chunk
-        while len(buffer) >= PART_BYTES:
-            any_part = True
-            yield bytes(buffer[:PART_BYTES])
-            del buffer[:PART_BYTES]
-    if buffer or not any_part:
-        yield bytes(buffer)
-
-
-def _upload_parts(client: Any, where: dict[str, str], parts: Iterator[bytes]) -> None:
-    """Uploads a single part with one put, otherwise with a multipart upload, which is aborted on failure."""
-    first = next(parts)
-    second = next(parts, None)
-    if second is None:
-        client.put_object(**where, Body=first)
-        return
-    upload = {**where, "UploadId": client.create_multipart_upload(**where)["UploadId"]}
-    try:
-        sent = []
-        for number, part in enumerate(chain((first, second), parts), 1):
-            response = client.upload_part(**upload, PartNumber=number, Body=part)
-            sent.append({"PartNumber": number, "ETag": response["ETag"]})
-        client.complete_multipart_upload(**upload, MultipartUpload={"Parts": sent})
-    except BaseException:
-        client.abort_multipart_upload(**upload)
-        raise
-
-
-def _is_full(error: ClientError) -> bool:
-    return _code(error) in _FULL or error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == _FULL_STATUS
-
-
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
