@@ -7,7 +7,7 @@ from vesta_common import log
 from vesta_common.rpc.trace_export import start_tracing_of
 from vesta_common.settings import load_settings
 
-from vesta_gateway.app import serve
+from vesta_gateway.process import serve
 from vesta_gateway.settings import Settings
 
 if __name__ == "__main__":

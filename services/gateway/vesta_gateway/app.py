@@ -2,12 +2,9 @@
 
 import asyncio
 import random
-import signal
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -16,16 +13,15 @@ import structlog
 from prometheus_client import GC_COLLECTOR, PLATFORM_COLLECTOR, PROCESS_COLLECTOR, CollectorRegistry, Gauge
 from starlette.middleware.cors import CORSMiddleware
 from vesta_common.byte_budget import ByteBudget
-from vesta_common.clock import Clock, SystemClock
+from vesta_common.clock import Clock
 from vesta_common.events.consumer import KafkaOptions
-from vesta_common.identity import CredentialsError, Identity
-from vesta_common.metrics import RpcMetrics, problems_gauge, serve_metrics
+from vesta_common.identity import Identity
+from vesta_common.metrics import RpcMetrics, problems_gauge
 from vesta_common.rpc.health import READY, Health
 from vesta_common.rpc.server import open_health_server
 from vesta_common.runtime.engine_checks import tries_of
 from vesta_common.runtime.engine_watch import EngineWatch, Try
 from vesta_common.runtime.self_checks import own_tries_of
-from vesta_common.settings import EXIT_WRONG_SETTINGS
 from vesta_common.storage.postgres import Postgres
 from vesta_contracts.gateway.v1 import ProjectEvent
 from vesta_contracts.topics import OWNED
@@ -40,12 +36,13 @@ from vesta_gateway.api.events import EventApi
 from vesta_gateway.api.members import MemberApi
 from vesta_gateway.audit.audit_log import AuditLog
 from vesta_gateway.audit.audit_writer import AuditWriter
+from vesta_gateway.background import follow_projects, prune, update_health
 from vesta_gateway.calls.access_log import AccessLog
 from vesta_gateway.calls.backends import Backend, RemoteBackend
 from vesta_gateway.calls.dependencies import Dependencies
 from vesta_gateway.calls.local_services import LocalBackend
 from vesta_gateway.calls.pipeline import CallPipeline, Limits
-from vesta_gateway.calls.projects import FOLLOW_INTERVAL, Projects
+from vesta_gateway.calls.projects import Projects
 from vesta_gateway.contracts.methods import all_rpcs
 from vesta_gateway.events.replay import Replay
 from vesta_gateway.events.subscribers import Watchers
@@ -60,16 +57,13 @@ from vesta_gateway.rest.routes import Routes
 from vesta_gateway.rest.simple_index import SimpleIndex
 from vesta_gateway.servers import GrpcServer, RestServer
 from vesta_gateway.settings import Settings
-from vesta_gateway.store import api_keys, audit_entries, members, request_log
+from vesta_gateway.store import api_keys, audit_entries, members
 
 log = structlog.get_logger()
 
-PRUNE_INTERVAL = timedelta(minutes=10)
-HEALTH_INTERVAL = timedelta(seconds=1)
 THREADS = 32
 STOP_GRACE = timedelta(seconds=5)
 CORS_MAX_AGE_SECONDS = 600
-_OWN = "gateway: "
 
 
 class Gateway:
@@ -130,7 +124,7 @@ class Gateway:
         self._health = Health()
         self._health_server, self.health_address = open_health_server(self._health, settings.health_address)
         self._background: list[asyncio.Task[None]] = []
-        self._is_stopping = False
+        self._is_stopping = asyncio.Event()
 
     @property
     def rest_address(self) -> str:
@@ -157,9 +151,9 @@ class Gateway:
         await self._rest.start()
         await self._grpc.start()
         self._background = [
-            asyncio.create_task(self._update_health()),
-            asyncio.create_task(self._prune()),
-            asyncio.create_task(self._follow_projects()),
+            asyncio.create_task(update_health(self._dependencies, self._health, self._grpc, self._problem_count)),
+            asyncio.create_task(prune(self._postgres, self._clock, self._settings, self._is_stopping)),
+            asyncio.create_task(follow_projects(self._projects)),
         ]
 
     async def drain(self) -> None:
@@ -172,7 +166,7 @@ class Gateway:
     async def stop(self) -> None:
         """Ends event streams, rejects new calls, waits some seconds for running calls, then closes all resources."""
         self.watchers.close()
-        self._is_stopping = True
+        self._is_stopping.set()
         self._watch.stop()
         for task in self._background:
             task.cancel()
@@ -217,7 +211,7 @@ class Gateway:
         )
 
         def invalidate() -> None:
-            asyncio.run_coroutine_threadsafe(_call(authenticator.invalidate), self._loop).result()
+            asyncio.run_coroutine_threadsafe(_in_loop(authenticator.invalidate), self._loop).result()
 
         own = LocalBackend(
             [
@@ -237,74 +231,9 @@ class Gateway:
         except RuntimeError:
             log.debug("event_ignored")
 
-    async def _follow_projects(self) -> None:
-        """Closes projects that are being deleted, including those whose deletion was interrupted by a crash."""
-        while True:
-            try:
-                await self._projects.follow()
-            except Exception as error:  # noqa: BLE001 - PostgreSQL or the conductor is unavailable; retried after the interval
-                log.debug("project_events_unavailable", error=str(error))
-            await asyncio.sleep(FOLLOW_INTERVAL.total_seconds())
 
-    async def _update_health(self) -> None:
-        """Updates the gRPC health status periodically."""
-        was_ready = True
-        while True:
-            is_ready, _ = await self._dependencies.report()
-            problems = await self._dependencies.problems()
-            self._grpc.set_problems(problems)
-            own = [problem.removeprefix(_OWN) for problem in problems if problem.startswith(_OWN)]
-            self._problem_count.set(len(own))
-            self._health.set_problems(own)
-            self._health.set(READY, serving=is_ready)
-            if is_ready != was_ready:
-                was_ready = is_ready
-                await self._grpc.set_healthy(healthy=was_ready)
-            await asyncio.sleep(HEALTH_INTERVAL.total_seconds())
-
-    async def _prune(self) -> None:
-        """Applies the retention of the request log and of the audit log periodically."""
-        while True:
-            try:
-                await asyncio.to_thread(
-                    request_log.prune,
-                    self._postgres,
-                    self._clock.now(),
-                    self._settings.request_log_retention,
-                    is_stopping=lambda: self._is_stopping,
-                )
-                await asyncio.to_thread(
-                    audit_entries.prune,
-                    self._postgres,
-                    self._clock.now(),
-                    self._settings.audit_retention,
-                    is_stopping=lambda: self._is_stopping,
-                )
-            except Exception:
-                log.exception("prune_failed")
-            await asyncio.sleep(PRUNE_INTERVAL.total_seconds())
-
-
-async def serve(settings: Settings) -> None:
-    """Runs the gateway process until SIGTERM or SIGINT, then drains. A second signal ends the drain period."""
-    stopping, second_signal = asyncio.Event(), asyncio.Event()
-    _on_signals(stopping.set)
-    try:
-        gateway = Gateway(settings, SystemClock())
-    except CredentialsError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(EXIT_WRONG_SETTINGS)
-    await gateway.start()
-    metrics = serve_metrics(settings.metrics_address, gateway.registry)
-    log.info("service_started", rest=gateway.rest_address, grpc=gateway.grpc_address, metrics=metrics)
-    await stopping.wait()
-    _on_signals(second_signal.set)
-    await gateway.drain()
-    log.info("service_draining", milliseconds=settings.drain_ms)
-    with suppress(TimeoutError):
-        await asyncio.wait_for(second_signal.wait(), settings.drain_ms / 1000)
-    await gateway.stop()
-    log.info("service_stopped")
+async def _in_loop(function: Callable[[], None]) -> None:
+    function()
 
 
 def _tries(settings: Settings, identity: Identity) -> dict[str, Try]:
@@ -314,15 +243,6 @@ def _tries(settings: Settings, identity: Identity) -> dict[str, Try]:
         **tries_of("gateway", settings, topics, has_objects=False),
         **own_tries_of(settings, lambda: identity.credentials.certificate),
     }
-
-
-def _on_signals(act: Callable[[], None]) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, act)
-
-
-async def _call(function: Any) -> None:
-    function()
 
 
 def _limits(given: Settings) -> Limits:
