@@ -24,7 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from vesta_cluster import binaries
 from vesta_images import bundle
-from vesta_local.home import HOST
+from vesta_local.ports import HOST
 
 PASSWORD = "swordfish"
 NAMES = sorted(line.rpartition("/")[2].partition(":")[0] for line in bundle.CHART_IMAGES.read_text().splitlines())

@@ -6,7 +6,8 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from vesta_local.home import DEFAULT_PORTS, GRPC_PORT_OFFSET, HOST, SOCKET_FOLDER_LENGTH_MAX, Home
+from vesta_local.home import SOCKET_FOLDER_LENGTH_MAX, Home
+from vesta_local.ports import DEFAULT_PORTS, GRPC_PORT_OFFSET, HOST
 
 
 def _listener(port: int = 0) -> socket.socket:

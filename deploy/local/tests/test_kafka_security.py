@@ -23,7 +23,7 @@ from vesta_common.events.consumer.dead_letter_topic import DeadLetterTopic
 from vesta_common.events.consumer.membership import Membership
 from vesta_gateway.events.tail import new_consumer
 from vesta_local.engines import apache_kafka
-from vesta_local.home import HOST, is_free
+from vesta_local.ports import HOST, is_free
 from vesta_local.services import FETCH_WAIT_MS
 from vesta_local.testing import ports
 from vesta_local.testing_tls import an_authority

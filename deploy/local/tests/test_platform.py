@@ -18,7 +18,8 @@ from vesta_local import services, testing
 from vesta_local.engines import postgres, unprivileged
 from vesta_local.home import Home
 from vesta_local.platform import Platform
-from vesta_local.supervisor import ExitCounter, ProcessState, is_marked
+from vesta_local.processes import is_marked
+from vesta_local.supervisor import ExitCounter, ProcessState
 
 ENGINES = ("postgres", "objects", "events")
 
@@ -81,7 +82,7 @@ import os, pathlib, subprocess, sys
 if os.geteuid() == 0:
     os.setgroups([]); os.setgid(65534); os.setuid(65534)
 import psutil
-from vesta_local.supervisor import is_marked, mark_option, memory_bytes
+from vesta_local.processes import is_marked, mark_option, memory_bytes
 class Home:
     root = pathlib.Path("/some where/.vesta")
 hidden = "import sys; from vesta_common.sandbox import kernel; kernel.forbid_dumps(); print(); sys.stdin.read()"
@@ -165,7 +166,7 @@ def test_status_tells_of_a_program_that_a_running_supervisord_does_not_know_yet(
 
 def test_a_program_that_does_not_get_healthy_is_named_with_the_end_of_its_log(engines: Platform) -> None:
     (engines.home.logs / "gateway.log").write_text("a last word\n")
-    with pytest.raises(RuntimeError, match=r"gateway does not get healthy(?s:.*)a last word"):
+    with pytest.raises(RuntimeError, match=r"gateway does not become healthy(?s:.*)a last word"):
         engines.wait_healthy(["gateway"], timedelta(0))
 
 

@@ -7,43 +7,21 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-_SERVICES = ("connection", "datasets", "annotation", "training", "serving", "pipelining", "conductor")
-DEFAULT_PORTS = {
-    "gateway": 8080,
-    "gateway_grpc": 8081,
-    "gateway_metrics": 7108,
-    "postgres": 5433,
-    "objects": 8333,
-    "objects_master": 9333,
-    "objects_volume": 9340,
-    "objects_filer": 8888,
-    "objects_admin": 13646,
-    "events": 9092,
-    "events_controller": 9093,
-    "inference": 8001,
-    "inference_http": 8000,
-    "inference_metrics": 8002,
-    **{name: 7001 + index for index, name in enumerate(_SERVICES)},
-    **{f"{name}_metrics": 7101 + index for index, name in enumerate(_SERVICES)},
-}
-REPLICATED = (*_SERVICES, "gateway", "inference")
+from vesta_local.ports import DEFAULT_PORTS, HOST, SERVICES, choose_ports
+from vesta_local.secret_files import keep_first
+
+REPLICATED = (*SERVICES, "gateway", "inference")
 """The programs that may have replicas. The second replica of datasets is `datasets-2`, with ports of its own."""
 REPLICAS_MAX = 9
-# SeaweedFS serves gRPC on each of its ports plus 10,000.
-GRPC_PORT_OFFSET = 10_000
-_WITH_GRPC_PORT = {"objects", "objects_master", "objects_volume", "objects_filer", "objects_admin"}
-PORT_TRIES = 2_000
 BROKERS = ("embedded", "apache")
-HOST = "127.0.0.1"
 # The kernel limits a socket's path to 108 bytes; the rest is for the file name and a suffix that the program appends.
 SOCKET_FOLDER_LENGTH_MAX = 75
 
@@ -105,7 +83,7 @@ class Home:
         """
         self.sockets.mkdir(mode=0o700, exist_ok=True)
         if self.sockets.stat().st_uid != os.geteuid():
-            raise PermissionError(f"{self.sockets} is somebody else's; choose a home with a shorter path")
+            raise PermissionError(f"{self.sockets} belongs to another user; choose a home with a shorter path")
 
     def remove_sockets(self) -> None:
         """Deletes the folder for sockets if it is a temporary one."""
@@ -166,7 +144,7 @@ class Home:
             RuntimeError: the number is out of range.
         """
         if not 1 <= count <= REPLICAS_MAX:
-            raise RuntimeError(f"{count} replicas cannot be; choose from 1 to {REPLICAS_MAX}")
+            raise RuntimeError(f"{count} is not a valid number of replicas; choose from 1 to {REPLICAS_MAX}")
         self._replicas_path.write_text(f"{count}\n")
         self.__dict__.pop("ports", None)
 
@@ -224,10 +202,10 @@ class Home:
             RuntimeError: the kind does not exist, or the home has another broker.
         """
         if kind not in BROKERS:
-            raise RuntimeError(f"there is no broker {kind!r}; there are {', '.join(BROKERS)}")
+            raise RuntimeError(f"the broker {kind!r} does not exist; choose one of {', '.join(BROKERS)}")
         if self.was_started and kind != self.broker:
             raise RuntimeError(
-                f"{self.root} has the broker {self.broker!r}, and may have events in it that nobody has read yet; a home keeps its "
+                f"{self.root} has the broker {self.broker!r}, and may have events that were not consumed yet; a home keeps its "
                 "broker: use another one (VESTA_HOME)"
             )
         self._broker_path.write_text(f"{kind}\n")
@@ -262,13 +240,7 @@ class Home:
         return dict(json.loads(self._ports_path.read_text())) if self._ports_path.exists() else {}
 
     def _choose(self, kept: dict[str, int], last: dict[str, int]) -> dict[str, int]:
-        taken = {number for name, port in kept.items() for number in _ports_of(port, name in _WITH_GRPC_PORT)}
-        chosen = dict(kept)
-        for name, default in self._default_ports.items():
-            if name not in chosen:
-                candidates = [last.get(name, default), *range(default, default + PORT_TRIES)]
-                chosen[name] = _pick(candidates, taken, name in _WITH_GRPC_PORT)
-                taken |= _ports_of(chosen[name], name in _WITH_GRPC_PORT)
+        chosen = choose_ports(self._default_ports, kept, last)
         self._ports_path.write_text(json.dumps(chosen, indent=2) + "\n")
         self.__dict__["ports"] = chosen
         return chosen
@@ -294,50 +266,3 @@ class Home:
         addresses = {**{name: self.address(name) for name in self.ports}, **elsewhere}
         path.write_text(json.dumps(addresses, indent=2) + "\n")
         return path
-
-
-def _ports_of(port: int, has_grpc_port: bool) -> set[int]:
-    return {port, port + GRPC_PORT_OFFSET} if has_grpc_port else {port}
-
-
-def _pick(candidates: list[int], taken: set[int], has_grpc_port: bool) -> int:
-    for port in candidates:
-        ports = _ports_of(port, has_grpc_port)
-        if not ports & taken and all(is_free(number) for number in ports):
-            return port
-    raise RuntimeError(
-        f"no port between {candidates[1]} and {candidates[-1]} is free; stop something that listens there"
-    )
-
-
-def is_free(port: int) -> bool:
-    """Whether nothing listens on a port of this machine."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def write_secret(path: Path, text: str) -> None:
-    """Writes a file that only its owner can read, atomically."""
-    _draft(path, text).replace(path)
-
-
-def keep_first(path: Path, text: str) -> None:
-    """Writes a file that only its owner can read, unless it exists. Of concurrent calls, the first one succeeds."""
-    if path.exists():
-        return
-    draft = _draft(path, text)
-    with suppress(FileExistsError):
-        os.link(draft, path)
-    draft.unlink()
-
-
-def _draft(path: Path, text: str) -> Path:
-    descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # readable by the owner only
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    return Path(draft)

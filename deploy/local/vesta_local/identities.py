@@ -7,7 +7,8 @@ from pathlib import Path
 from vesta_admin.authority import KeyPair, issue, needs_renewal, new_authority
 from vesta_common.identity import CredentialFiles
 
-from vesta_local.home import HOST, write_secret
+from vesta_local.ports import HOST
+from vesta_local.secret_files import write_secret
 
 LIFETIME = timedelta(days=3650)
 """Longer than in a cluster, because certificates are not renewed while the platform runs."""

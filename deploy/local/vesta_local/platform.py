@@ -5,20 +5,18 @@ import signal
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import timedelta
-from urllib.parse import urlsplit
 
 from vesta_admin import setup
-from vesta_common.runtime.engine_checks import tries_of
-from vesta_common.runtime.engine_watch import KAFKA, OBJECTS, POSTGRES, Try, describe_failure
 
 from vesta_local import identities, services, wheels
 from vesta_local.engines import elsewhere, events, inference, objects, postgres, retention, storage
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.home import Home
+from vesta_local.processes import memory_bytes
 from vesta_local.program import Program
-from vesta_local.supervisor import ExitCounter, ProcessState, Supervisor, memory_bytes
+from vesta_local.status import Row, row_of, rows_elsewhere
+from vesta_local.supervisor import ExitCounter, ProcessState, Supervisor
 
 ENGINES = ("postgres", "objects", "events", "inference", "retention", storage.NAME)
 # Services first, then the engines, last the object store, on which the broker and Triton depend.
@@ -37,16 +35,6 @@ Say = Callable[[str], None]
 
 def _silent(_: str) -> None:
     return
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the table of programs."""
-
-    name: str
-    address: str
-    state: str
-    memory_mib: float
 
 
 class Platform:
@@ -225,27 +213,11 @@ class Platform:
         # A supervisord that was started before a program was added does not have it until the next `up`.
         known = [(programs[name], states.get(name, ProcessState(name, "down", 0))) for name in self.names]
         with ThreadPoolExecutor(len(known)) as pool:
-            rows = list(pool.map(lambda pair: _row(*pair), known))
+            rows = list(pool.map(lambda pair: row_of(*pair), known))
         return [
             *rows,
-            *self._rows_elsewhere(),
+            *rows_elsewhere(self.home, self._chosen),
             Row("supervisor", "", "healthy", memory_bytes(self.supervisor.own_pid(), family=False) / 2**20),
-        ]
-
-    def _rows_elsewhere(self) -> list[Row]:
-        """Returns the state of the external engines."""
-        engines = admin_settings(self.home)
-        tries = tries_of("local", engines, (), has_objects=True)
-        found = {
-            "postgres": (POSTGRES, urlsplit(engines.postgres_url).netloc.rpartition("@")[2]),
-            "objects": (OBJECTS, urlsplit(engines.s3_endpoint_url).netloc),
-            "events": (KAFKA, engines.kafka_bootstrap),
-            "inference": ("Triton", engines.triton_address),
-        }
-        return [
-            Row(name, address, _state_elsewhere(engine, tries.get(engine)), 0)
-            for name, (engine, address) in found.items()
-            if name in self._chosen and name in elsewhere.of(self.home).elsewhere
         ]
 
     def wait_healthy(self, names: Sequence[str] = (), deadline: timedelta = HEALTH_DEADLINE) -> None:
@@ -283,27 +255,10 @@ class Platform:
             for name in waiting
             if exits.counts[name] >= EXITS_MAX
         ]
-        late = [f"{name} does not get healthy; {self._log_tail(name)}" for name in waiting] if is_late else []
+        late = [f"{name} does not become healthy; {self._log_tail(name)}" for name in waiting] if is_late else []
         return exiting or late
 
     def _log_tail(self, name: str) -> str:
         path = self.home.logs / f"{name}.log"
         lines = path.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:] if path.exists() else []
         return "\n  ".join([f"its log {path} ends with:", *lines])
-
-
-def _row(program: Program, state: ProcessState) -> Row:
-    word = "healthy" if state.pid and program.is_healthy() else state.state.lower()
-    if word == "healthy" and program.state is not None:
-        word = program.state()
-    return Row(program.name, program.address, word, memory_bytes(state.pid) / 2**20 if state.pid else 0)
-
-
-def _state_elsewhere(engine: str, attempt: Try | None) -> str:
-    if attempt is None:
-        return "elsewhere"
-    try:
-        attempt()
-    except Exception as error:  # noqa: BLE001 - any error means that the engine is not usable
-        return describe_failure(engine, error)
-    return "healthy"

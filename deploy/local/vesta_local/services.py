@@ -13,8 +13,8 @@ from vesta_local import identities, wheels
 from vesta_local.engines import addresses, events
 from vesta_local.health import is_answering, is_serving
 from vesta_local.home import Home
+from vesta_local.processes import mark_option
 from vesta_local.program import Program
-from vesta_local.supervisor import mark_option
 
 # Tansu checks for records at the beginning and in the middle of the wait, so that an event is delayed by at most half of it. It also
 # reads no longer than the wait, beginning at the partition's first record. `embedded_consumer` doubles the wait on a busy machine.

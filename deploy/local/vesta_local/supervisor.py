@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +9,6 @@ import time
 import xmlrpc.client
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -19,19 +17,14 @@ from typing import Any
 import psutil
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
-from vesta_local.home import Home, write_secret
+from vesta_local.home import Home
+from vesta_local.processes import EXIT_TIMEOUT, HOME_MARK, family_of, is_marked, kill_all
 from vesta_local.program import Program
+from vesta_local.secret_files import write_secret
+from vesta_local.supervisor_configuration import configuration_of
 
 START_TIMEOUT = timedelta(seconds=15)
 STOP_TIMEOUT = timedelta(seconds=30)
-# How long the children of a stopped program may take to exit by themselves.
-CHILDREN_TIMEOUT = timedelta(seconds=2)
-LOG_BYTES_MAX = 10 * 1024 * 1024
-LOG_BACKUPS = 3
-# supervisord gives up after this many failed starts, which must not happen here.
-RETRIES = 1_000_000
-# This environment variable identifies the processes of a home, in case supervisord was killed.
-HOME_MARK = "VESTA_LOCAL_HOME"
 _ALIVE = {"RUNNING", "STARTING", "STOPPING", "BACKOFF"}
 _POLL_SECONDS = 0.05
 _GONE = (OSError, http.client.HTTPException)
@@ -162,11 +155,11 @@ class Supervisor:
             for name in names:
                 _quietly(partial(self._proxy.stopProcess, name, False))
             self._await_stopped(set(names))
-        psutil.wait_procs(family, timeout=CHILDREN_TIMEOUT.total_seconds())
-        _end(family)
+        psutil.wait_procs(family, timeout=EXIT_TIMEOUT.total_seconds())
+        kill_all(family)
         _quietly(self._proxy.shutdown)
         psutil.wait_procs(supervisord, timeout=STOP_TIMEOUT.total_seconds())
-        _end(supervisord)
+        kill_all(supervisord)
         self.end_orphans()
         return True
 
@@ -190,7 +183,7 @@ class Supervisor:
                     orphans += family_of(process.pid)
             except psutil.Error:
                 continue  # the process has exited, or belongs to another user
-        _end(orphans)
+        kill_all(orphans)
         if self._child:
             self._child.wait()
             self._child = None
@@ -198,88 +191,7 @@ class Supervisor:
         return bool(orphans)
 
     def _write(self, programs: Sequence[Program]) -> None:
-        home = self._home
-        parts = [
-            f"[unix_http_server]\nfile={_escaped(str(self._socket))}\nchmod=0600\n",
-            "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n",
-            "[supervisord]\nsilent=true\nnocleanup=true\nminfds=4096\nidentifier=vesta\n",
-            f"logfile={_escaped(str(home.logs / 'supervisord.log'))}\n",
-            f"logfile_maxbytes={LOG_BYTES_MAX}\nlogfile_backups={LOG_BACKUPS}\n",
-            f"pidfile={_escaped(str(home.run / 'supervisord.pid'))}\n",
-        ]
-        parts += [self._section(program) for program in programs]
-        write_secret(self._configuration, "".join(parts))
-
-    def _section(self, program: Program) -> str:
-        variables = {**program.environment, HOME_MARK: str(self._home.root)}
-        lines = {
-            "command": " ".join(_quoted(part) for part in program.command),
-            "environment": ",".join(f"{name}={_quoted_plainly(value)}" for name, value in variables.items()),
-            "directory": _escaped(str(program.directory or self._home.root)),
-            "autostart": "false",
-            "autorestart": "true",
-            "startsecs": "0",
-            "startretries": RETRIES,
-            "stopsignal": program.stop_signal,
-            "stopwaitsecs": program.stop_wait_seconds,
-            "redirect_stderr": "true",
-            "stdout_logfile": _escaped(str(self._home.logs / f"{program.name}.log")),
-            "stdout_logfile_maxbytes": LOG_BYTES_MAX,
-            "stdout_logfile_backups": LOG_BACKUPS,
-        }
-        return f"[program:{program.name}]\n" + "".join(f"{key}={value}\n" for key, value in lines.items())
-
-
-def is_marked(process: psutil.Process, home: Home) -> bool:
-    """Whether a process belongs to a home, by its environment or, if that is not readable, by its command line.
-
-    Raises:
-        psutil.Error: the process has exited, or belongs to another user.
-    """
-    try:
-        return process.environ().get(HOME_MARK) == str(home.root)
-    except psutil.AccessDenied:
-        return mark_option(home) in process.cmdline()
-
-
-def mark_option(home: Home) -> str:
-    """Returns the mark as an option for Python's `-X`, which accepts any name and value."""
-    return f"{HOME_MARK.lower()}={home.root}"
-
-
-def family_of(pid: int) -> list[psutil.Process]:
-    """Returns a process and its descendants; empty if it has exited."""
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def memory_bytes(pid: int, *, family: bool = True) -> int:
-    """Returns the memory of a process and, with `family`, of its descendants; 0 if it has exited.
-
-    Divides shared memory among the processes that share it. Processes whose memory is not readable by their own user, such as those
-    with a sandbox, count with their resident set size.
-    """
-    total = 0
-    for member in family_of(pid) if family else family_of(pid)[:1]:
-        with suppress(psutil.NoSuchProcess):
-            try:
-                total += member.memory_full_info().pss
-            except psutil.AccessDenied:
-                total += member.memory_info().rss
-    return total
-
-
-def _end(processes: Sequence[psutil.Process]) -> None:
-    """Kills the processes that are still running, and waits until they have exited."""
-    for process in processes:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(list(processes), timeout=CHILDREN_TIMEOUT.total_seconds())
+        write_secret(self._configuration, configuration_of(self._home, self._socket, programs))
 
 
 def _quietly(call: Callable[[], object]) -> None:
@@ -288,24 +200,3 @@ def _quietly(call: Callable[[], object]) -> None:
         call()
     except (xmlrpc.client.Fault, *_GONE):
         return
-
-
-def _escaped(value: str) -> str:
-    return value.replace("%", "%%")
-
-
-def _quoted(value: str) -> str:
-    """Quotes a word of a command, which supervisord parses like a shell."""
-    return _escaped(shlex.quote(value))
-
-
-def _quoted_plainly(value: str) -> str:
-    """Quotes a value of supervisord's `environment`, which has no escape characters.
-
-    Raises:
-        ValueError: the value contains both kinds of quotes.
-    """
-    quote = '"' if '"' not in value else "'"
-    if quote in value:
-        raise ValueError(f"a value with both kinds of quotes cannot be passed to supervisord: {value}")
-    return f"{quote}{_escaped(value)}{quote}"

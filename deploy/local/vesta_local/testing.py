@@ -32,8 +32,9 @@ from vesta_common.ids import new_id
 from vesta_local import identities
 from vesta_local.engines import addresses, elsewhere
 from vesta_local.engines.addresses import admin_settings
-from vesta_local.home import BROKERS, DEFAULT_PORTS, Home
+from vesta_local.home import BROKERS, Home
 from vesta_local.platform import Platform
+from vesta_local.ports import DEFAULT_PORTS
 from vesta_local.settings import Settings
 from vesta_local.trace_receiver import TraceReceiver
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from vesta_local.home import HOST
+from vesta_local.ports import HOST
 
 VALID_FOR = dt.timedelta(days=1)
 # https://www.postgresql.org/docs/current/protocol-message-formats.html, SSLRequest: length 8, code 80877103

@@ -14,7 +14,7 @@ from cameras import observed, open_producer, send
 from kafka.errors import KafkaError
 from vesta_contracts.pipelining.v1 import GetStreamRequest, ListObservationsRequest, Observation, Stream
 from vesta_local.engines import embedded_kafka
-from vesta_local.home import is_free
+from vesta_local.ports import is_free
 
 
 def an_owner(stream: Stream, seen: list[Observation]) -> Any:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from vesta_local.engines import kafka_protocol
 from vesta_local.engines.shared_settings import shared_lines
-from vesta_local.home import Home, keep_first
+from vesta_local.home import Home
 from vesta_local.program import Program
+from vesta_local.secret_files import keep_first
 
 RECIPE = Path(__file__).resolve().parents[3] / "kafka"
 JAVA_RELEASE_MIN = 17

@@ -14,7 +14,8 @@ from vesta_common.events.broker import Broker
 from vesta_common.storage.objects import open_client
 from vesta_common.storage.postgres import address_of
 
-from vesta_local.home import Home, write_secret
+from vesta_local.home import Home
+from vesta_local.secret_files import write_secret
 from vesta_local.settings import EVENTS, INFERENCE, OBJECTS, POSTGRES, Settings
 
 _REQUEST_TIMEOUT_MS = 5000

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.health import is_answering
-from vesta_local.home import HOST, Home
+from vesta_local.home import Home
+from vesta_local.ports import HOST
 from vesta_local.program import Program
 from vesta_local.settings import Settings
 from vesta_local.setup import interpreter, triton

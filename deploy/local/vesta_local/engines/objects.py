@@ -10,8 +10,10 @@ from botocore.client import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from vesta_local.engines.shared_settings import shared_lines
-from vesta_local.home import GRPC_PORT_OFFSET, HOST, Home, is_free, write_secret
+from vesta_local.home import Home
+from vesta_local.ports import GRPC_PORT_OFFSET, HOST, is_free
 from vesta_local.program import Program
+from vesta_local.secret_files import write_secret
 
 BUCKET = "vesta"
 EVENTS_BUCKET = "tansu"

@@ -11,7 +11,8 @@ import psycopg
 
 from vesta_local.engines import unprivileged
 from vesta_local.engines.shared_settings import shared_lines
-from vesta_local.home import HOST, Home
+from vesta_local.home import Home
+from vesta_local.ports import HOST
 from vesta_local.program import Program
 
 DATABASE = "vesta"

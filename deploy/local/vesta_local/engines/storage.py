@@ -13,7 +13,8 @@ from pathlib import Path
 
 from vesta_common.disk_space import DiskSpace, disk_space
 
-from vesta_local.home import GRPC_PORT_OFFSET, Home
+from vesta_local.home import Home
+from vesta_local.ports import GRPC_PORT_OFFSET
 from vesta_local.program import Program
 
 NAME = "storage"

@@ -1,0 +1,60 @@
+"""The state of the programs of a platform and of its external engines."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from vesta_common.runtime.engine_checks import tries_of
+from vesta_common.runtime.engine_watch import KAFKA, OBJECTS, POSTGRES, Try, describe_failure
+
+from vesta_local.engines import elsewhere
+from vesta_local.engines.addresses import admin_settings
+from vesta_local.home import Home
+from vesta_local.processes import memory_bytes
+from vesta_local.program import Program
+from vesta_local.supervisor import ProcessState
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table of programs."""
+
+    name: str
+    address: str
+    state: str
+    memory_mib: float
+
+
+def row_of(program: Program, state: ProcessState) -> Row:
+    """Returns the state of a program."""
+    word = "healthy" if state.pid and program.is_healthy() else state.state.lower()
+    if word == "healthy" and program.state is not None:
+        word = program.state()
+    return Row(program.name, program.address, word, memory_bytes(state.pid) / 2**20 if state.pid else 0)
+
+
+def rows_elsewhere(home: Home, names: Collection[str]) -> list[Row]:
+    """Returns the state of those engines of `names` that are external."""
+    engines = admin_settings(home)
+    tries = tries_of("local", engines, (), has_objects=True)
+    found = {
+        "postgres": (POSTGRES, urlsplit(engines.postgres_url).netloc.rpartition("@")[2]),
+        "objects": (OBJECTS, urlsplit(engines.s3_endpoint_url).netloc),
+        "events": (KAFKA, engines.kafka_bootstrap),
+        "inference": ("Triton", engines.triton_address),
+    }
+    return [
+        Row(name, address, _state_elsewhere(engine, tries.get(engine)), 0)
+        for name, (engine, address) in found.items()
+        if name in names and name in elsewhere.of(home).elsewhere
+    ]
+
+
+def _state_elsewhere(engine: str, attempt: Try | None) -> str:
+    if attempt is None:
+        return "elsewhere"
+    try:
+        attempt()
+    except Exception as error:  # noqa: BLE001 - any error means that the engine is not usable
+        return describe_failure(engine, error)
+    return "healthy"
