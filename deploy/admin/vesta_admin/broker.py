@@ -65,8 +65,8 @@ def put_topics(admin: KafkaAdminClient, topics: Sequence[Topic]) -> TopicChanges
     if not existing:
         return TopicChanges(created, (), ())
     partitions = {
-        found["name"]: [len(partition["replica_nodes"]) for partition in found["partitions"]]
-        for found in admin.describe_topics([topic.name for topic in existing])
+        description["name"]: [len(partition["replica_nodes"]) for partition in description["partitions"]]
+        for description in admin.describe_topics([topic.name for topic in existing])
     }
     _alter(admin, {topic.name: topic.configuration(min(partitions[topic.name], default=1)) for topic in existing})
     extended = _extend(
@@ -79,7 +79,7 @@ def _create(admin: KafkaAdminClient, topics: Sequence[Topic], brokers: int) -> t
     """Creates topics and waits until clients can use them; returns those that no other process created meanwhile."""
     if not topics:
         return ()
-    wanted = {
+    specifications = {
         topic.name: {
             "num_partitions": topic.partitions,
             "replication_factor": topic.replicas_of(brokers),
@@ -88,13 +88,13 @@ def _create(admin: KafkaAdminClient, topics: Sequence[Topic], brokers: int) -> t
         for topic in topics
     }
     created = []
-    for answer in admin.create_topics(wanted, raise_errors=False)["topics"]:
+    for answer in admin.create_topics(specifications, raise_errors=False)["topics"]:
         error = for_code(answer["error_code"])
         if error is NoError:
             created.append(answer["name"])
         elif error is not TopicAlreadyExistsError:
             raise error(f"the topic {answer['name']} cannot be created: {answer['error_message']}")
-    admin.wait_for_topics(list(wanted))
+    admin.wait_for_topics(list(specifications))
     return tuple(created)
 
 

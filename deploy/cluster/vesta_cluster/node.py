@@ -236,7 +236,7 @@ class Node:
 
     def _unmount(self) -> None:
         mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for mount in sorted((one for one in mounts if one.startswith(f"{self.state}/")), reverse=True):
+        for mount in sorted((mount for mount in mounts if mount.startswith(f"{self.state}/")), reverse=True):
             subprocess.run(["umount", "--lazy", mount], capture_output=True, check=False)
 
 

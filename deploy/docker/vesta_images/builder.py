@@ -96,15 +96,15 @@ def _revision() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def choose_base(builder: str, wanted: str, say: Callable[[str], None]) -> str:
+def choose_base(builder: str, given: str, say: Callable[[str], None]) -> str:
     """Returns the base image: the given one, by default Docker's Debian, or one created here if that cannot be
     pulled.
 
     Raises:
         RuntimeError: no base can be pulled or created; the message suggests a fix.
     """
-    if wanted:
-        return wanted
+    if given:
+        return given
     if builder == "docker":
         return USUAL_BASE
     if _has(OWN_BASE):

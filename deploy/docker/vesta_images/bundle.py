@@ -65,12 +65,12 @@ def _word(reference: str) -> str:
 
 
 def _contents(folder: Path) -> dict[str, Content]:
-    found: dict[str, Content] = {"vesta-install": _installer(), "kubernetes.md": GUIDE}
+    contents: dict[str, Content] = {"vesta-install": _installer(), "kubernetes.md": GUIDE}
     references = "".join(f"{image.reference}\n" for image in layout.images(folder))
-    found["images.txt"] = references.encode()
+    contents["images.txt"] = references.encode()
     for place, root in (("images", folder), ("chart/vesta", CHART)):
-        found |= {f"{place}/{path.relative_to(root)}": path for path in root.rglob("*") if path.is_file()}
-    return found | dict(_taken(folder))
+        contents |= {f"{place}/{path.relative_to(root)}": path for path in root.rglob("*") if path.is_file()}
+    return contents | dict(_taken(folder))
 
 
 def _installer() -> bytes:

@@ -60,7 +60,7 @@ def third_party_of(packages: Sequence[str]) -> list[str]:
     Args:
         packages: folders below the root, with extras in brackets.
     """
-    found: set[str] = set()
+    external: set[str] = set()
     seen: set[str] = set()
     waiting = list(packages)
     while waiting:
@@ -72,8 +72,8 @@ def third_party_of(packages: Sequence[str]) -> list[str]:
                 if name in _LOCAL:
                     waiting.append(f"{_LOCAL[name]}{extras}")
                 else:
-                    found.add(needed)
-    return sorted(found)
+                    external.add(needed)
+    return sorted(external)
 
 
 def _dependencies(package: str) -> Iterator[str]:

@@ -35,9 +35,9 @@ def write() -> None:
     _write(COMMON, common)
     _write("tools", resolve(TOOLS))
     for image in IMAGES:
-        wanted = [*third_party_of(image.packages), *image.third_party]
+        requirements = [*third_party_of(image.packages), *image.third_party]
         is_complete = image.name in _WITHOUT_DEPENDENCIES
-        pins = resolve(wanted, with_dependencies=not is_complete, is_constrained=not is_complete)
+        pins = resolve(requirements, with_dependencies=not is_complete, is_constrained=not is_complete)
         if image.packages:
             pins = {name: pin for name, pin in pins.items() if name not in common}
         if "torch" in pins:
@@ -46,7 +46,9 @@ def write() -> None:
         _write(image.name, pins)
 
 
-def resolve(wanted: Sequence[str], *, with_dependencies: bool = True, is_constrained: bool = True) -> dict[str, str]:
+def resolve(
+    requirements: Sequence[str], *, with_dependencies: bool = True, is_constrained: bool = True
+) -> dict[str, str]:
     """Returns what pip would install into an empty environment: lines of a requirements file by normalised name.
 
     Raises:
@@ -58,9 +60,9 @@ def resolve(wanted: Sequence[str], *, with_dependencies: bool = True, is_constra
         command += ["--quiet", "--disable-pip-version-check", "--report", str(report)]
         command += ["--constraint", str(ROOT / "requirements.lock")] if is_constrained else []
         command += [] if with_dependencies else ["--no-deps"]
-        done = subprocess.run([*command, *wanted], capture_output=True, text=True, check=False)
+        done = subprocess.run([*command, *requirements], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"pip cannot resolve {', '.join(wanted)}: {done.stderr.strip()}")
+            raise RuntimeError(f"pip cannot resolve {', '.join(requirements)}: {done.stderr.strip()}")
         return dict(map(_pin, json.loads(report.read_text())["install"]))
 
 

@@ -24,15 +24,15 @@ def verify() -> int:
     sums = BUNDLE / "SHA256SUMS"
     if not sums.is_file():
         raise Failure(f"{sums} is missing: unpack the whole archive, and run its vesta-install")
-    wanted = [line.split("  ", 1) for line in sums.read_text().splitlines()]
-    wrong = [name for digest, name in wanted if digest_of(BUNDLE / name) != digest]
+    listed = [line.split("  ", 1) for line in sums.read_text().splitlines()]
+    wrong = [name for digest, name in listed if digest_of(BUNDLE / name) != digest]
     if wrong:
         raise Failure(
-            f"{len(wrong)} of {len(wanted)} files are missing or do not match their checksums, "
+            f"{len(wrong)} of {len(listed)} files are missing or do not match their checksums, "
             f"the first is {wrong[0]}. The archive is damaged: compare its SHA-256, and copy and "
             "unpack it again"
         )
-    return len(wanted)
+    return len(listed)
 
 
 def digest_of(path: Path) -> str:

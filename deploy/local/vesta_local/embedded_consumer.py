@@ -102,32 +102,32 @@ class EmbeddedBrokerConsumer(KafkaConsumer):  # type: ignore[misc]
         Raises:
             KafkaTimeoutError: the broker does not report all of them in time.
         """
-        found = dict.fromkeys(partitions, 0)
+        near_ends = dict.fromkeys(partitions, 0)
         deadline = time.monotonic() + (ENDS_TIMEOUT.total_seconds() if timeout_ms is None else timeout_ms / 1000)
         options = {**self._configs, "group_id": None, "auto_offset_reset": "earliest"}
         with closing(EmbeddedBrokerConsumer(**options)) as probe:
-            probe.assign(list(found))
-            for partition, offset in self._near_ends(found).items():
+            probe.assign(list(near_ends))
+            for partition, offset in self._near_ends(near_ends).items():
                 probe.seek(partition, offset)
-            while any(probe.highwater(partition) is None for partition in found):
+            while any(probe.highwater(partition) is None for partition in near_ends):
                 if time.monotonic() >= deadline:
                     raise KafkaTimeoutError("the broker did not report the end offsets of all partitions in time")
                 probe.poll(self._fetch_wait.ms)
-            return {partition: probe.highwater(partition) for partition in found}
+            return {partition: probe.highwater(partition) for partition in near_ends}
 
     def _near_ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """Returns the offset of the oldest record of the shortest age that has one; 0 for a partition without records."""
-        found = dict.fromkeys(partitions, 0)
-        unknown, now_ms = set(found), int(time.time() * 1000)
+        offsets = dict.fromkeys(partitions, 0)
+        unknown, now_ms = set(offsets), int(time.time() * 1000)
         for age in AGES:
             if not unknown:
                 break
             since_ms = now_ms - int(age.total_seconds() * 1000)
             for partition, answer in self.offsets_for_times(dict.fromkeys(unknown, since_ms)).items():
                 if answer is not None and answer.timestamp >= 0:
-                    found[partition] = answer.offset
+                    offsets[partition] = answer.offset
                     unknown.discard(partition)
-        return found
+        return offsets
 
     def close(self, *args: Any, **options: Any) -> None:
         """Closes the consumer without a LeaveGroup request."""

@@ -37,7 +37,7 @@ def rows_elsewhere(home: Home, names: Collection[str]) -> list[Row]:
     """Returns the state of those engines of `names` that are external."""
     engines = admin_settings(home)
     tries = tries_of("local", engines, (), has_objects=True)
-    found = {
+    engines_by_program = {
         "postgres": (POSTGRES, urlsplit(engines.postgres_url).netloc.rpartition("@")[2]),
         "objects": (OBJECTS, urlsplit(engines.s3_endpoint_url).netloc),
         "events": (KAFKA, engines.kafka_bootstrap),
@@ -45,7 +45,7 @@ def rows_elsewhere(home: Home, names: Collection[str]) -> list[Row]:
     }
     return [
         Row(name, address, _state_elsewhere(engine, tries.get(engine)), 0)
-        for name, (engine, address) in found.items()
+        for name, (engine, address) in engines_by_program.items()
         if name in names and name in elsewhere.of(home).elsewhere
     ]
 

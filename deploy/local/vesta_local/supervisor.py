@@ -127,8 +127,8 @@ class Supervisor:
 
     def states(self) -> list[ProcessState]:
         """Returns the state of every program, in the order of the configuration."""
-        found = self._proxy.getAllProcessInfo()
-        return [ProcessState(entry["name"], entry["statename"], entry["pid"]) for entry in found]
+        entries = self._proxy.getAllProcessInfo()
+        return [ProcessState(entry["name"], entry["statename"], entry["pid"]) for entry in entries]
 
     def pid(self, name: str) -> int:
         """Returns the pid of a program; 0 if it is not running."""

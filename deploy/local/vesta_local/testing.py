@@ -137,9 +137,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Deselects tests: those of the other broker, those without events with Apache Kafka, those that kill engines with external engines."""
     if Settings().elsewhere:
         foreign = ("embedded_kafka", "apache_kafka", "own_engines")
-        kept = [item for item in items if not any(map(item.get_closest_marker, foreign))]
+        selected = [item for item in items if not any(map(item.get_closest_marker, foreign))]
     elif config.getoption("--kafka") == "apache":
-        kept = [item for item in items if _touches_events(item) and not item.get_closest_marker("embedded_kafka")]
+        selected = [item for item in items if _touches_events(item) and not item.get_closest_marker("embedded_kafka")]
     else:
         kept = [item for item in items if not item.get_closest_marker("apache_kafka")]
     chosen = {*kept}
@@ -228,9 +228,9 @@ def platform(request: pytest.FixtureRequest, traces: TraceReceiver) -> Iterator[
 def _keep_logs_of_failure(session: pytest.Session, home: Home) -> None:
     """Copies the logs of a home to a folder that outlives it, and prints its path, if a test of the session failed."""
     if session.testsfailed:
-        kept = Path(tempfile.mkdtemp(prefix="vesta-test-logs-"))
-        shutil.copytree(home.logs, kept, dirs_exist_ok=True)
-        sys.stderr.write(f"a test failed; the logs of its programs are in {kept}\n")
+        folder = Path(tempfile.mkdtemp(prefix="vesta-test-logs-"))
+        shutil.copytree(home.logs, folder, dirs_exist_ok=True)
+        sys.stderr.write(f"a test failed; the logs of its programs are in {folder}\n")
 
 
 @contextmanager
@@ -258,15 +258,15 @@ def running_platform(
     home.choose_replicas(replicas)
     if other_checkout:
         home.choose_other_checkout(other_checkout)
-    found = Platform(home, only, bound=True)
+    platform = Platform(home, only, bound=True)
     try:
         with pytest.MonkeyPatch.context() as ours:
             for variable, value in environment.items():
                 ours.setenv(variable, value)
-            found.up()
-        yield found
+            platform.up()
+        yield platform
     finally:
-        found.down()
+        platform.down()
         if given.elsewhere:
             elsewhere.remove(elsewhere.of(home), name)
         shutil.rmtree(folder, ignore_errors=True)
@@ -275,10 +275,10 @@ def running_platform(
 @pytest.fixture(scope="session")
 def postgres_url(engines: Platform) -> str:
     """The URL of the database, which always contains the password."""
-    found = admin_settings(engines.home)
-    parts, password = urlsplit(found.postgres_url), found.postgres_password.get_secret_value()
+    settings = admin_settings(engines.home)
+    parts, password = urlsplit(settings.postgres_url), settings.postgres_password.get_secret_value()
     if not password:
-        return found.postgres_url
+        return settings.postgres_url
     return parts._replace(netloc=f"{parts.username}:{quote(password, safe='')}@{parts.hostname}:{parts.port}").geturl()
 
 
@@ -331,8 +331,8 @@ def create_topics(engines: Platform, kafka_topic_prefix: str) -> Callable[..., N
     known = {topic.name: topic for topic in topics()}
 
     def create(*names: str, partitions: int = 1) -> None:
-        wanted = [known[name] for name in names or known]
-        broker.create_topics(settings, [replace(topic, partitions=partitions) for topic in wanted])
+        requested = [known[name] for name in names or known]
+        broker.create_topics(settings, [replace(topic, partitions=partitions) for topic in requested])
 
     return create
 
@@ -340,8 +340,8 @@ def create_topics(engines: Platform, kafka_topic_prefix: str) -> Callable[..., N
 @pytest.fixture
 def objects_settings(engines: Platform) -> dict[str, Any]:
     """The settings of the object store, with a key prefix of this test."""
-    found = _shared(engines, "s3_")
-    return {**found, "s3_prefix": f"{found['s3_prefix']}test-{new_id()}/"}
+    settings = _shared(engines, "s3_")
+    return {**settings, "s3_prefix": f"{settings['s3_prefix']}test-{new_id()}/"}
 
 
 def _shared(engines: Platform, prefix: str) -> dict[str, Any]:

@@ -59,7 +59,9 @@ class TraceReceiver(trace_service_pb2_grpc.TraceServiceServicer):
     def Export(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG002, N802 - the contract's name
         """Receives a batch of spans."""
         for resource in request.resource_spans:
-            service = {one.key: one.value.string_value for one in resource.resource.attributes}["service.name"]
+            service = {attribute.key: attribute.value.string_value for attribute in resource.resource.attributes}[
+                "service.name"
+            ]
             for scope in resource.scope_spans:
                 self._spans.extend(_received(service, span) for span in scope.spans)
         return trace_service_pb2.ExportTraceServiceResponse()
@@ -73,5 +75,5 @@ def _received(service: str, span: Any) -> ReceivedSpan:
         span.span_id.hex(),
         span.parent_span_id.hex(),
         span.DESCRIPTOR.enum_types_by_name["SpanKind"].values_by_number[span.kind].name,
-        {one.key: one.value.string_value for one in span.attributes},
+        {attribute.key: attribute.value.string_value for attribute in span.attributes},
     )

@@ -63,26 +63,28 @@ def from_rpc_error(error: grpc.RpcError) -> ApiError:
     """Converts a failed call to an `ApiError`, with the details of the server."""
     code = error.code() if isinstance(error, grpc.Call) else grpc.StatusCode.UNKNOWN
     message = (error.details() or "") if isinstance(error, grpc.Call) else str(error)
-    found = ApiError(code=code.name, message=message or "the server gave no message")
+    api_error = ApiError(code=code.name, message=message or "the server gave no message")
     if not isinstance(error, grpc.Call):
-        return found
+        return api_error
     if code is grpc.StatusCode.UNAVAILABLE and not error.trailing_metadata():
-        found.message = f"no response from the server ({message}); check the address, and that the platform is running"
+        api_error.message = (
+            f"no response from the server ({message}); check the address, and that the platform is running"
+        )
     try:
         status = rpc_status.from_call(error)
     except ValueError:  # the details do not match the message, which gRPC has truncated
         status = None
     for detail in status.details if status else ():
-        _add_detail(found, detail)
-    return found
+        _add_detail(api_error, detail)
+    return api_error
 
 
-def _add_detail(found: ApiError, detail: object) -> None:
+def _add_detail(api_error: ApiError, detail: object) -> None:
     """Adds one `google.rpc` detail to the error."""
     info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
     if detail.Unpack(info):  # type: ignore[attr-defined]
-        found.reason, found.metadata = info.reason, dict(info.metadata)
+        api_error.reason, api_error.metadata = info.reason, dict(info.metadata)
     elif detail.Unpack(bad):  # type: ignore[attr-defined]
-        found.violations = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
+        api_error.violations = tuple(FieldViolation(v.field, v.description) for v in bad.field_violations)
     elif detail.Unpack(retry):  # type: ignore[attr-defined]
-        found.retry_after_seconds = retry.retry_delay.ToTimedelta().total_seconds()
+        api_error.retry_after_seconds = retry.retry_delay.ToTimedelta().total_seconds()

@@ -53,7 +53,7 @@ def resource_types() -> tuple[ResourceType, ...]:
     """Returns all kinds of resources in the contracts, in order of pattern."""
     messages = [message for contract in _CONTRACTS for message in _messages(contract)]
     methods = {method.name: method for contract in _CONTRACTS for method in _methods(contract)}
-    found = []
+    kinds = []
     for message in messages:
         resource = message.GetOptions().Extensions[resource_pb2.resource]
         if not resource.type:
@@ -62,8 +62,8 @@ def resource_types() -> tuple[ResourceType, ...]:
         plural = stem + resource.plural[0].upper() + resource.plural[1:]
         names = {verb: f"{verb.capitalize()}{plural if verb == 'list' else message.name}" for verb in VERBS}
         known = {verb: methods[name] for verb, name in names.items() if name in methods}
-        found.append(ResourceType(message, resource.pattern[0], resource.plural, resource.singular, known))
-    return tuple(sorted(found, key=lambda kind: kind.pattern))
+        kinds.append(ResourceType(message, resource.pattern[0], resource.plural, resource.singular, known))
+    return tuple(sorted(kinds, key=lambda kind: kind.pattern))
 
 
 def _messages(contract: ModuleType) -> Iterator[Descriptor]:

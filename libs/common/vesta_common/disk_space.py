@@ -37,5 +37,5 @@ class DiskSpace:
 
 def disk_space(path: Path) -> DiskSpace:
     """Returns the space of the file system that contains `path`. Raises OSError if the path does not exist."""
-    found = os.statvfs(path)
-    return DiskSpace(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+    status = os.statvfs(path)
+    return DiskSpace(status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize)

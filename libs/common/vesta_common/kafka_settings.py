@@ -49,10 +49,10 @@ class KafkaSettings(BaseSettings):
     @classmethod
     def _is_a_consumer_class(cls, name: str) -> str:
         try:
-            found = pkgutil.resolve_name(name)
+            resolved = pkgutil.resolve_name(name)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"it cannot be imported ({error}); remove it for Apache Kafka") from error
-        if not hasattr(found, "poll"):
+        if not hasattr(resolved, "poll"):
             raise ValueError("it is no class of consumers; remove it for Apache Kafka")
         return name
 

@@ -94,8 +94,8 @@ class Leases:
 
     def claim(self, connection: Connection, now: datetime) -> Lease | None:
         """Claims the first row; returns None if there is none."""
-        found = self.claim_many(connection, now, 1)
-        return found[0] if found else None
+        leases = self.claim_many(connection, now, 1)
+        return leases[0] if leases else None
 
     def claim_many(self, connection: Connection, now: datetime, limit: int) -> list[Lease]:
         """Claims the first rows, at most `limit`. Rows that another transaction has locked are skipped."""

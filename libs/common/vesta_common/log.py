@@ -54,9 +54,9 @@ def _identify(service: str) -> Processor:
 
     def add(logger: Any, method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:  # noqa: ARG001 - structlog's signature
         event.setdefault("service", service)
-        found = trace.trace_id()
-        if found:
-            event["trace_id"] = found
+        trace_id = trace.trace_id()
+        if trace_id:
+            event["trace_id"] = trace_id
         return event
 
     return add

@@ -16,8 +16,8 @@ def memory_limit_bytes(root: Path = ROOT, own: Path = OWN) -> int | None:
         root: mount point of the control groups, version 2, 1 or both (https://docs.kernel.org/admin-guide/cgroup-v2.html).
         own: file that lists the control groups of this process, in the format of `/proc/self/cgroup`.
     """
-    found = [limit for path in _files(root, own) if (limit := _limit(path)) is not None]
-    return min(found, default=None)
+    limits = [limit for path in _files(root, own) if (limit := _limit(path)) is not None]
+    return min(limits, default=None)
 
 
 def _files(root: Path, own: Path) -> Iterator[Path]:

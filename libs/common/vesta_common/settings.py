@@ -182,7 +182,7 @@ class ServiceSettings(EngineSettings):
 def load_settings(kind: type[S]) -> S:
     """Reads the settings. Exits with status 2 if some are invalid, and prints the environment variable of each."""
     try:
-        found = kind()
+        settings = kind()
     except SettingsFileError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(EXIT_WRONG_SETTINGS)
@@ -190,15 +190,15 @@ def load_settings(kind: type[S]) -> S:
         for problem in error.errors():
             field = str(problem["loc"][0]) if problem["loc"] else ""
             described = kind.model_fields[field].description if field in kind.model_fields else None
-            wanted = f"; expected: {described}" if described else ""
-            sys.stderr.write(f"{environment_name(kind, field)}: {problem['msg']}{wanted}\n")
+            expectation = f"; expected: {described}" if described else ""
+            sys.stderr.write(f"{environment_name(kind, field)}: {problem['msg']}{expectation}\n")
         sys.exit(EXIT_WRONG_SETTINGS)
     misspelt = list(_misspelt(kind))
     for name, meant in misspelt:
         sys.stderr.write(f"{name}: unknown setting; did you mean {meant}?\n")
     if misspelt:
         sys.exit(EXIT_WRONG_SETTINGS)
-    return found
+    return settings
 
 
 def _misspelt(kind: type[EngineSettings]) -> Iterator[tuple[str, str]]:

@@ -22,7 +22,7 @@ class SettingsFiles(EnvSettingsSource):
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
         environment = super()._load_env_vars()
-        found = {}
+        values = {}
         for field in self.settings_cls.model_fields:
             name = f"{self.env_prefix}{field}".lower()
             path = environment.get(name + SUFFIX)
@@ -32,12 +32,12 @@ class SettingsFiles(EnvSettingsSource):
             if environment.get(name):
                 raise SettingsFileError(f"{variable}: {name.upper()} is set too; set only one of them")
             try:
-                found[name] = Path(path).read_text().rstrip("\r\n")
+                values[name] = Path(path).read_text().rstrip("\r\n")
             except (OSError, UnicodeDecodeError) as error:
                 raise SettingsFileError(
                     f"{variable}: {path} cannot be read ({error}); mount the Secret there"
                 ) from error
-        return found
+        return values
 
 
 def is_service_link(name: str) -> bool:

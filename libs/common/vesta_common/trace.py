@@ -109,9 +109,9 @@ def carried(function: Callable[..., T]) -> Callable[..., T]:
 
 def carrier() -> dict[str, str]:
     """Returns the trace context of the current span, for propagation; empty without a span."""
-    found: dict[str, str] = {}
-    inject(found)
-    return found
+    context: dict[str, str] = {}
+    inject(context)
+    return context
 
 
 def trace_id() -> str:

@@ -10,21 +10,21 @@ _CONCEPTS = "campaign.concepts"
 _NAMED_MAX = 5
 
 
-def asked_concepts(wanted: Sequence[str], taxonomy: Taxonomy) -> list[str]:
+def asked_concepts(requested: Sequence[str], taxonomy: Taxonomy) -> list[str]:
     """Returns the concepts that annotators choose from: those requested, or all that are not retired.
 
     Raises:
         InvalidArgument: CONCEPT_UNKNOWN, the taxonomy does not contain a requested concept.
     """
-    if not wanted:
+    if not requested:
         return [concept.id for concept in taxonomy.concepts if not concept.retired]
     known = {concept.id for concept in taxonomy.concepts}
-    unknown = [concept for concept in wanted if concept not in known]
+    unknown = [concept for concept in requested if concept not in known]
     if unknown:
         named = ", ".join(unknown[:_NAMED_MAX]) + (" and more" if len(unknown) > _NAMED_MAX else "")
         what = f"has {named}, not in {taxonomy.name}; add them to the taxonomy first"
         raise InvalidArgument(f"{_CONCEPTS} {what}", reason="CONCEPT_UNKNOWN", violations=[Violation(_CONCEPTS, what)])
-    return list(wanted)
+    return list(requested)
 
 
 def guidelines(campaign: Campaign, taxonomy: Taxonomy) -> Guidelines:

@@ -123,8 +123,8 @@ class Store:
 
     def get_tasks(self, connection: Connection, names: Sequence[str]) -> dict[str, Task]:
         """Returns tasks by name. Raises NotFound for the first missing one."""
-        found = {task.name: task for task in self._tasks(queries.find_tasks(connection, names=list(names)))}
-        return {name: existing(found.get(name), name) for name in names}
+        tasks = {task.name: task for task in self._tasks(queries.find_tasks(connection, names=list(names)))}
+        return {name: existing(tasks.get(name), name) for name in names}
 
     def get_task(self, connection: Connection, name: str) -> Task:
         """Returns a task. Raises NotFound."""

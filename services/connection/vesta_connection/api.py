@@ -83,8 +83,8 @@ class SourceService(SourceServiceServicer):
         """Lists a project's Sources ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            found = self._store.list_sources(connection, request.parent, page.after, page.limit)
-        sources, token = page.cut(found, by_name)
+            rows = self._store.list_sources(connection, request.parent, page.after, page.limit)
+        sources, token = page.cut(rows, by_name)
         return ListSourcesResponse(sources=sources, next_page_token=token)
 
     def UpdateSource(self, request: UpdateSourceRequest, context: grpc.ServicerContext) -> Source:
@@ -201,8 +201,8 @@ class SyncService(SyncServiceServicer):
         """Lists a Source's Syncs, newest first."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            found = self._store.syncs.list_page(connection, request.parent, newest_before(page), page.limit)
-        syncs, token = page.cut(found, by_age)
+            rows = self._store.syncs.list_page(connection, request.parent, newest_before(page), page.limit)
+        syncs, token = page.cut(rows, by_age)
         return ListSyncsResponse(syncs=syncs, next_page_token=token)
 
     def CancelSync(self, request: CancelSyncRequest, context: grpc.ServicerContext) -> Sync:

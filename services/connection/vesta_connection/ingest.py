@@ -78,8 +78,8 @@ class Ingest:
             self._in_flight.wait_for(len(answer.data))
             return self._threads.submit(self._store_one, arrival, answer, source, arrived)
 
-        kept = self._sandbox.map_on(normalise, [arrival.data for arrival in arrivals], keep)
-        return [entry if isinstance(entry, RejectedFile) else entry.result() for entry in kept]
+        results = self._sandbox.map_on(normalise, [arrival.data for arrival in arrivals], keep)
+        return [entry if isinstance(entry, RejectedFile) else entry.result() for entry in results]
 
     def close(self) -> None:
         """Waits for storage operations in progress."""

@@ -138,8 +138,8 @@ def overload_of(error: Exception) -> VestaError | None:
     """Returns the OVERLOADED error of a backend; None for other errors."""
     if not isinstance(error, grpc.aio.AioRpcError) or error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
         return None
-    found = from_status(_status_of_rpc_error(error))
-    return found if found.reason == "OVERLOADED" else None
+    vesta_error = from_status(_status_of_rpc_error(error))
+    return vesta_error if vesta_error.reason == "OVERLOADED" else None
 
 
 def _unavailable(who: str) -> VestaError:

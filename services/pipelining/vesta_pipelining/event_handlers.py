@@ -121,7 +121,7 @@ class FrameHandler:
 
     def _process(self, frames: Sequence[Event]) -> list[FrameResult]:
         now = self._clock.now()
-        found: dict[str, FrameResult] = {}
+        results: dict[str, FrameResult] = {}
         frames_by_deployment: dict[str, list[Event]] = {}
         settings_by_frame: dict[str, StreamSettings] = {}
         for frame in frames:
@@ -130,16 +130,16 @@ class FrameHandler:
                 continue  # the stream was just deleted
             settings_by_frame[frame.id] = settings
             if settings.paused or is_too_old(frame.time, now, settings.age_max):
-                found[frame.id] = FrameResult(frame, settings, FrameOutcome.DROPPED, ImagePrediction())
+                results[frame.id] = FrameResult(frame, settings, FrameOutcome.DROPPED, ImagePrediction())
             elif not 0 < len(frame.payload) <= FRAME_BYTES_MAX:
-                found[frame.id] = FrameResult(frame, settings, FrameOutcome.REJECTED, ImagePrediction())
+                results[frame.id] = FrameResult(frame, settings, FrameOutcome.REJECTED, ImagePrediction())
             else:
                 frames_by_deployment.setdefault(settings.deployment, []).append(frame)
         for deployment, deployment_frames in frames_by_deployment.items():
             for run in batches(deployment_frames, self._frames_together_max):
                 for frame, (outcome, prediction) in zip(run, self._predict(deployment, run), strict=True):
-                    found[frame.id] = FrameResult(frame, settings_by_frame[frame.id], outcome, prediction)
-        return [found[frame.id] for frame in frames if frame.id in found]
+                    results[frame.id] = FrameResult(frame, settings_by_frame[frame.id], outcome, prediction)
+        return [results[frame.id] for frame in frames if frame.id in results]
 
     def _predict(self, deployment: str, frames: Sequence[Event]) -> list[tuple[FrameOutcome, ImagePrediction]]:
         request = PredictRequest(name=deployment, inputs=[PredictInput(data=frame.payload) for frame in frames])
@@ -206,7 +206,7 @@ def _observation(result: FrameResult, now: datetime) -> Observation:
         name=f"{frame.subject}/observations/{observation_id(frame.subject, frame.id, frame.time)}",
         scores=ImageScores(
             model_version=prediction.model_version,
-            scores=sorted([*prediction.labels, *prediction.other_labels], key=lambda found: -found.score),
+            scores=sorted([*prediction.labels, *prediction.other_labels], key=lambda label: -label.score),
             uncertain=prediction.uncertain,
             margin=prediction.margin,
         ),

@@ -124,22 +124,21 @@ class DeploymentService(DeploymentServiceServicer):
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             rows = self._store.list_page(connection, request.parent, page.cursor[0] if page.cursor else "", page.limit)
-            kept, token = page.cut(rows, lambda row: (row.name,))
-            found = self._store.messages(connection, kept)
-        return ListDeploymentsResponse(deployments=found, next_page_token=token)
+            page_rows, token = page.cut(rows, lambda row: (row.name,))
+            deployments = self._store.messages(connection, page_rows)
+        return ListDeploymentsResponse(deployments=deployments, next_page_token=token)
 
     def UpdateDeployment(self, request: UpdateDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         """Updates the deployment. A new model version is loaded asynchronously and then promoted."""
         name = request.deployment.name
         seen = self.GetDeployment(GetDeploymentRequest(name=name), context)
-        wanted = apply_update(seen, request.deployment, request.update_mask, _MUTABLE)
+        requested = apply_update(seen, request.deployment, request.update_mask, _MUTABLE)
         # Outside the transaction, because it may call the training service.
-        is_new = wanted.model_version != seen.model_version
-        version = (self._registry.confirm if is_new else self._registry.get)(wanted.model_version)
-        if (
-            wanted.uncertainty.thresholds != seen.uncertainty.thresholds
-        ):  # unchanged ones may belong to an older version
-            check_thresholds(wanted.uncertainty.thresholds, version.vocabulary)
+        is_new = requested.model_version != seen.model_version
+        version = (self._registry.confirm if is_new else self._registry.get)(requested.model_version)
+        # Unchanged thresholds may belong to an older version.
+        if requested.uncertainty.thresholds != seen.uncertainty.thresholds:
+            check_thresholds(requested.uncertainty.thresholds, version.vocabulary)
         with self._store.postgres.transaction() as connection:
             row = self._store.lock(connection, name)
             current = self._store.message(connection, row)
@@ -180,7 +179,7 @@ class DeploymentService(DeploymentServiceServicer):
             moved = self._store.roll_back(
                 connection,
                 request.name,
-                lambda found: DeploymentRolledBack(deployment=found),
+                lambda deployment: DeploymentRolledBack(deployment=deployment),
                 embeds=len(spaces) > 1,
             )
             return self._store.message(connection, moved or row)
@@ -198,8 +197,8 @@ class DeploymentService(DeploymentServiceServicer):
             if not context.is_active():  # the client has cancelled or its deadline has passed
                 raise deadline_passed()
             pictures = [entry for entry in decoded if not isinstance(entry, VestaError)]
-            found = self._predictor.predict(served, pictures, embeds=request.embedding) if pictures else []
-        results = iter(found)
+            predicted = self._predictor.predict(served, pictures, embeds=request.embedding) if pictures else []
+        results = iter(predicted)
         predictions = [
             ImagePrediction(reason=entry.reason, message=str(entry))
             if isinstance(entry, VestaError)
@@ -275,6 +274,6 @@ class PredictionService(PredictionServiceServicer):
         with self._store.postgres.transaction() as connection:
             deployment = self._store.get(connection, request.parent)
             before = page.cursor[0] if page.cursor else ""
-            found = self._store.logged_predictions.list_page(connection, deployment, where, before, page.limit)
-        kept, token = page.cut(found, lambda entry: (entry.name,))
-        return ListPredictionsResponse(predictions=kept, next_page_token=token)
+            rows = self._store.logged_predictions.list_page(connection, deployment, where, before, page.limit)
+        predictions, token = page.cut(rows, lambda entry: (entry.name,))
+        return ListPredictionsResponse(predictions=predictions, next_page_token=token)

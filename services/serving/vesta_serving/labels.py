@@ -130,14 +130,14 @@ def score(probabilities: Floats, vocabulary: Vocabulary, policy: Policy, now: da
 def split_labels(scores: ImageScores) -> tuple[list[ConceptScore], list[ConceptScore]]:
     """Returns the predicted labels and the others, each with the best first."""
     return (
-        [found for found in scores.scores if found.predicted],
-        [found for found in scores.scores if not found.predicted],
+        [score for score in scores.scores if score.predicted],
+        [score for score in scores.scores if not score.predicted],
     )
 
 
 def named_labels(scores: ImageScores) -> list[str]:
     """Returns the concepts that the prediction log indexes: all predicted ones of a multi-label model, otherwise the best one."""
-    return [found.concept for found in labels_of(scores, multi_label=is_multi_label(scores))]
+    return [score.concept for score in labels_of(scores, multi_label=is_multi_label(scores))]
 
 
 def _thresholds(vocabulary: Vocabulary, policy: Policy) -> Floats | None:

@@ -67,8 +67,8 @@ class ModelFiles:
 
     def find_triton_name(self, version: Version) -> str:
         """Returns the name of a version's model in Triton; empty if the file has not been divided, so that nothing is loaded."""
-        found = self._store.find_parts(version.model.name)
-        return found.triton_name if found else ""
+        parts = self._store.find_parts(version.model.name)
+        return parts.triton_name if parts else ""
 
     def _find(self, version: Version) -> tuple[ServedParts, int]:
         stored = self._store.find_parts(version.model.name)

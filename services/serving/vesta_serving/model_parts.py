@@ -51,8 +51,8 @@ class Head:
 
     def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns `(N, C)` probabilities for `(N, D)` embeddings."""
-        (found,) = self._evaluator.run([PROBABILITIES], {EMBEDDING: embeddings})
-        return np.asarray(found, np.float32)
+        (probabilities,) = self._evaluator.run([PROBABILITIES], {EMBEDDING: embeddings})
+        return np.asarray(probabilities, np.float32)
 
 
 def divide(onnx_file: bytes) -> ModelParts:
@@ -92,13 +92,13 @@ def _part(model: Any, inputs: set[str], output: str) -> bytes | None:
         [_declaration(declared, output)],
         [constant for constant in graph.initializer if constant.name in used],
     )
-    made = helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
-    return bytes(made.SerializeToString(deterministic=True))
+    extracted = helper.make_model(part, opset_imports=model.opset_import, ir_version=model.ir_version)
+    return bytes(extracted.SerializeToString(deterministic=True))
 
 
 def _ancestors(graph: Any, inputs: Iterable[str], output: str) -> set[str] | None:
     """Returns the names of all values that an output is computed from, except the inputs; None if it depends on more than these inputs."""
-    sources = {made: list(node.input) for node in graph.node for made in node.output}
+    sources = {output: list(node.input) for node in graph.node for output in node.output}
     sources |= {constant.name: [] for constant in graph.initializer}
     used: set[str] = set()
     remaining = [output]

@@ -40,11 +40,11 @@ class Registry:
             InvalidArgument: the version does not exist.
             Unavailable: the model registry is unavailable and the version is not stored.
         """
-        found = self._known.get(name)
-        if found is None:
+        version = self._known.get(name)
+        if version is None:
             model = self._store.find_version(name) or self._ask(name)
-            found = self._known[name] = Version(model)
-        return found
+            version = self._known[name] = Version(model)
+        return version
 
     def confirm(self, name: str) -> Version:
         """Returns a version after checking that it still exists, for a deployment that is to serve it.
@@ -59,8 +59,8 @@ class Registry:
             model = self._ask(name)
         except (Unavailable, DeadlineExceeded):
             return self.get(name)
-        found = self._known[name] = Version(model)
-        return found
+        version = self._known[name] = Version(model)
+        return version
 
     def _ask(self, name: str) -> ModelVersion:
         try:

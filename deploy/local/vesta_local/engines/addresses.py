@@ -13,11 +13,11 @@ EMBEDDED_CONSUMER = "vesta_local.embedded_consumer:EmbeddedBrokerConsumer"
 
 def admin_settings(home: Home) -> Settings:
     """Returns the engine settings of a home for `vesta-admin` and the services."""
-    found = elsewhere.of(home)
+    external = elsewhere.of(home)
     own: dict[str, object] = {}
-    if POSTGRES not in found.elsewhere:
+    if POSTGRES not in external.elsewhere:
         own["postgres_url"] = postgres.url(home)
-    if OBJECTS not in found.elsewhere:
+    if OBJECTS not in external.elsewhere:
         own |= {
             "s3_endpoint_url": objects.endpoint(home),
             "s3_access_key": home.secrets["s3_access_key"],
@@ -25,13 +25,13 @@ def admin_settings(home: Home) -> Settings:
             "s3_bucket": objects.BUCKET,
             "storage_path": str(home.data),
         }
-    if EVENTS not in found.elsewhere:
+    if EVENTS not in external.elsewhere:
         own["kafka_bootstrap"] = home.address(EVENTS)
         if not events.is_apache(home):
             own |= {"kafka_idempotence": False, "kafka_consumer_class": EMBEDDED_CONSUMER}
-    if INFERENCE not in found.elsewhere:
+    if INFERENCE not in external.elsewhere:
         own["triton_address"] = home.addresses(INFERENCE)
-    return found.model_copy(update=own)
+    return external.model_copy(update=own)
 
 
 def broker(home: Home) -> Broker:
@@ -41,6 +41,6 @@ def broker(home: Home) -> Broker:
 
 def service_settings(home: Home) -> dict[str, str]:
     """Returns the engine settings of every service that differ from the default, by setting."""
-    found = admin_settings(home)
-    fields = {name: (getattr(found, name), field.default) for name, field in EngineSettings.model_fields.items()}
+    settings = admin_settings(home)
+    fields = {name: (getattr(settings, name), field.default) for name, field in EngineSettings.model_fields.items()}
     return {name.upper(): str(elsewhere.plain(value)) for name, (value, default) in fields.items() if value != default}

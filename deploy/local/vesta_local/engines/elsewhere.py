@@ -87,8 +87,8 @@ def _remove_objects(settings: Settings, *, whole_bucket: bool) -> None:
     store = open_client(settings)
     if settings.s3_bucket not in {bucket["Name"] for bucket in store.list_buckets()["Buckets"]}:
         return
-    found = store.get_paginator("list_objects_v2").paginate(Bucket=settings.s3_bucket, Prefix=settings.s3_prefix)
-    for keys in [[{"Key": entry["Key"]} for entry in page.get("Contents", ())] for page in found]:
+    pages = store.get_paginator("list_objects_v2").paginate(Bucket=settings.s3_bucket, Prefix=settings.s3_prefix)
+    for keys in [[{"Key": entry["Key"]} for entry in page.get("Contents", ())] for page in pages]:
         if keys:
             store.delete_objects(Bucket=settings.s3_bucket, Delete={"Objects": keys, "Quiet": True})
     if whole_bucket:

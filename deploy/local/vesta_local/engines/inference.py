@@ -67,7 +67,7 @@ def program(home: Home, name: str = "inference") -> Program:
         name: of the replica, such as `inference-2`.
     """
     folder, server, ports = triton.environment_folder(), triton.server_folder(), home.ports
-    found = admin_settings(home)
+    settings = admin_settings(home)
     return Program(
         name=name,
         command=[
@@ -75,7 +75,7 @@ def program(home: Home, name: str = "inference") -> Program:
             "-c",
             _START,
             str(server / "bin" / "tritonserver"),
-            f"--model-repository=s3://{found.s3_endpoint_url}/{found.s3_bucket}/{found.triton_prefix}",
+            f"--model-repository=s3://{settings.s3_endpoint_url}/{settings.s3_bucket}/{settings.triton_prefix}",
             "--model-control-mode=explicit",
             f"--backend-directory={server / 'backends'}",
             f"--http-address={HOST}",
@@ -91,9 +91,9 @@ def program(home: Home, name: str = "inference") -> Program:
         environment={
             "VIRTUAL_ENV": str(folder),
             **_library_path(),
-            "AWS_ACCESS_KEY_ID": found.s3_access_key,
-            "AWS_SECRET_ACCESS_KEY": found.s3_secret_key.get_secret_value(),
-            "AWS_DEFAULT_REGION": found.s3_region,
+            "AWS_ACCESS_KEY_ID": settings.s3_access_key,
+            "AWS_SECRET_ACCESS_KEY": settings.s3_secret_key.get_secret_value(),
+            "AWS_DEFAULT_REGION": settings.s3_region,
             "TRITON_AWS_MOUNT_DIRECTORY": str(home.data / name / "loaded"),
             "OMP_NUM_THREADS": "1",
             "MALLOC_ARENA_MAX": "2",

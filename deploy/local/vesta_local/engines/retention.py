@@ -82,8 +82,8 @@ def _is_due(batch: Batch, topic: Topic, passed: int | None, now: datetime) -> bo
 
 def _batches(store: Any, partition: TopicPartition) -> list[Batch]:
     """Returns all batches of a partition except the newest, in order."""
-    found = sorted(_listed(store, partition))
-    return [Batch(key, offset, following[0], time) for (offset, key, time), following in pairwise(found)]
+    listed = sorted(_listed(store, partition))
+    return [Batch(key, offset, following[0], time) for (offset, key, time), following in pairwise(listed)]
 
 
 def _listed(store: Any, partition: TopicPartition) -> Iterator[tuple[int, str, datetime]]:
@@ -101,8 +101,8 @@ def _delivered(home: Home, groups: Sequence[str]) -> dict[tuple[str, TopicPartit
     finally:
         admin.close()
     return {
-        (group, partition): found.offset
+        (group, partition): committed.offset
         for group, offsets in answers.items()
-        for partition, found in offsets.items()
-        if found.offset >= 0
+        for partition, committed in offsets.items()
+        if committed.offset >= 0
     }

@@ -56,8 +56,8 @@ class Download:
 
 def read_pins(lines: Iterable[str]) -> list[Pin]:
     """Parses the pins of a constraints file."""
-    found = (re.match(r"([A-Za-z0-9._-]+)\s*==\s*([^\s;#]+)", line) for line in lines)
-    return [Pin(normalised(match[1]), match[2]) for match in found if match]
+    matches = (re.match(r"([A-Za-z0-9._-]+)\s*==\s*([^\s;#]+)", line) for line in lines)
+    return [Pin(normalised(match[1]), match[2]) for match in matches if match]
 
 
 def normalised(name: str) -> str:
@@ -67,8 +67,10 @@ def normalised(name: str) -> str:
 
 def installed_versions(folders: Sequence[str] = ()) -> dict[str, str]:
     """Returns the installed versions in this environment, or in these site-packages, by normalised name."""
-    found = metadata.distributions(path=list(folders)) if folders else metadata.distributions()
-    return {normalised(package.metadata["Name"]): package.version for package in found if package.metadata["Name"]}
+    distributions = metadata.distributions(path=list(folders)) if folders else metadata.distributions()
+    return {
+        normalised(package.metadata["Name"]): package.version for package in distributions if package.metadata["Name"]
+    }
 
 
 def not_installed(pins: Iterable[Pin], installed: dict[str, str]) -> list[Pin]:
@@ -81,8 +83,8 @@ def index_url() -> str:
     command = [sys.executable, "-m", "pip", "config", "list"]
     output = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     configured = dict(re.findall(r"^(.+?)\.index-url='(.+)'$", output, flags=re.MULTILINE))
-    found = os.environ.get("PIP_INDEX_URL") or configured.get("install") or configured.get("global")
-    return (found or _default_index_of_pip()).rstrip("/")
+    url = os.environ.get("PIP_INDEX_URL") or configured.get("install") or configured.get("global")
+    return (url or _default_index_of_pip()).rstrip("/")
 
 
 def _default_index_of_pip() -> str:
@@ -171,7 +173,7 @@ def format_plan(downloads: Sequence[Download], *, is_cpu_requested: bool = False
     Args:
         is_cpu_requested: whether the CPU build of torch was requested, so that the hint to it is left out.
     """
-    known = [(one.size_bytes, one.pin) for one in downloads if one.size_bytes is not None]
+    known = [(download.size_bytes, download.pin) for download in downloads if download.size_bytes is not None]
     large = sorted(((size, pin) for size, pin in known if size >= LARGE_BYTES), key=lambda pair: -pair[0])
     small = sum(size for size, pin in known if size < LARGE_BYTES)
     unknown = len(downloads) - len(known)

@@ -20,27 +20,27 @@ def problems():
     # type: () -> list[str]
     """Returns what this Python lacks, each with a suggested fix; empty if it can run Vesta."""
     version = ".".join(str(part) for part in sys.version_info[:3])
-    wanted = "%d.%d.%d to %d.%d" % (OLDEST + NEWEST)
+    supported = "%d.%d.%d to %d.%d" % (OLDEST + NEWEST)
     minor = "%d.%d" % sys.version_info[:2]
     if sys.platform != "linux" or platform.machine() != _MACHINE:
         return ["Vesta runs on Linux on x86-64; this is %s on %s" % (sys.platform, platform.machine())]
     if sys.version_info[:3] < OLDEST or sys.version_info[:2] > NEWEST:
         return [
             "Vesta needs Python %s; %s is Python %s: name another one, such as `make setup PYTHON=python3.11`"
-            % (wanted, sys.executable, version)
+            % (supported, sys.executable, version)
         ]
-    found = []
+    missing = []
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
-        found.append(
+        missing.append(
             "Python %s at %s cannot make virtual environments: `apt-get install python%s-venv` brings what is missing"
             % (version, sys.executable, minor)
         )
     if not has_shared_library():
-        found.append(
+        missing.append(
             "Triton needs libpython%s.so.1.0, which %s lacks: `apt-get install libpython%s` brings it, or a Python from uv or conda has it"
             % (minor, sys.executable, minor)
         )
-    return found
+    return missing
 
 
 def library_folder():
@@ -65,12 +65,12 @@ def has_shared_library():
 def main():
     # type: () -> int
     """Returns the exit status."""
-    found = problems()
-    for problem in found:
+    faults = problems()
+    for problem in faults:
         sys.stderr.write(problem + "\n")
     if "--is-oldest" in sys.argv and sys.version_info[:2] != OLDEST[:2]:
         return 1
-    return 1 if found else 0
+    return 1 if faults else 0
 
 
 if __name__ == "__main__":

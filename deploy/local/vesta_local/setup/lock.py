@@ -12,12 +12,12 @@ def lock_text(freeze: str, before: str) -> str:
     Replaces a CPU build of torch by PyPI's build of the same version, and keeps the pins of its CUDA libraries: the lock works for both.
     """
     lines = [line.replace("+cpu", "") if line.startswith("torch==") else line for line in freeze.splitlines()]
-    kept = [line for line in lines if not line.startswith(_UNPINNED)]
-    known = {pin.name for pin in read_pins(kept)}
+    pinned = [line for line in lines if not line.startswith(_UNPINNED)]
+    known = {pin.name for pin in read_pins(pinned)}
     if any(line.startswith("torch==") and "+cpu" in line for line in freeze.splitlines()):
-        kept += [
+        pinned += [
             f"{pin.name}=={pin.version}"
             for pin in read_pins(before.splitlines())
             if pin.is_cuda and pin.name not in known
         ]
-    return "\n".join([HEAD, *sorted(kept, key=lambda line: line.lower().encode())]) + "\n"
+    return "\n".join([HEAD, *sorted(pinned, key=lambda line: line.lower().encode())]) + "\n"

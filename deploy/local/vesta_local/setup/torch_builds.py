@@ -25,29 +25,29 @@ class Build:
     index: str = ""
 
 
-def choose(wanted: str, pin: Pin, installed: str, say: Callable[[str], None], index: str = CPU_INDEX) -> Build:
-    """Returns the wanted build if it is available; otherwise PyPI's build, and reports the reason.
+def choose(requested: str, pin: Pin, installed: str, say: Callable[[str], None], index: str = CPU_INDEX) -> Build:
+    """Returns the requested build if it is available; otherwise PyPI's build, and reports the reason.
 
     Args:
-        wanted: `cpu`, `cuda`, or empty for the installed kind (`cuda` if torch is not installed).
+        requested: `cpu`, `cuda`, or empty for the installed kind (`cuda` if torch is not installed).
         pin: torch with the version of the lock.
         installed: the installed version of torch; empty if it is not installed.
     """
     cuda = Build(CUDA, f"torch==={pin.version}")  # === excludes local versions such as +cpu
-    if (wanted or (CPU if installed.endswith(_LOCAL) else CUDA)) == CUDA:
+    if (requested or (CPU if installed.endswith(_LOCAL) else CUDA)) == CUDA:
         return cuda
     cpu = Pin(pin.name, f"{pin.version}{_LOCAL}")
     constraint = f"torch=={cpu.version}"
     if installed == cpu.version:
         return Build(CPU, constraint)
     try:
-        found = wheel_of(files_of(index, pin.name), cpu)
+        wheel = wheel_of(files_of(index, pin.name), cpu)
     except (OSError, ValueError, KeyError) as error:
         say(
             f"PyTorch's index of CPU builds cannot be reached ({index}: {error}); installing PyPI's torch, with CUDA, instead"
         )
         return cuda
-    if found is None:
+    if wheel is None:
         say(
             f"PyTorch's index of CPU builds has no torch {cpu.version} for this Python; installing PyPI's, with CUDA, instead"
         )

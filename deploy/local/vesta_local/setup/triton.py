@@ -57,8 +57,8 @@ def set_up(say: Callable[[str], None] = lambda _: None) -> None:
     """
     if _is_current():
         return
-    if found := interpreter.problems():
-        raise RuntimeError("\n".join(found))
+    if problems := interpreter.problems():
+        raise RuntimeError("\n".join(problems))
     folder = environment_folder()
     say("Installing Triton for the CPU into .venv-triton …")
     _stamp().unlink(missing_ok=True)

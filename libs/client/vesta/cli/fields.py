@@ -15,12 +15,12 @@ def read_fields(message: Descriptor, fields: Sequence[str], body: str | None) ->
     Raises:
         ValueError: a field or the body is malformed; the message names it.
     """
-    found = json.loads(body) if body else {}
-    if not isinstance(found, dict):
+    resource = json.loads(body) if body else {}
+    if not isinstance(resource, dict):
         raise ValueError(f"--body must be a JSON object, not {body}")  # noqa: TRY004 - somebody typed it
     for field in fields:
-        set_field(found, field, message)
-    return found
+        set_field(resource, field, message)
+    return resource
 
 
 def set_field(resource: dict[str, Any], field: str, message: Descriptor) -> None:

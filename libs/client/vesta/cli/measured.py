@@ -26,9 +26,9 @@ def accuracy(metrics: Metrics) -> str:
     """Returns the accuracy with its interval; empty if nothing was measured."""
     if not metrics.item_count:
         return ""
-    found = metrics.accuracy
+    estimate = metrics.accuracy
     return (
-        f"{100 * found.value:.1f} % (95 % interval {100 * found.low:.1f} to {100 * found.high:.1f}) "
+        f"{100 * estimate.value:.1f} % (95 % interval {100 * estimate.low:.1f} to {100 * estimate.high:.1f}) "
         f"on {metrics.item_count} test items"
     )
 

@@ -58,8 +58,8 @@ def show_all(messages: Iterable[Message], output: Output) -> None:
 
 def _table(rows: Sequence[Mapping[str, Any]], *, is_wide: bool) -> Iterator[str]:
     """Returns lines with aligned columns. Names are never truncated, regardless of the width of the terminal."""
-    found = dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, dict))
-    columns = sorted(found, key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST))
+    keys = dict.fromkeys(key for row in rows for key, value in row.items() if not isinstance(value, dict))
+    columns = sorted(keys, key=lambda key: _FIRST.index(key) if key in _FIRST else len(_FIRST))
     if not is_wide:
         columns = [key for key in columns if key != "etag"][:COLUMNS_MAX]
     cells = [[_cell(row.get(key, ""), is_whole=is_wide or key == "name") for key in columns] for row in rows]

@@ -92,19 +92,19 @@ def message_class_of(event_type: str) -> type[Message]:
     Raises:
         InvalidArgument: EVENT_UNKNOWN, no message class has this type.
     """
-    found = _find_message_class(event_type)
-    if found is None:
+    message_class = _find_message_class(event_type)
+    if message_class is None:
         raise InvalidArgument(f"unknown event type {event_type!r}", reason="EVENT_UNKNOWN")
-    return found
+    return message_class
 
 
 def _find_message_class(event_type: str) -> type[Message] | None:
     import vesta_contracts.everything  # noqa: F401 - registers the messages of every service
 
-    found = _TYPE.fullmatch(event_type)
-    if found is None:
+    match = _TYPE.fullmatch(event_type)
+    if match is None:
         return None
-    service, resource, version, what = found.groups()
+    service, resource, version, what = match.groups()
     name = "".join(word.title() for word in f"{resource}_{what}".split("_"))
     try:
         described = descriptor_pool.Default().FindMessageTypeByName(f"vesta.{service}.{version}.{name}")
@@ -134,38 +134,40 @@ def decode(headers: Sequence[tuple[str, bytes | None]], value: bytes | None, key
     Raises:
         InvalidArgument: EVENT_MALFORMED or EVENT_UNKNOWN, the record contains no valid event.
     """
-    found = _attributes(headers)
-    content_type = found.get("content-type", CONTENT_TYPE)
-    if content_type.startswith(IMAGE_CONTENT) and _find_message_class(found["ce_type"]):
-        raise _malformed(f"the value of {found['ce_type']} must be a protobuf message, not {content_type}")
-    subject = found.get("ce_subject") or _text("the key", key or b"")
+    attributes = _attributes(headers)
+    content_type = attributes.get("content-type", CONTENT_TYPE)
+    if content_type.startswith(IMAGE_CONTENT) and _find_message_class(attributes["ce_type"]):
+        raise _malformed(f"the value of {attributes['ce_type']} must be a protobuf message, not {content_type}")
+    subject = attributes.get("ce_subject") or _text("the key", key or b"")
     return Event(
-        id=_own_id(found, subject) if content_type.startswith(IMAGE_CONTENT) else found["ce_id"],
-        type=found["ce_type"],
-        source=found["ce_source"],
+        id=_own_id(attributes, subject) if content_type.startswith(IMAGE_CONTENT) else attributes["ce_id"],
+        type=attributes["ce_type"],
+        source=attributes["ce_source"],
         subject=subject,
-        time=_time(found["ce_time"]),
-        payload=(value or b"") if content_type.startswith(IMAGE_CONTENT) else _message(found["ce_type"], value or b""),
-        carrier={name: found[name] for name in ("traceparent", "tracestate") if name in found},
+        time=_time(attributes["ce_time"]),
+        payload=(value or b"")
+        if content_type.startswith(IMAGE_CONTENT)
+        else _message(attributes["ce_type"], value or b""),
+        carrier={name: attributes[name] for name in ("traceparent", "tracestate") if name in attributes},
         content_type=content_type,
     )
 
 
-def _own_id(found: dict[str, str], subject: str) -> str:
+def _own_id(attributes: dict[str, str], subject: str) -> str:
     """Derives a globally unique id for events of external publishers, whose ids are unique only within a source (often a counter)."""
-    return hashlib.sha256("\n".join((found["ce_source"], subject, found["ce_id"])).encode()).hexdigest()[:32]
+    return hashlib.sha256("\n".join((attributes["ce_source"], subject, attributes["ce_id"])).encode()).hexdigest()[:32]
 
 
 def _attributes(headers: Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
     """Returns the CloudEvents attributes and other headers. If a name repeats, the last value counts."""
-    found = {name: _text(name, value) for name, value in headers if value is not None}
-    missing = [name for name in ("ce_id", "ce_type", "ce_source", "ce_time") if not found.get(name)]
+    attributes = {name: _text(name, value) for name, value in headers if value is not None}
+    missing = [name for name in ("ce_id", "ce_type", "ce_source", "ce_time") if not attributes.get(name)]
     if missing:
         raise _malformed(f"the record is not a CloudEvent: {', '.join(missing)} missing")
     for name, characters_max in ATTRIBUTE_CHARACTERS_MAX.items():
-        if len(found.get(name, "")) > characters_max:
+        if len(attributes.get(name, "")) > characters_max:
             raise _malformed(f"{name} has more than {characters_max} characters")
-    return found
+    return attributes
 
 
 def _text(name: str, value: bytes) -> str:
@@ -180,8 +182,8 @@ def _text(name: str, value: bytes) -> str:
 
 def _time(text: str) -> datetime:
     try:
-        found = datetime.fromisoformat(text)
-        return found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        time = datetime.fromisoformat(text)
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         raise _malformed(f"ce_time {text!r} is not an RFC 3339 time") from None
 

@@ -136,7 +136,7 @@ def _read(path: Path) -> bytes:
 
 def _stamp(files: CredentialFiles) -> tuple[tuple[int, int, int], ...]:
     """Returns a fingerprint that changes whenever a file changes, also if a symbolic link to it is replaced."""
-    found = []
+    stamps = []
     for path in (files.certificate, files.key, files.authorities):
         try:
             status = path.stat()
@@ -144,5 +144,5 @@ def _stamp(files: CredentialFiles) -> tuple[tuple[int, int, int], ...]:
             raise CredentialsError(
                 f"{path} cannot be read: {error.strerror}; `vesta-admin certificates` creates such files"
             ) from error
-        found.append((status.st_ino, status.st_mtime_ns, status.st_size))
-    return tuple(found)
+        stamps.append((status.st_ino, status.st_mtime_ns, status.st_size))
+    return tuple(stamps)

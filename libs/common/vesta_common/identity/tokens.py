@@ -123,12 +123,12 @@ class Identity:
         credentials, now = self._source.current(), self._now()
         caller = caller or f"services/{credentials.service}"
         role = role if may_assert(credentials.service, role) else ""
-        kept = self._signed.get((audience, caller, role))
-        if kept is None or kept.until < now or kept.credentials is not credentials:
+        entry = self._signed.get((audience, caller, role))
+        if entry is None or entry.until < now or entry.credentials is not credentials:
             token = sign(credentials, audience, caller, role, now)
-            kept = _CacheEntry(token, audience, now + REUSE.total_seconds(), credentials)
-            _keep(self._signed, (audience, caller, role), kept)
-        return TOKEN_KEY, f"{_BEARER}{kept.value}"
+            entry = _CacheEntry(token, audience, now + REUSE.total_seconds(), credentials)
+            _keep(self._signed, (audience, caller, role), entry)
+        return TOKEN_KEY, f"{_BEARER}{entry.value}"
 
     def verify(self, metadata: Mapping[str, str], audience: str) -> Claims:
         """Verifies the token in the metadata of a call and returns its claims.
@@ -146,10 +146,10 @@ class Identity:
                 reason="TOKEN_MISSING",
             )
         token, credentials, now = header.removeprefix(_BEARER), self._source.current(), self._now()
-        kept = self._verified.get(token)
-        if kept and kept.audience == audience and kept.until > now and kept.credentials is credentials:
-            assert isinstance(kept.value, Claims)
-            return kept.value
+        entry = self._verified.get(token)
+        if entry and entry.audience == audience and entry.until > now and entry.credentials is credentials:
+            assert isinstance(entry.value, Claims)
+            return entry.value
         claims, until = verify(token, audience, credentials.authorities, now)
         _keep(self._verified, token, _CacheEntry(claims, audience, until, credentials))
         return claims
@@ -235,7 +235,7 @@ def _invalid(why: str) -> Unauthenticated:
     return Unauthenticated(f"the token of this call is invalid: {why}", reason="TOKEN_INVALID")
 
 
-def _keep(kept: dict[_K, _CacheEntry], key: _K, entry: _CacheEntry) -> None:
-    if len(kept) >= TOKENS_MAX:
-        kept.clear()
-    kept[key] = entry
+def _keep(cache: dict[_K, _CacheEntry], key: _K, entry: _CacheEntry) -> None:
+    if len(cache) >= TOKENS_MAX:
+        cache.clear()
+    cache[key] = entry

@@ -184,8 +184,8 @@ def _open(file: ImageFile) -> Image.Image:
         ):  # Pillow raises the same error for a corrupt file and when it cannot allocate memory for two pictures
             bytearray(2 * 4 * header.width_px * header.height_px)
         raise
-    expected, found = (header.width_px, header.height_px), image.size
-    if found != expected and not (header.format == "TIFF" and found == expected[::-1]):  # Pillow rotates TIFFs itself
+    expected, actual = (header.width_px, header.height_px), image.size
+    if actual != expected and not (header.format == "TIFF" and actual == expected[::-1]):  # Pillow rotates TIFFs itself
         raise corrupt("its headers are inconsistent")
     if image.mode not in _READ_MODES:
         raise image_error(

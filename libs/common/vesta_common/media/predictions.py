@@ -19,12 +19,12 @@ def labels_of(scores: ImageScores, *, multi_label: bool) -> Sequence[ConceptScor
         multi_label: if true, all concepts that the deployment's thresholds predict, possibly none; otherwise the best concept, even if its
             score is below the threshold, because the annotator decides.
     """
-    return [found for found in scores.scores if found.predicted] if multi_label else scores.scores[:1]
+    return [score for score in scores.scores if score.predicted] if multi_label else scores.scores[:1]
 
 
 def is_multi_label(scores: ImageScores) -> bool:
     """Returns True for the scores of a multi-label model, in which each concept has a threshold."""
-    return any(found.HasField("threshold") for found in scores.scores)
+    return any(score.HasField("threshold") for score in scores.scores)
 
 
 def share_to_certainty(scores: Floats, thresholds: Floats) -> Floats:

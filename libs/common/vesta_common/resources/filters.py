@@ -54,10 +54,10 @@ def boolean(text: str) -> bool:
 
 def instant(text: str) -> datetime:
     """Parses an RFC 3339 time with a time zone."""
-    found = datetime.fromisoformat(text)
-    if found.tzinfo is None:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
         raise ValueError('has no time zone; write "2026-01-31T12:00:00Z", in quotes')
-    return found
+    return time
 
 
 def one_of(*values: str) -> Callable[[str], str]:
@@ -169,12 +169,12 @@ def compile_filter(
 def values_of(text: str) -> Iterator[str]:
     """Iterates over the words and unquoted strings of a filter in order. Stops at the first unreadable token or at the length limit."""
     position = 0
-    while found := _TOKEN.match(text, position, CHARACTERS_MAX):
-        if found["string"]:
-            yield _unquoted(found["string"])
-        elif found["word"]:
-            yield found["word"]
-        position = found.end()
+    while match := _TOKEN.match(text, position, CHARACTERS_MAX):
+        if match["string"]:
+            yield _unquoted(match["string"])
+        elif match["word"]:
+            yield match["word"]
+        position = match.end()
 
 
 def _unquoted(text: str) -> str:
@@ -282,20 +282,20 @@ class _Parser:
     def _split(self) -> list[tuple[str, int]]:
         tokens, position = [], 0
         while position < len(self._text.rstrip()):
-            found = _TOKEN.match(self._text, position)
-            if not found:
+            match = _TOKEN.match(self._text, position)
+            if not match:
                 raise _filter_error(self._text, position, "cannot be read")
-            tokens.append((found.group().strip(), found.start()))
-            position = found.end()
+            tokens.append((match.group().strip(), match.start()))
+            position = match.end()
         return tokens
 
     def _peek(self) -> str | None:
         return self._tokens[self._next][0] if self._next < len(self._tokens) else None
 
-    def _take(self, wanted: str | None = None) -> str:
+    def _take(self, expected: str | None = None) -> str:
         token = self._peek()
-        if token is None or (wanted and token != wanted) or (not wanted and token in _RESERVED):
-            raise self._error(f"{wanted or 'a field or value'} is expected")
+        if token is None or (expected and token != expected) or (not expected and token in _RESERVED):
+            raise self._error(f"{expected or 'a field or value'} is expected")
         self._next += 1
         return token
 

@@ -8,10 +8,10 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from vesta_common.errors import InvalidArgument, Violation
 
 
-def apply_update(current: Any, wanted: Any, mask: FieldMask, mutable: Collection[str]) -> Any:
-    """Returns a copy of `current` with the masked fields of `wanted`.
+def apply_update(current: Any, requested: Any, mask: FieldMask, mutable: Collection[str]) -> Any:
+    """Returns a copy of `current` with the masked fields of `requested`.
 
-    An empty mask selects every mutable field that is set in `wanted`; `*` selects all mutable fields.
+    An empty mask selects every mutable field that is set in `requested`; `*` selects all mutable fields.
 
     Args:
         mutable: the mutable field paths, such as `display_name` or `policy`. A path below one of them is allowed too.
@@ -21,7 +21,7 @@ def apply_update(current: Any, wanted: Any, mask: FieldMask, mutable: Collection
     """
     paths = list(mask.paths)
     if not paths:
-        paths = [path for path in mutable if _is_set(wanted, path)]
+        paths = [path for path in mutable if _is_set(requested, path)]
     elif paths == ["*"]:
         paths = list(mutable)
     for path in paths:
@@ -37,7 +37,7 @@ def apply_update(current: Any, wanted: Any, mask: FieldMask, mutable: Collection
     if not only.IsValidForDescriptor(current.DESCRIPTOR):
         raise InvalidArgument(f"update_mask has an unknown field: {', '.join(paths)}", reason="FIELD_UNKNOWN")
     for path in paths:
-        _copy_path(wanted, updated, path.split("."))
+        _copy_path(requested, updated, path.split("."))
     return updated
 
 

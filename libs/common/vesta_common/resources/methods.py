@@ -92,12 +92,12 @@ def resource_of(kind: type[M], row: Mapping[str, Any]) -> M:
     return with_etag(resource)
 
 
-def revise(current: M, wanted: M, mask: FieldMask, mutable: Collection[str]) -> M:
+def revise(current: M, requested: M, mask: FieldMask, mutable: Collection[str]) -> M:
     """Returns a copy of `current` with the changes of an Update request; see `apply_update` for the meaning of the mask.
 
     Raises:
-        Aborted: the etag of `wanted` is stale.
+        Aborted: the etag of `requested` is stale.
         InvalidArgument: the mask has a field that does not exist or is immutable.
     """
-    check_etag(wanted.etag, current)  # type: ignore[attr-defined]  # every resource that can be updated has one
-    return apply_update(current, wanted, mask, mutable)  # type: ignore[no-any-return]
+    check_etag(requested.etag, current)  # type: ignore[attr-defined]  # every resource that can be updated has one
+    return apply_update(current, requested, mask, mutable)  # type: ignore[no-any-return]

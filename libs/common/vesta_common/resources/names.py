@@ -41,14 +41,14 @@ class ResourcePattern:
         Raises:
             InvalidArgument: INVALID_NAME, the name does not match the pattern.
         """
-        found = self._regex.fullmatch(name)
-        if found is None:
+        match = self._regex.fullmatch(name)
+        if match is None:
             raise InvalidArgument(
                 f"{name!r} does not match the name pattern {self.pattern}",
                 reason="INVALID_NAME",
                 metadata={"pattern": self.pattern},
             )
-        return found.groupdict()
+        return match.groupdict()
 
 
 def check_name(name: str, field: str = "name") -> None:
@@ -63,8 +63,8 @@ def check_name(name: str, field: str = "name") -> None:
         InvalidArgument: INVALID_NAME, with the invalid segment.
     """
     for index, segment in enumerate(name.split("/")):
-        wanted, description = _SEGMENTS[index % 2]
-        if wanted.fullmatch(segment) is None:
+        pattern, description = _SEGMENTS[index % 2]
+        if pattern.fullmatch(segment) is None:
             shown = segment if len(segment) <= SHOWN_CHARACTERS_MAX else f"{segment[:SHOWN_CHARACTERS_MAX]}…"
             raise InvalidArgument(
                 f"{field} is not a resource name: its segment {index + 1}, {shown!a}, must be {description}",

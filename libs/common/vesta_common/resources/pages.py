@@ -48,9 +48,9 @@ class Page:
         """
         if len(rows) <= self.size:
             return rows, ""
-        kept = rows[: self.size]
-        token = json.dumps([self._request_hash, *key_of(kept[-1])], separators=(",", ":"))
-        return kept, base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+        page_rows = rows[: self.size]
+        token = json.dumps([self._request_hash, *key_of(page_rows[-1])], separators=(",", ":"))
+        return page_rows, base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
 
 
 def read_page(request: Any, size_max: int = SIZE_MAX) -> Page:
@@ -65,11 +65,11 @@ def read_page(request: Any, size_max: int = SIZE_MAX) -> Page:
         return Page(size, (), request_hash)
     try:
         padded = request.page_token + "=" * (-len(request.page_token) % 4)
-        found, *cursor = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        hash_in_token, *cursor = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
         "".join(cursor).encode()  # fails for lone surrogates
     except (binascii.Error, ValueError, TypeError, RecursionError) as error:
         raise bad_token("it was not issued by this server") from error
-    if found != request_hash or not cursor:
+    if hash_in_token != request_hash or not cursor:
         raise bad_token("it is for a list with another parent or filter")
     if any("\0" in part for part in cursor):  # PostgreSQL cannot compare it
         raise bad_token("it was not issued by this server")

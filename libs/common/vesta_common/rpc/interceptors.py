@@ -231,15 +231,19 @@ class _Call:
         if isinstance(error, NotImplementedError):
             self._end(grpc.StatusCode.UNIMPLEMENTED.name)
             self._context.abort(grpc.StatusCode.UNIMPLEMENTED, f"{self._method} is not implemented by this service")
-        found = _as_vesta_error(error)
-        self._end(found.code.name)
-        if isinstance(found, Internal):
+        vesta_error = _as_vesta_error(error)
+        self._end(vesta_error.code.name)
+        if isinstance(vesta_error, Internal):
             log.exception("rpc_failed", method=self._method, exc_info=error)
         else:
             log.info(
-                "rpc_refused", method=self._method, code=found.code.name, reason=found.reason, message=found.message
+                "rpc_refused",
+                method=self._method,
+                code=vesta_error.code.name,
+                reason=vesta_error.reason,
+                message=vesta_error.message,
             )
-        self._context.abort_with_status(rpc_status.to_status(to_status(found)))
+        self._context.abort_with_status(rpc_status.to_status(to_status(vesta_error)))
 
     def _end(self, code: str) -> None:
         trace.end_call(code)

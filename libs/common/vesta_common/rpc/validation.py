@@ -43,14 +43,14 @@ def validate(message: Message) -> None:
     checks = _checks_of(message.DESCRIPTOR)
     if checks is None:
         return
-    found = []
+    violations = []
     for violation in _run(checks, message):
-        found.append(violation)
-        if len(found) == VIOLATIONS_MAX:
+        violations.append(violation)
+        if len(violations) == VIOLATIONS_MAX:
             break
-    if found:
-        first = found[0]
-        raise InvalidArgument(f"{first.field} {first.description}", reason="FIELD_INVALID", violations=found)
+    if violations:
+        first = violations[0]
+        raise InvalidArgument(f"{first.field} {first.description}", reason="FIELD_INVALID", violations=violations)
 
 
 def _run(checks: list[tuple[str, Check]], message: Any) -> Iterator[Violation]:
@@ -275,8 +275,8 @@ def _reference(kind: str) -> Check:
             return
         patterns = _resource_patterns().get(kind, ())
         if not any(pattern.matches(value) for pattern in patterns):
-            wanted = " or ".join(pattern.pattern for pattern in patterns) or kind
-            yield Violation("", f"must match the name pattern {wanted}")
+            allowed = " or ".join(pattern.pattern for pattern in patterns) or kind
+            yield Violation("", f"must match the name pattern {allowed}")
 
     return check
 
@@ -287,10 +287,10 @@ def _resource_patterns() -> dict[str, tuple[ResourcePattern, ...]]:
     import vesta_contracts.everything
 
     pool = descriptor_pool.Default()
-    found: dict[str, tuple[ResourcePattern, ...]] = {}
+    patterns: dict[str, tuple[ResourcePattern, ...]] = {}
     for file_name in vesta_contracts.everything.FILES:
         for message in pool.FindFileByName(file_name).message_types_by_name.values():
             resource = message.GetOptions().Extensions[resource_pb2.resource]
             if resource.type:
-                found[resource.type] = tuple(ResourcePattern(pattern) for pattern in resource.pattern)
-    return found
+                patterns[resource.type] = tuple(ResourcePattern(pattern) for pattern in resource.pattern)
+    return patterns

@@ -26,16 +26,16 @@ def tries_of(service: str, settings: EngineSettings, topics: Collection[str], *,
     Args:
         topics: the topics that the service reads, without prefix. The topics that it publishes to are known.
     """
-    found: dict[str, Try] = {POSTGRES: lambda: _try_postgres(settings)}
+    tries: dict[str, Try] = {POSTGRES: lambda: _try_postgres(settings)}
     if has_objects:
         from vesta_common.storage.objects import ObjectStore  # boto3 is loaded only by services that use objects
 
         store = ObjectStore.of(settings, attempts_max=1)
-        found[OBJECTS] = lambda: store.check(f".health/{service}")
+        tries[OBJECTS] = lambda: store.check(f".health/{service}")
     if settings.kafka_bootstrap:
         names = {settings.kafka_topic_prefix + topic for topic in {*topics, *OWNED.get(service, ())}}
-        found[KAFKA] = lambda: _try_kafka(settings, names)
-    return found
+        tries[KAFKA] = lambda: _try_kafka(settings, names)
+    return tries
 
 
 def _try_postgres(settings: EngineSettings) -> None:

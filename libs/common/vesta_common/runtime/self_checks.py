@@ -22,16 +22,16 @@ def own_tries_of(settings: EngineSettings, identity: Callable[[], x509.Certifica
     Args:
         identity: returns the current identity certificate.
     """
-    found: dict[str, Try] = {IDENTITY: lambda: _try_certificates([identity()], "`vesta-admin certificates` renews it")}
+    tries: dict[str, Try] = {IDENTITY: lambda: _try_certificates([identity()], "`vesta-admin certificates` renews it")}
     for field in _CERTIFICATES:
         path = getattr(settings, field, None)
         if path:
             name = environment_name(type(settings), field)
-            found[f"the certificate of {name}"] = _tries_file(Path(path))
+            tries[f"the certificate of {name}"] = _tries_file(Path(path))
     work_folder = getattr(settings, "work_folder", None)
     for folder in {Path(tempfile.gettempdir()), *([Path(work_folder)] if work_folder else ())}:
-        found[f"the folder {folder}"] = _tries_folder(folder)
-    return found
+        tries[f"the folder {folder}"] = _tries_folder(folder)
+    return tries
 
 
 def _tries_file(path: Path) -> Try:

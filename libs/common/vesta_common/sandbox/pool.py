@@ -117,7 +117,7 @@ class Sandbox:
                 self._threads.submit(self._run_chunk, function, arguments, chunk, then, timeout)
                 for chunk in _chunks(arguments)
             ]
-            return [kept for chunk in chunks for kept in chunk.result()]
+            return [result for chunk in chunks for result in chunk.result()]
         except (CancelledError, RuntimeError) as error:
             if self._closed:
                 raise _closed() from error
@@ -146,39 +146,39 @@ class Sandbox:
 
         The call during which a child dies fails. If the child was killed from outside, the call is retried once.
         """
-        kept: list[R] = []
+        results: list[R] = []
         killed_before = False
         child = self._idle.get()
         try:
-            while len(kept) < len(chunk):
-                left = chunk[len(kept) :]
+            while len(results) < len(chunk):
+                left = chunk[len(results) :]
                 if not child.is_alive():
                     child = self._replaced(child)
                 try:
                     for index, result in zip(
                         left, child.call(function, [arguments[i] for i in left], timeout), strict=True
                     ):
-                        kept.append(then(index, result))
+                        results.append(then(index, result))
                         killed_before = False
                 except StartError as error:
                     log.warning("sandbox_child_failed", error=str(error))
                     child.kill()
-                    kept.append(then(chunk[len(kept)], not_started(error)))
+                    results.append(then(chunk[len(results)], not_started(error)))
                 except (OSError, EOFError, pickle.UnpicklingError) as error:
                     log.warning("sandbox_child_lost", error=repr(error), calls=len(left))
                     was_killed = child.was_killed()
                     child = self._replaced(child)
                     if not was_killed:
-                        kept.append(then(chunk[len(kept)], too_costly("memory or time")))
+                        results.append(then(chunk[len(results)], too_costly("memory or time")))
                     elif killed_before:
-                        kept.append(then(chunk[len(kept)], killed()))
+                        results.append(then(chunk[len(results)], killed()))
                     killed_before = was_killed and not killed_before
         except BaseException:
             child.kill()  # it may be sending a result
             raise
         finally:
             self._idle.put(child)
-        return kept
+        return results
 
     def _log_missing(self) -> None:
         """Waits until one child is confined, then logs its missing protections. They are the same for all children."""

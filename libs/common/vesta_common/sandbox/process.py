@@ -219,7 +219,7 @@ class Unpickler(pickle.Unpickler):
         if (module, name) in _PLAIN:
             return super().find_class(module, name)
         if module.startswith("vesta_") and "." not in name:
-            found = super().find_class(module, name)
-            if isinstance(found, type) and (is_dataclass(found) or issubclass(found, VestaError)):
-                return found
+            loaded = super().find_class(module, name)
+            if isinstance(loaded, type) and (is_dataclass(loaded) or issubclass(loaded, VestaError)):
+                return loaded
         raise pickle.UnpicklingError(f"a sandbox child may not return {module}.{name}")

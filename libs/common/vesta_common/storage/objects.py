@@ -243,9 +243,9 @@ class ObjectStore:
         with self._translated(prefix):
             pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
-                for found in page.get("Contents", ()):
-                    if before is None or found["LastModified"] < before:
-                        yield str(found["Key"]).removeprefix(self._prefix)
+                for entry in page.get("Contents", ()):
+                    if before is None or entry["LastModified"] < before:
+                        yield str(entry["Key"]).removeprefix(self._prefix)
 
     def delete(self, key: str) -> None:
         """Deletes an object. No error if it does not exist."""
@@ -287,8 +287,8 @@ def _measure(content: bytes | Path) -> tuple[str, int]:
         return hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
 
 
-def _check(key: str, found: str, expected: str) -> None:
-    if expected and found != expected:
+def _check(key: str, actual: str, expected: str) -> None:
+    if expected and actual != expected:
         raise DataLoss(
             f"the content of {key} does not match its hash; restore it from a backup or ingest it again",
             reason="OBJECT_CORRUPT",

@@ -170,8 +170,8 @@ class Postgres:
                     sql.Identifier(self.schema)
                 )
                 known = {(row["package"], row["name"]) for row in connection.execute(statement)}
-        wanted = ((package, name) for package, name, _ in _wanted(("vesta_common", *packages), post=False))
-        missing = [f"{package}/{name}" for package, name in wanted if (package, name) not in known]
+        required = ((package, name) for package, name, _ in _wanted(("vesta_common", *packages), post=False))
+        missing = [f"{package}/{name}" for package, name in required if (package, name) not in known]
         if missing:
             raise SchemaTooOldError(
                 f"the schema {self.schema} is out of date: {len(missing)} migrations are not applied, "
@@ -245,18 +245,18 @@ def migrations_of(package: str) -> list[tuple[str, str]]:
         ValueError: a file is not named `NNNN_what.sql`, or two have the same number.
     """
     folder = resources.files(package) / "migrations"
-    found: dict[str, tuple[str, str]] = {}
+    migrations: dict[str, tuple[str, str]] = {}
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".sql"):
             matched = _MIGRATION_NAME.fullmatch(entry.name)
             if not matched:
                 raise ValueError(f"{package}/migrations/{entry.name} is not named NNNN_what.sql")
-            if matched[1] in found:
+            if matched[1] in migrations:
                 raise ValueError(
-                    f"{package}/migrations has two files with one number: {entry.name} and {found[matched[1]][0]}"
+                    f"{package}/migrations has two files with one number: {entry.name} and {migrations[matched[1]][0]}"
                 )
-            found[matched[1]] = (entry.name, entry.read_text())
-    return list(found.values())
+            migrations[matched[1]] = (entry.name, entry.read_text())
+    return list(migrations.values())
 
 
 def load_queries(package: str) -> Any:

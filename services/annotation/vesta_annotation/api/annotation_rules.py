@@ -53,8 +53,8 @@ class TermsSource:
 
     def look_up(self, name: str) -> tuple[Dataset, Taxonomy]:
         """Returns a dataset, without counts, and its taxonomy. Raises NotFound."""
-        wanted = GetDatasetRequest(name=name, view=DatasetView.DATASET_VIEW_BASIC)
-        dataset = self._datasets.GetDataset(wanted)
+        request = GetDatasetRequest(name=name, view=DatasetView.DATASET_VIEW_BASIC)
+        dataset = self._datasets.GetDataset(request)
         return dataset, self._taxonomies.GetTaxonomy(GetTaxonomyRequest(name=dataset.taxonomy))
 
     def _media(self, task: Task) -> Media:

@@ -62,8 +62,8 @@ class CampaignService(CampaignServiceServicer):
     def ListCampaigns(self, request: ListCampaignsRequest, context: grpc.ServicerContext) -> ListCampaignsResponse:
         page = read_page(request)
         with self._store.transaction() as connection:
-            found = self._store.list_campaigns(connection, request.parent, page.after, page.limit)
-            campaigns, token = page.cut(found, by_name)
+            rows = self._store.list_campaigns(connection, request.parent, page.after, page.limit)
+            campaigns, token = page.cut(rows, by_name)
             self._store.count(connection, campaigns)
         return ListCampaignsResponse(campaigns=campaigns, next_page_token=token)
 
@@ -71,14 +71,14 @@ class CampaignService(CampaignServiceServicer):
         """Updates a campaign. Closing it cancels its undecided tasks. Only a change of concepts reads the dataset."""
         with self._store.transaction() as connection:
             current = self._store.get_campaign(connection, request.campaign.name)
-        wanted = revise(current, request.campaign, request.update_mask, _MUTABLE)
-        taxonomy = self._terms.describe(current)[1] if wanted.concepts != current.concepts else None
+        revised = revise(current, request.campaign, request.update_mask, _MUTABLE)
+        taxonomy = self._terms.describe(current)[1] if revised.concepts != current.concepts else None
         with self._store.transaction() as connection:
             current = self._store.get_campaign(connection, request.campaign.name, lock=True)
-            wanted = revise(current, request.campaign, request.update_mask, _MUTABLE)
+            revised = revise(current, request.campaign, request.update_mask, _MUTABLE)
             if taxonomy is not None:
-                wanted.concepts[:] = asked_concepts(wanted.concepts, taxonomy)
-            updated = self._store.update_campaign(connection, _with_defaults(wanted))
+                revised.concepts[:] = asked_concepts(revised.concepts, taxonomy)
+            updated = self._store.update_campaign(connection, _with_defaults(revised))
             if updated.state == Campaign.CLOSED:
                 self._store.cancel_tasks(connection, updated.name)
             self._store.count(connection, [updated])
@@ -105,6 +105,8 @@ class CampaignService(CampaignServiceServicer):
         return guidelines(campaign, taxonomy)
 
 
-def _with_defaults(wanted: Campaign) -> Campaign:
+def _with_defaults(campaign: Campaign) -> Campaign:
     """Returns the campaign with defaults applied: active, one answer per task."""
-    return copy_of(wanted, state=wanted.state or Campaign.ACTIVE, annotators_per_task=wanted.annotators_per_task or 1)
+    return copy_of(
+        campaign, state=campaign.state or Campaign.ACTIVE, annotators_per_task=campaign.annotators_per_task or 1
+    )

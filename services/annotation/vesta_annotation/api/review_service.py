@@ -57,8 +57,8 @@ class ReviewService(ReviewServiceServicer):
         page = read_page(request)
         with self._store.transaction() as connection:
             self._store.get_tasks(connection, [request.parent])
-            found = self._store.list_reviews(connection, request.parent, page.after, page.limit)
-        reviews, token = page.cut(found, by_name)
+            rows = self._store.list_reviews(connection, request.parent, page.after, page.limit)
+        reviews, token = page.cut(rows, by_name)
         return ListReviewsResponse(reviews=reviews, next_page_token=token)
 
     def _create(self, connection: Connection, request: CreateReviewRequest, caller: str, terms: Terms | None) -> Review:

@@ -64,8 +64,8 @@ class SubmissionService(SubmissionServiceServicer):
         page = read_page(request)
         with self._store.transaction() as connection:
             annotator = visible_annotator(self._store.get_task(connection, request.parent))
-            found = self._store.list_submissions(connection, request.parent, annotator, page.after, page.limit)
-        submissions, token = page.cut(found, by_name)
+            rows = self._store.list_submissions(connection, request.parent, annotator, page.after, page.limit)
+        submissions, token = page.cut(rows, by_name)
         return ListSubmissionsResponse(submissions=submissions, next_page_token=token)
 
     def _check_may_answer(self, connection: Connection, task: Task, caller: str) -> None:

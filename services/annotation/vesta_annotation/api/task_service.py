@@ -65,8 +65,8 @@ class TaskService(TaskServiceServicer):
         _check_open(campaign)
         _check_items(request.tasks, campaign)
         names = list(dict.fromkeys(task.item for task in request.tasks))
-        found = self._items.BatchGetItems(BatchGetItemsRequest(parent=campaign.dataset, names=names)).items
-        items = {item.name: item for item in found}
+        found_items = self._items.BatchGetItems(BatchGetItemsRequest(parent=campaign.dataset, names=names)).items
+        items = {item.name: item for item in found_items}
         for index, task in enumerate(request.tasks):
             check_shapes(task.pre_annotations, items[task.item].media, f"tasks[{index}].pre_annotations")
         with self._store.transaction() as connection:
@@ -83,8 +83,8 @@ class TaskService(TaskServiceServicer):
         where = filters.compile_filter(request.filter, _FILTERS)
         with self._store.transaction() as connection:
             self._store.get_campaign(connection, request.parent)
-            found = self._store.list_tasks(connection, request.parent, where, page.after, page.limit)
-            tasks, token = page.cut(found, by_name)
+            rows = self._store.list_tasks(connection, request.parent, where, page.after, page.limit)
+            tasks, token = page.cut(rows, by_name)
             tasks = self._visible(connection, tasks)
         return ListTasksResponse(tasks=tasks, next_page_token=token)
 
@@ -159,9 +159,9 @@ class TaskService(TaskServiceServicer):
         items = [task.item for task in request.tasks]
         names = self._store.find_undecided(connection, campaign.name, items)
         fresh = []
-        for wanted in request.tasks:
-            if wanted.item not in names:
-                task = _new_task(wanted, campaign, known[wanted.item])
+        for requested in request.tasks:
+            if requested.item not in names:
+                task = _new_task(requested, campaign, known[requested.item])
                 names[task.item] = task.name
                 fresh.append(task)
         self._store.insert_tasks(connection, campaign.name, fresh)
@@ -196,15 +196,15 @@ def _check_open(campaign: Campaign) -> None:
         )
 
 
-def _new_task(wanted: Task, campaign: Campaign, item: Item) -> Task:
+def _new_task(requested: Task, campaign: Campaign, item: Item) -> Task:
     """Returns an undecided task with a new name and the fields copied from its item."""
     task = copy_of(
-        wanted,
+        requested,
         name=f"{campaign.name}/tasks/{new_id()}",
         width_px=item.media.width_px,
         height_px=item.media.height_px,
         mime_type=item.media.mime_type,
-        blind=is_blind(wanted, item),
+        blind=is_blind(requested, item),
     )
     task.ClearField("accepted")
     return task

@@ -60,8 +60,8 @@ class LoopService(LoopServiceServicer):
     def ListLoops(self, request: ListLoopsRequest, context: grpc.ServicerContext) -> ListLoopsResponse:
         page = read_page(request)
         with self._postgres.transaction() as connection:
-            found = store.list_loops(connection, request.parent, page.after, page.limit)
-        loops, token = page.cut(found, by_name)
+            rows = store.list_loops(connection, request.parent, page.after, page.limit)
+        loops, token = page.cut(rows, by_name)
         return ListLoopsResponse(loops=[_with_etag(loop) for loop in loops], next_page_token=token)
 
     def UpdateLoop(self, request: UpdateLoopRequest, context: grpc.ServicerContext) -> Loop:
@@ -97,21 +97,21 @@ class LoopService(LoopServiceServicer):
         before = int(page.cursor[0]) if page.cursor else store.SEQUENCE_MAX
         with self._postgres.transaction() as connection:
             _found(store.find_loop(connection, request.parent), request.parent)
-            found = store.list_decisions(connection, request.parent, before, page.limit)
-        decisions, token = page.cut(found, lambda entry: (str(entry[0]),))
+            rows = store.list_decisions(connection, request.parent, before, page.limit)
+        decisions, token = page.cut(rows, lambda entry: (str(entry[0]),))
         return ListDecisionsResponse(decisions=[decision for _, decision in decisions], next_page_token=token)
 
     def _create(self, connection: Connection, request: CreateLoopRequest) -> Loop:
         get_active(connection, request.parent)
         name = f"{request.parent}/loops/{request.loop_id or _new_loop_id()}"
-        wanted = Loop(
+        loop = Loop(
             name=name,
             display_name=request.loop.display_name,
             policy=request.loop.policy,
             paused=request.loop.paused,
             status=LoopStatus(phase=LoopStatus.WAITING_FOR_ITEMS, message="The Loop was created."),
         )
-        if not store.insert_loop(connection, wanted, request.parent, self._clock.now()):
+        if not store.insert_loop(connection, loop, request.parent, self._clock.now()):
             raise AlreadyExists(
                 f"{name} already exists; choose another loop_id", reason="LOOP_EXISTS", metadata={"name": name}
             )

@@ -47,10 +47,10 @@ class ProjectService(ProjectServiceServicer):
     def ListProjects(self, request: ListProjectsRequest, context: grpc.ServicerContext) -> ListProjectsResponse:
         page = read_page(request)
         with self._postgres.transaction() as connection:
-            found = store.list_projects(
+            rows = store.list_projects(
                 connection, request.names, page.after, page.limit, show_deleted=request.show_deleted
             )
-        projects, token = page.cut(found, by_name)
+        projects, token = page.cut(rows, by_name)
         return ListProjectsResponse(projects=[with_etag(project) for project in projects], next_page_token=token)
 
     def UpdateProject(self, request: UpdateProjectRequest, context: grpc.ServicerContext) -> Project:
@@ -96,8 +96,8 @@ class ProjectService(ProjectServiceServicer):
     def _create(self, connection: Connection, request: CreateProjectRequest) -> Project:
         now = self._clock.now()
         name = f"projects/{request.project_id or new_id()}"
-        wanted = Project(name=name, display_name=request.project.display_name)
-        if not store.insert_project(connection, wanted, now):
+        new_project = Project(name=name, display_name=request.project.display_name)
+        if not store.insert_project(connection, new_project, now):
             raise AlreadyExists(
                 f"{name} exists, or was deleted; choose another project_id",
                 reason="PROJECT_EXISTS",

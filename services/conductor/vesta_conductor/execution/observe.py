@@ -165,8 +165,8 @@ def _is_unsettled(peers: Peers, dataset: str, fresh: list[Task]) -> bool:
         page_size=PAGE_SIZE,
         view=ItemView.ITEM_VIEW_NAME,
     )
-    found = _find(peers.items.ListItems, request)
-    settled = {item.name for item in found.items} if found else set()
+    page = _find(peers.items.ListItems, request)
+    settled = {item.name for item in page.items} if page else set()
     left = (
         (task, _find(peers.items.GetItem, GetItemRequest(name=task.item))) for task in fresh if task.item not in settled
     )

@@ -37,12 +37,12 @@ def wait_for_items(situation: Situation) -> Step | None:
 
 def keep_campaign(situation: Situation) -> Step | None:
     """Creates the campaign, and updates it when the policy or the taxonomy changes."""
-    wanted = _campaign(situation)
+    desired = _campaign(situation)
     campaign = situation.observed.campaign
     if campaign is None:
         request_id = situation.fresh_id("campaign", situation.history.current.number)
         request = CreateCampaignRequest(
-            parent=situation.names.project, campaign_id=situation.names.loop_id, campaign=wanted, request_id=request_id
+            parent=situation.names.project, campaign_id=situation.names.loop_id, campaign=desired, request_id=request_id
         )
         return Step(
             LoopStatus.EMBEDDING,
@@ -60,10 +60,10 @@ def keep_campaign(situation: Situation) -> Step | None:
     followed = ["instructions", "concepts", "review_share"]
     if situation.policy.lease_duration is not None:
         followed.append("lease_duration")
-    changed = [path for path in followed if getattr(campaign, path) != getattr(wanted, path)]
+    changed = [path for path in followed if getattr(campaign, path) != getattr(desired, path)]
     if not changed:
         return None
-    wanted.name = campaign.name
+    desired.name = campaign.name
     return Step(
         LoopStatus.SELECTING,
         "Updates the campaign.",
@@ -72,7 +72,7 @@ def keep_campaign(situation: Situation) -> Step | None:
             "adjust_campaign",
             f"The policy or the taxonomy changed: {', '.join(changed)}.",
             campaign.name,
-            UpdateCampaignRequest(campaign=wanted, update_mask=FieldMask(paths=changed)),
+            UpdateCampaignRequest(campaign=desired, update_mask=FieldMask(paths=changed)),
         ),
     )
 
@@ -193,7 +193,7 @@ def _uncertainty(situation: Situation) -> UncertaintyPolicy:
 
 def _adjust_deployment(situation: Situation, deployment: Deployment) -> Step | None:
     """Adds the Loop's dataset and the policy's thresholds to the deployment. Keeps other values that its owner has set."""
-    wanted = Deployment(
+    desired = Deployment(
         name=deployment.name,
         datasets=deployment.datasets,
         uncertainty=deployment.uncertainty,
@@ -201,10 +201,10 @@ def _adjust_deployment(situation: Situation, deployment: Deployment) -> Step | N
     )
     changed = []
     if situation.policy.dataset not in deployment.datasets:
-        wanted.datasets.append(situation.policy.dataset)
+        desired.datasets.append(situation.policy.dataset)
         changed.append("datasets")
-    wanted.uncertainty.MergeFrom(_uncertainty(situation))
-    if wanted.uncertainty != deployment.uncertainty:
+    desired.uncertainty.MergeFrom(_uncertainty(situation))
+    if desired.uncertainty != deployment.uncertainty:
         changed.append("uncertainty")
     if not changed:
         return None
@@ -216,7 +216,7 @@ def _adjust_deployment(situation: Situation, deployment: Deployment) -> Step | N
             "adjust_deployment",
             f"The deployment differs from the policy: {', '.join(changed)}.",
             deployment.name,
-            UpdateDeploymentRequest(deployment=wanted, update_mask=FieldMask(paths=changed)),
+            UpdateDeploymentRequest(deployment=desired, update_mask=FieldMask(paths=changed)),
         ),
     )
 

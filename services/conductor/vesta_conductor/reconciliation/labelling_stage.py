@@ -107,10 +107,10 @@ def _ask(situation: Situation, progress: LabellingProgress) -> Step | None:
     if len(situation.observed.undecided) > situation.policy.batch_size // 2 or situation.observed.unsettled:
         return None
     room = min(situation.policy.batch_size - len(situation.observed.undecided), situation.affordable_tasks)
-    wanted = min(situation.policy.retrain_after - progress.new_labels - progress.undecided_train, progress.pool)
+    train_needed = min(situation.policy.retrain_after - progress.new_labels - progress.undecided_train, progress.pool)
     if situation.observed.selection is not None and not situation.observed.selection.items:
-        wanted = 0  # the remaining items are duplicates of labelled ones
-    train = max(0, min(wanted, room - min(progress.missing_test_to_ask, room // 2)))
+        train_needed = 0  # the remaining items are duplicates of labelled ones
+    train = max(0, min(train_needed, room - min(progress.missing_test_to_ask, room // 2)))
     test = min(progress.missing_test_to_ask, room - train)
     if train + test <= 0:
         return None

@@ -71,8 +71,8 @@ class LoopNames:
         if len(whole) <= ID_LENGTH_MAX:
             return whole
         digest = hashlib.sha256(self.loop_id.encode()).hexdigest()[:8]
-        kept = self.loop_id[: ID_LENGTH_MAX - len(suffix) - len(digest) - 2].rstrip("-")
-        return f"{kept}-{digest}-{suffix}"
+        prefix = self.loop_id[: ID_LENGTH_MAX - len(suffix) - len(digest) - 2].rstrip("-")
+        return f"{prefix}-{digest}-{suffix}"
 
 
 def last_part(name: str) -> str:

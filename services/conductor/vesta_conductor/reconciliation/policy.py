@@ -39,23 +39,23 @@ class Policy:
     lease_duration: timedelta | None
 
     @classmethod
-    def of(cls, wanted: LoopPolicy) -> "Policy":
-        batch_size = wanted.batch_size or BATCH_SIZE_DEFAULT
+    def of(cls, policy: LoopPolicy) -> "Policy":
+        batch_size = policy.batch_size or BATCH_SIZE_DEFAULT
         return cls(
-            dataset=wanted.dataset,
-            label_budget=wanted.label_budget,
+            dataset=policy.dataset,
+            label_budget=policy.label_budget,
             batch_size=batch_size,
-            retrain_after=wanted.retrain_after or batch_size,
-            control_share=wanted.control_share if wanted.HasField("control_share") else CONTROL_SHARE_DEFAULT,
-            recipe=wanted.recipe,
-            annotators_per_task=wanted.annotators_per_task or 1,
-            review_share=wanted.review_share,
-            gate=wanted.gate,
-            instructions=wanted.instructions,
-            test_labels=wanted.test_labels or TEST_LABELS_DEFAULT,
-            score_certain=wanted.score_certain if wanted.HasField("score_certain") else None,
-            margin_certain=wanted.margin_certain if wanted.HasField("margin_certain") else None,
-            score_threshold=wanted.score_threshold if wanted.HasField("score_threshold") else None,
-            strategy=wanted.strategy,
-            lease_duration=wanted.lease_duration.ToTimedelta() if wanted.HasField("lease_duration") else None,
+            retrain_after=policy.retrain_after or batch_size,
+            control_share=policy.control_share if policy.HasField("control_share") else CONTROL_SHARE_DEFAULT,
+            recipe=policy.recipe,
+            annotators_per_task=policy.annotators_per_task or 1,
+            review_share=policy.review_share,
+            gate=policy.gate,
+            instructions=policy.instructions,
+            test_labels=policy.test_labels or TEST_LABELS_DEFAULT,
+            score_certain=policy.score_certain if policy.HasField("score_certain") else None,
+            margin_certain=policy.margin_certain if policy.HasField("margin_certain") else None,
+            score_threshold=policy.score_threshold if policy.HasField("score_threshold") else None,
+            strategy=policy.strategy,
+            lease_duration=policy.lease_duration.ToTimedelta() if policy.HasField("lease_duration") else None,
         )

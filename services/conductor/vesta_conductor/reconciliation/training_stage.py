@@ -99,8 +99,8 @@ def _too_few_concepts(situation: Situation, current: RoundRecord, snapshot: Snap
         situation.observed.dataset is not None and situation.observed.dataset.multi_label and seen
     ):
         return None
-    found = f"all labels so far are {seen[0]}" if seen else "no label so far has a concept"
-    reason = f"A classifier requires {CONCEPTS_MIN} concepts, but {found}. More labels are required first."
+    situation_so_far = f"all labels so far are {seen[0]}" if seen else "no label so far has a concept"
+    reason = f"A classifier requires {CONCEPTS_MIN} concepts, but {situation_so_far}. More labels are required first."
     return _end(
         situation, with_updates(current, verdict=GateVerdict(reason=reason)), "postpone", reason, RoundOutcome.POSTPONED
     )
@@ -171,8 +171,8 @@ def _saving(current: RoundRecord, run: TrainingRun) -> LabelSaving | None:
     """Returns the label saving of a challenger that passed the gate."""
     if not current.round.verdict.passed:
         return None
-    found = run.random_labels if run.HasField("random_labels") else None
-    return label_saving(found, current.round.label_count)
+    random_labels = run.random_labels if run.HasField("random_labels") else None
+    return label_saving(random_labels, current.round.label_count)
 
 
 def _deploy(situation: Situation, current: RoundRecord, saving: LabelSaving | None) -> Step:

@@ -151,10 +151,10 @@ def load(connection: Connection, name: str) -> StoredLoop | None:
     row = queries.find_loop(connection, name=name)
     if row is None:
         return None
-    *ended, current = [_record(found) for found in queries.list_rounds(connection, loops=[name])]
+    *ended, current = [_record(record) for record in queries.list_rounds(connection, loops=[name])]
     decided = {
-        found["request_id"]: found["decide_time"]
-        for found in queries.list_decisions_of_round(connection, loop=name, round=current.number)
+        decision["request_id"]: decision["decide_time"]
+        for decision in queries.list_decisions_of_round(connection, loop=name, round=current.number)
     }
     loop = _loop(row)
     saving = loop.status.label_saving if loop.status.HasField("label_saving") else None
@@ -260,8 +260,8 @@ def _pending(row: Any, current: RoundRecord) -> tuple[Command, RoundRecord] | No
 
 def _with_rounds(connection: Connection, rows: Sequence[Any]) -> list[Loop]:
     loops = {row["name"]: _loop(row) for row in rows}
-    for found in queries.list_newest_rounds(connection, loops=list(loops), limit=ROUNDS_SHOWN_MAX):
-        loops[found["loop"]].status.rounds.append(Round.FromString(bytes(found["round"])))
+    for round_row in queries.list_newest_rounds(connection, loops=list(loops), limit=ROUNDS_SHOWN_MAX):
+        loops[round_row["loop"]].status.rounds.append(Round.FromString(bytes(round_row["round"])))
     return list(loops.values())
 
 

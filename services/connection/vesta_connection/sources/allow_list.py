@@ -137,10 +137,10 @@ def resolve_host(host: str) -> list[str]:
         InvalidArgument: the host cannot be resolved.
     """
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        resolved = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError as error:
         raise _unresolvable(host, str(error)) from error
-    return sorted({str(entry[4][0]) for entry in found})
+    return sorted({str(entry[4][0]) for entry in resolved})
 
 
 def _unresolvable(host: str, why: str) -> InvalidArgument:

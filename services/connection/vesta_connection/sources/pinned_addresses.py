@@ -29,12 +29,12 @@ class PinnedAddresses:
         """
         key = (host.lower().rstrip("."), port)
         with self._lock:
-            found = self._known.get(key)
-        if found is None:
+            addresses = self._known.get(key)
+        if addresses is None:
             looked_up = tuple(self._look_up(host, port))
             with self._lock:
-                found = self._known.setdefault(key, looked_up)
-        return found
+                addresses = self._known.setdefault(key, looked_up)
+        return addresses
 
     def check_address(self, address: str, port: int) -> None:
         """Checks an address before a connection, for example one that a redirect contains instead of a host name.

@@ -67,14 +67,14 @@ class S3FileSystem(AbstractFileSystem):  # type: ignore[misc]
         prefix = f"{folder}/" if folder else ""  # the slash excludes folders whose name only begins with this one
         try:
             for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-                for found in page.get("Contents", ()):
-                    if not found["Key"].endswith("/"):
+                for entry in page.get("Contents", ()):
+                    if not entry["Key"].endswith("/"):
                         yield {
-                            "name": f"{bucket}/{found['Key']}",
-                            "size": found["Size"],
+                            "name": f"{bucket}/{entry['Key']}",
+                            "size": entry["Size"],
                             "type": "file",
-                            "ETag": found["ETag"],
-                            "LastModified": found["LastModified"],
+                            "ETag": entry["ETag"],
+                            "LastModified": entry["LastModified"],
                         }
         except (BotoCoreError, ClientError) as error:
             raise OSError(str(error)) from error

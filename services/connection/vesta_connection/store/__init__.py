@@ -135,7 +135,7 @@ def _sealed(row: dict[str, Any]) -> Sealed:
 
 def _body(source: Source) -> bytes:
     """Serializes a Source without its secret, times and etag."""
-    kept = copy_of(source)
-    if kept.WhichOneof("kind") == "bucket":
-        kept.bucket.secret_access_key = ""
-    return body_of(kept)
+    stored = copy_of(source)
+    if stored.WhichOneof("kind") == "bucket":
+        stored.bucket.secret_access_key = ""
+    return body_of(stored)

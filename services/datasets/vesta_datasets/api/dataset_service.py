@@ -72,8 +72,8 @@ class DatasetService(DatasetServiceServicer):
         """Lists the datasets of a project, ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            found = self._store.datasets.list_page(connection, request.parent, page.after, page.limit)
-        datasets, token = page.cut(found, by_name)
+            rows = self._store.datasets.list_page(connection, request.parent, page.after, page.limit)
+        datasets, token = page.cut(rows, by_name)
         return ListDatasetsResponse(datasets=datasets, next_page_token=token)
 
     def UpdateDataset(self, request: UpdateDatasetRequest, context: grpc.ServicerContext) -> Dataset:

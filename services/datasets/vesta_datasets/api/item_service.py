@@ -104,10 +104,10 @@ class ItemService(ItemServiceServicer):
             check_sees_predictions("do not request embeddings")
         with self._store.postgres.transaction() as connection:
             self._store.datasets.get(connection, request.parent, counted=False)
-            found = self._store.items.list_page(
+            rows = self._store.items.list_page(
                 connection, request.parent, where, created_after(page), page.limit, names_only=names_only
             )
-            items, token = page.cut(found, by_creation)
+            items, token = page.cut(rows, by_creation)
             names = [item.name for item in items] if request.embeddings else []
             embedded = self._store.predictions.find_embeddings(connection, names) if names else {}
         embeddings = [_embedding(*embedded[name]) if name in embedded else ItemEmbedding() for name in names]
@@ -181,10 +181,10 @@ class ItemService(ItemServiceServicer):
             self._store.datasets.get(connection, request.parent, counted=False)
             if request.WhichOneof("query") == "item":
                 self._store.items.get(connection, request.item)
-                found = self._store.predictions.find_embedding(connection, request.item)
-                if found is None:
+                embedding = self._store.predictions.find_embedding(connection, request.item)
+                if embedding is None:
                     raise _not_embedded(f"{request.item} has no embedding yet")
-                space, query = found
+                space, query = embedding
             else:
                 space = self._store.predictions.find_space(connection, request.parent)
                 query = np.asarray(request.embedding.values, np.float32)

@@ -80,8 +80,8 @@ class SnapshotService(SnapshotServiceServicer):
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             self._store.datasets.get(connection, request.parent, counted=False)
-            found = self._store.snapshots.list_page(connection, request.parent, newest_before(page), page.limit)
-        snapshots, token = page.cut(found, by_age)
+            rows = self._store.snapshots.list_page(connection, request.parent, newest_before(page), page.limit)
+        snapshots, token = page.cut(rows, by_age)
         return ListSnapshotsResponse(snapshots=snapshots, next_page_token=token)
 
     def DiffSnapshots(self, request: DiffSnapshotsRequest, context: grpc.ServicerContext) -> SnapshotDiff:

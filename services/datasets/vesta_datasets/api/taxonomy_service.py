@@ -51,8 +51,8 @@ class TaxonomyService(TaxonomyServiceServicer):
         """Lists the taxonomies of a project, ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            found = self._store.taxonomies.list_page(connection, request.parent, page.after, page.limit)
-        taxonomies, token = page.cut(found, by_name)
+            rows = self._store.taxonomies.list_page(connection, request.parent, page.after, page.limit)
+        taxonomies, token = page.cut(rows, by_name)
         return ListTaxonomiesResponse(taxonomies=taxonomies, next_page_token=token)
 
     def UpdateTaxonomy(self, request: UpdateTaxonomyRequest, context: grpc.ServicerContext) -> Taxonomy:

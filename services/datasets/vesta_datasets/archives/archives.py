@@ -47,13 +47,13 @@ def read_unpacked(folder: Path, layout: ArchiveFormat.ValueType, timeout: timede
         UnreadableArchiveError: the archive does not have the expected layout.
     """
     root = _root_of(folder)
-    found = read_folders(root) if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER else _read_coco(root, timeout)
-    if not any(item.is_there for item in found):
+    items = read_folders(root) if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER else _read_coco(root, timeout)
+    if not any(item.is_there for item in items):
         raise UnreadableArchiveError(
             "the archive has no image in the requested format: one folder per class (optionally "
             "below train, val and test), or annotations/ and images/ for COCO"
         )
-    return found
+    return items
 
 
 def check(item: ArchivedItem, layout: ArchiveFormat.ValueType) -> None:
@@ -104,15 +104,31 @@ def pack(items: Iterable[ArchivedItem], concepts: Sequence[str], layout: Archive
 
 
 def _read_coco(root: Path, timeout: timedelta) -> list[ArchivedItem]:
-    found: list[CocoImage] = _run("vesta_datasets.archives.coco:read_coco", root, None, timeout)
+    images: list[CocoImage] = _run("vesta_datasets.archives.coco:read_coco", root, None, timeout)
     items = []
-    for image in found:
+    for image in images:
         path = (root / image.path).resolve()
         if not path.is_relative_to(root.resolve()):
             raise UnreadableArchiveError(f"the archive refers to {image.path!r}, which is outside of the archive")
         annotations = None if image.annotations is None else [*map(Annotation.FromString, image.annotations)]
         items.append(ArchivedItem(image.path, path, image.split, annotations))
     return items
+
+
+def _write_coco(items: Sequence[ArchivedItem], concepts: Sequence[str], folder: Path) -> None:
+    for item in items:
+        _check_for_coco(item)
+    images = [
+        CocoImage(
+            str(item.path.relative_to(folder.parent)),
+            item.split.lower() or "train",
+            [annotation.SerializeToString() for annotation in item.annotations or ()],
+            item.height_px,
+            item.width_px,
+        )
+        for item in items
+    ]
+    _run("vesta_datasets.archives.coco:write_coco", folder.parent, (images, list(concepts), folder.name), TIMEOUT)
 
 
 def _run(function: str, folder: Path, argument: Any, timeout: timedelta) -> Any:

@@ -43,6 +43,32 @@ def read_coco(folder: Path, _: None) -> list[CocoImage]:
         raise UnreadableArchiveError(f"Datumaro cannot read the archive: {_innermost(error)}") from error
 
 
+def write_coco(folder: Path, argument: tuple[Sequence[CocoImage], Sequence[str], str]) -> None:
+    """Writes images with labels, boxes, masks and polygons without holes.
+
+    Args:
+        argument: the images, with paths below `folder`; the concepts; and the name of the folder to create in `folder`. Each image is
+            written under its file name without the suffix, which is the id of the item and must be unique.
+    """
+    images, concepts, name = argument
+    index = {concept: number for number, concept in enumerate(concepts)}
+    numbers = count(1)
+    items = [
+        dm.DatasetItem(
+            id=Path(image.path).stem,
+            subset=image.split,
+            media=dm.Image.from_file(path=str(folder / image.path), size=(image.height_px, image.width_px)),
+            annotations=[
+                _to_datumaro(Annotation.FromString(annotation), index, next(numbers))
+                for annotation in image.annotations or ()
+            ],
+        )
+        for image in images
+    ]
+    dataset = dm.Dataset.from_iterable(items, categories=list(concepts), media_type=dm.Image)
+    dataset.export(str(folder / name), "coco", save_media=True, tasks=[_SHAPES, _LABELS])
+
+
 def warm_up() -> None:
     """Reads a small archive, so that the modules that Datumaro imports lazily are loaded."""
     # Affects only the child process: Datumaro logs a warning for each annotation file of another task.
@@ -68,7 +94,7 @@ def warm_up() -> None:
 
 
 def _read(root: Path) -> list[CocoImage]:
-    found: dict[Path, list[Annotation | None] | None] = {}
+    annotations_of: dict[Path, list[Annotation | None] | None] = {}
     splits: dict[Path, str] = {}
     present = [task for task in (_LISTED, *TASKS) if any(root.rglob(f"{task}_*.json"))]
     if not present:
@@ -82,10 +108,13 @@ def _read(root: Path) -> list[CocoImage]:
                 path = Path(getattr(item.media, "path", "")).resolve()
                 if path != root and path.is_relative_to(root):
                     splits[path] = parse_split(str(item.subset))
-                    known = found.setdefault(path, None)
+                    known = annotations_of.setdefault(path, None)
                     if task != _LISTED:
-                        found[path] = [*(known or ()), *_objects(item, names)]
-    return [CocoImage(str(path.relative_to(root)), splits[path], _serialised(found[path])) for path in sorted(found)]
+                        annotations_of[path] = [*(known or ()), *_objects(item, names)]
+    return [
+        CocoImage(str(path.relative_to(root)), splits[path], _serialised(annotations_of[path]))
+        for path in sorted(annotations_of)
+    ]
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -110,8 +139,8 @@ def _serialised(annotations: Sequence[Annotation | None] | None) -> list[bytes] 
     """Returns None if an annotation could not be converted; the remaining ones would look like a complete annotation."""
     if annotations is None:
         return None
-    kept = [one.SerializeToString() for one in annotations if one is not None]
-    return kept if len(kept) == len(annotations) else None
+    serialized = [annotation.SerializeToString() for annotation in annotations if annotation is not None]
+    return serialized if len(serialized) == len(annotations) else None
 
 
 def _objects(item: Any, names: Sequence[str]) -> list[Annotation | None]:

@@ -117,18 +117,18 @@ def _place(
 ) -> list[tuple[str, splits.Placement]]:
     """Returns a name and a placement for each new item, in order. Items of the same batch can be near-duplicates of each other too."""
     shares = splits.Shares.of(dataset)
-    wanted = [probe for item in new_items for probe in probes(item.media.perceptual_hash, DISTANCE_MAX_BITS)]
+    all_probes = [probe for item in new_items for probe in probes(item.media.perceptual_hash, DISTANCE_MAX_BITS)]
     placed: dict[str, splits.Placed] = {}
     index = DuplicateIndex()
-    for row in store.items.find_candidates(connection, dataset.name, wanted) if wanted else ():
+    for row in store.items.find_candidates(connection, dataset.name, all_probes) if all_probes else ():
         placed[row["name"]] = splits.Placed(row["name"], row["group_name"], splits.Split(row["split"]))
         index.add(Hashed(row["name"], row["perceptual_hash"]))
     results = []
     for item in new_items:
         name = f"{dataset.name}/items/{new_id()}"
         media: Media = item.media
-        found = index.near(media.perceptual_hash, DISTANCE_MAX_BITS)
-        ordered = [placed[hashed.name] for hashed in near(media.perceptual_hash, found, DISTANCE_MAX_BITS)]
+        neighbours = index.near(media.perceptual_hash, DISTANCE_MAX_BITS)
+        ordered = [placed[hashed.name] for hashed in near(media.perceptual_hash, neighbours, DISTANCE_MAX_BITS)]
         placement = splits.place(name, media.sha256, ordered, shares, _asked(item.split))
         placed[name] = splits.Placed(name, placement.group, placement.split)
         index.add(Hashed(name, media.perceptual_hash))

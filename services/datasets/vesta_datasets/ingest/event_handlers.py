@@ -44,9 +44,9 @@ class EventHandlers:
         """
         answer: TaskAccepted = event.payload
         item = self._store.items.find_locked(connection, answer.item)
-        kept = item.accepted.annotations if item and item.accepted else ()
+        previous = item.accepted.annotations if item and item.accepted else ()
         accepted = AcceptedAnnotations(
-            annotations=with_shapes_kept(answer.annotations, kept),
+            annotations=with_shapes_kept(answer.annotations, previous),
             annotators=answer.annotators,
             reviewer=answer.reviewer,
             reviewed=bool(answer.reviewer),

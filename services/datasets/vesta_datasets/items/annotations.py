@@ -14,7 +14,7 @@ def labels_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
 
 def shape_concepts_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
     """Returns the distinct concepts of boxes, masks and other shapes, sorted."""
-    return tuple(sorted({one.concept for one in annotations if not one.HasField("image_label")}))
+    return tuple(sorted({annotation.concept for annotation in annotations if not annotation.HasField("image_label")}))
 
 
 def concepts_of(annotations: Iterable[Annotation]) -> tuple[str, ...]:
@@ -29,7 +29,7 @@ def with_shapes_kept(answer: Sequence[Annotation], accepted: Iterable[Annotation
     """
     if not answer or shape_concepts_of(answer):
         return list(answer)
-    return [*answer, *(one for one in accepted if not one.HasField("image_label"))]
+    return [*answer, *(annotation for annotation in accepted if not annotation.HasField("image_label"))]
 
 
 def same_annotations(one: Iterable[Annotation], other: Iterable[Annotation]) -> bool:
@@ -38,4 +38,6 @@ def same_annotations(one: Iterable[Annotation], other: Iterable[Annotation]) -> 
 
 
 def _stated(annotations: Iterable[Annotation]) -> list[bytes]:
-    return sorted(without(one, "score", "attributes").SerializeToString(deterministic=True) for one in annotations)
+    return sorted(
+        without(annotation, "score", "attributes").SerializeToString(deterministic=True) for annotation in annotations
+    )

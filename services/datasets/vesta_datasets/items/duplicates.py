@@ -90,8 +90,8 @@ def near(perceptual_hash: int, candidates: Iterable[Hashed], radius_bits: int) -
     if not is_specific(perceptual_hash):
         return []
     distances = ((hamming(perceptual_hash, candidate.perceptual_hash), candidate) for candidate in candidates)
-    found = [(distance, candidate.name, candidate) for distance, candidate in distances if distance <= radius_bits]
-    return [candidate for _, _, candidate in sorted(found, key=lambda entry: entry[:2])]
+    matches = [(distance, candidate.name, candidate) for distance, candidate in distances if distance <= radius_bits]
+    return [candidate for _, _, candidate in sorted(matches, key=lambda entry: entry[:2])]
 
 
 class DuplicateIndex:
@@ -106,6 +106,6 @@ class DuplicateIndex:
 
     def near(self, perceptual_hash: int, radius_bits: int) -> list[Hashed]:
         """Returns the added items within the radius, nearest first. The result is exact: the same as that of a scan of all items."""
-        wanted = probes(perceptual_hash, radius_bits)
-        candidates = {item.name: item for band in wanted for item in self._by_band.get(band, ())}
+        bands = probes(perceptual_hash, radius_bits)
+        candidates = {item.name: item for band in bands for item in self._by_band.get(band, ())}
         return near(perceptual_hash, candidates.values(), radius_bits)

@@ -54,4 +54,4 @@ def check_concepts_in_use(taxonomy: Taxonomy, before: Taxonomy, used: Collection
 
 
 def _repeated(ids: Iterable[str]) -> list[str]:
-    return sorted(one for one, count in Counter(ids).items() if count > 1)
+    return sorted(concept_id for concept_id, count in Counter(ids).items() if count > 1)

@@ -103,9 +103,15 @@ class Import:
         def keep(connection: Connection) -> ImportDatasetResponse:
             updated = ImportDatasetResponse()
             updated.CopyFrom(response)
-            for entry, found in zip(batch, taken, strict=True):
+            for entry, ingested in zip(batch, taken, strict=True):
                 self._add(
-                    connection, request.name, claim.operation.caller, entry, found, updated, reviewed=request.reviewed
+                    connection,
+                    request.name,
+                    claim.operation.caller,
+                    entry,
+                    ingested,
+                    updated,
+                    reviewed=request.reviewed,
                 )
             claim.advance(connection, progress, updated.SerializeToString())
             return updated
@@ -124,8 +130,8 @@ class Import:
         ]
         results: Iterator[IngestedMedia] = iter(())
         if files:
-            wanted = IngestMediaRequest(parent=project_of(request.name), files=files)
-            results = iter(self._media.IngestMedia(wanted, timeout=INGEST_TIMEOUT_SECONDS).results)
+            ingest_request = IngestMediaRequest(parent=project_of(request.name), files=files)
+            results = iter(self._media.IngestMedia(ingest_request, timeout=INGEST_TIMEOUT_SECONDS).results)
         return [next(results) if rejection is None else rejection for rejection in rejected]
 
     def _add(
@@ -134,7 +140,7 @@ class Import:
         dataset: str,
         annotator: str,
         entry: ArchivedItem,
-        found: IngestedMedia,
+        ingested: IngestedMedia,
         response: ImportDatasetResponse,
         *,
         reviewed: bool,
@@ -143,13 +149,13 @@ class Import:
 
         An existing item with different accepted annotations is a rejection too.
         """
-        if found.reason:
-            _reject(response, entry.file_name, found.message)
+        if ingested.reason:
+            _reject(response, entry.file_name, ingested.message)
             return
         try:
             with connection.transaction():
                 (created,) = add_items(
-                    self._store, connection, dataset, [_new_item(entry, found, reviewed=reviewed)], annotator
+                    self._store, connection, dataset, [_new_item(entry, ingested, reviewed=reviewed)], annotator
                 )
         except InvalidArgument as error:
             _reject(response, entry.file_name, str(error))
@@ -249,15 +255,17 @@ def _rejection_of(entry: ArchivedItem, only_named: Collection[Path]) -> Ingested
     return None
 
 
-def _new_item(entry: ArchivedItem, found: IngestedMedia, *, reviewed: bool) -> NewItem:
+def _new_item(entry: ArchivedItem, ingested: IngestedMedia, *, reviewed: bool) -> NewItem:
     split = Split.Value(f"SPLIT_{entry.split}") if entry.split else Split.SPLIT_UNSPECIFIED
     annotations = None if entry.annotations is None else AnnotationList(annotations=entry.annotations)
-    return NewItem(media=found.media, split=split, annotations=annotations, reviewed=reviewed)
+    return NewItem(media=ingested.media, split=split, annotations=annotations, reviewed=reviewed)
 
 
 def _differs(item: str, accepted: Iterable[Annotation], imported: Iterable[Annotation]) -> str:
     """Returns the message of a rejection because the item has other accepted annotations."""
-    here, there = (", ".join(concepts_of(one)) or "none of the concepts" for one in (accepted, imported))
+    here, there = (
+        ", ".join(concepts_of(annotations)) or "none of the concepts" for annotations in (accepted, imported)
+    )
     difference = f"labelled {here}, but {there} in the archive" if here != there else "with different accepted shapes"
     return f"already exists as {item}, {difference}; if the archive is right, correct the item"
 

@@ -58,7 +58,7 @@ def principal(embeddings: Floats, dimensions: int, seed: int) -> Floats:
 
     sample = sample_rows(embeddings, seed)
     centre = sample.mean(axis=0)
-    kept = min(dimensions, *sample.shape)
-    _, _, axes = randomized_svd(sample - centre, kept, n_iter=2, random_state=seed % 2**32)
+    axis_count = min(dimensions, *sample.shape)
+    _, _, axes = randomized_svd(sample - centre, axis_count, n_iter=2, random_state=seed % 2**32)
     projected: Floats = (embeddings - centre) @ axes.T
     return projected

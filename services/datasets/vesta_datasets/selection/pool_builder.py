@@ -91,21 +91,21 @@ def probabilities(rows: Sequence[PoolRow], scored_by: str, *, multi_label: bool)
     if not scored:
         return None
     newest = [row for row in scored if row.scores is not None and row.scores.model_version == scored_by]
-    concepts = sorted({found.concept for row in newest or scored if row.scores for found in row.scores.scores})
+    concepts = sorted({score.concept for row in newest or scored if row.scores for score in row.scores.scores})
     column = {concept: index for index, concept in enumerate(concepts)}
     matrix = np.full((len(rows), len(concepts)), UNDECIDED if multi_label else 1.0 / len(concepts), np.float32)
     thresholds = np.full_like(matrix, UNDECIDED) if multi_label else None
     for index, row in enumerate(rows):
-        found = row.scores.scores if row.scores is not None else ()
-        known = {column[one.concept]: one for one in found if one.concept in column}
+        row_scores = row.scores.scores if row.scores is not None else ()
+        known = {column[score.concept]: score for score in row_scores if score.concept in column}
         if thresholds is not None:
-            matrix[index, list(known)] = [one.score for one in known.values()]
+            matrix[index, list(known)] = [score.score for score in known.values()]
             thresholds[index, list(known)] = [
-                one.threshold if one.HasField("threshold") else UNDECIDED for one in known.values()
+                score.threshold if score.HasField("threshold") else UNDECIDED for score in known.values()
             ]
-        elif total := sum(one.score for one in known.values()):
+        elif total := sum(score.score for score in known.values()):
             matrix[index] = 0.0
-            matrix[index, list(known)] = [one.score / total for one in known.values()]
+            matrix[index, list(known)] = [score.score / total for score in known.values()]
     return matrix if thresholds is None else centred_on_thresholds(matrix, thresholds)
 
 
@@ -120,8 +120,8 @@ def centred_on_thresholds(scores: Floats, thresholds: Floats) -> Floats:
         thresholds: `(N, C)`, the score from which each concept is predicted.
     """
     share = share_to_certainty(scores, thresholds)
-    found: Floats = (UNDECIDED + np.where(scores >= thresholds, share, -share) / 2).astype(np.float32)
-    return found
+    centred: Floats = (UNDECIDED + np.where(scores >= thresholds, share, -share) / 2).astype(np.float32)
+    return centred
 
 
 def _selected(row: PoolRow, score: float, reason: Reason, *, multi_label: bool) -> SelectedItem:
@@ -139,5 +139,5 @@ def _pre_annotations(scores: ImageScores, *, multi_label: bool) -> list[Annotati
     """Returns the predicted labels, for annotators to confirm or correct."""
     labels = labels_of(scores, multi_label=multi_label)
     return [
-        Annotation(concept=found.concept, image_label=ImageLabel(), score=min(1.0, found.score)) for found in labels
+        Annotation(concept=label.concept, image_label=ImageLabel(), score=min(1.0, label.score)) for label in labels
     ]

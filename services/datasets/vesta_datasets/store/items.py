@@ -107,8 +107,8 @@ class Items:
 
     def get_many(self, connection: Connection, names: Sequence[str]) -> list[Item]:
         """Returns items in the order of `names`. Raises NotFound for the first that does not exist."""
-        found = {row["name"]: item_of(row) for row in queries.find_items(connection, names=list(names))}
-        return [existing(found.get(name), name) for name in names]
+        items = {row["name"]: item_of(row) for row in queries.find_items(connection, names=list(names))}
+        return [existing(items.get(name), name) for name in names]
 
     def list_page(
         self,

@@ -45,20 +45,20 @@ class CandidatePool:
             seed: of the sample, if there are more items than the limits allow.
         """
         register_vector(connection)
-        wanted = {"dataset": dataset, "space": space, "excluded": list(excluded)}
-        found = queries.count_pool(connection, **wanted)
+        parameters = {"dataset": dataset, "space": space, "excluded": list(excluded)}
+        counts = queries.count_pool(connection, **parameters)
         limits = self._limits
-        count = min(found["free_count"], limits.free_max) + min(found["held_count"], limits.held_max)
-        embeddings = np.zeros((count, found["dimension"] or 0), np.float32)
+        count = min(counts["free_count"], limits.free_max) + min(counts["held_count"], limits.held_max)
+        embeddings = np.zeros((count, counts["dimension"] or 0), np.float32)
         embedded = np.zeros(count, np.bool_)
         rows: list[PoolRow] = []
         with connection.cursor("pool") as cursor:
             cursor.itersize = POOL_ROWS_AT_ONCE
-            cursor.execute(queries.list_pool.sql, {**wanted, "seed": seed, **limits._asdict()}, binary=True)
+            cursor.execute(queries.list_pool.sql, {**parameters, "seed": seed, **limits._asdict()}, binary=True)
             for index, row in zip(range(count), cursor):  # noqa: B905 - items added since the count are ignored
                 scores = ImageScores.FromString(bytes(row["scores"])) if row["scores"] is not None else None
                 rows.append(PoolRow(row["name"], row["held"], scores))
                 if row["embedding"] is not None:
                     embeddings[index] = array_of(row["embedding"])
                     embedded[index] = True
-        return Candidates(rows, embeddings[: len(rows)], embedded[: len(rows)], found["free_count"])
+        return Candidates(rows, embeddings[: len(rows)], embedded[: len(rows)], counts["free_count"])

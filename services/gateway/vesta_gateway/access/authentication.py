@@ -88,14 +88,14 @@ class Authenticator:
         self._change += 1
 
     def _cached(self, digest: bytes) -> _CachedLookup | None:
-        found = self._known.get(digest) or self._unknown.get(digest)
-        return found if found and found.change == self._change and found.until >= self._monotonic() else None
+        lookup = self._known.get(digest) or self._unknown.get(digest)
+        return lookup if lookup and lookup.change == self._change and lookup.until >= self._monotonic() else None
 
     async def _look_up(self, digest: bytes, admit: Callable[[], object]) -> _CachedLookup:
         async with self._lookups:
-            found = self._cached(digest)
-            if found is not None:  # a concurrent request has looked it up
-                return found
+            lookup = self._cached(digest)
+            if lookup is not None:  # a concurrent request has looked it up
+                return lookup
             if digest not in self._known:
                 admit()
             change = self._change  # before the lookup: a change during the lookup must invalidate its result

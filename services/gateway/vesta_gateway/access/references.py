@@ -77,7 +77,7 @@ def _finder(descriptor: Descriptor) -> Find | None:
 def _compile(descriptor: Descriptor, under_way: dict[str, list[Find]]) -> Find | None:
     if descriptor.full_name in under_way:  # a recursive type: its finder is complete when it is first called
         finders = under_way[descriptor.full_name]
-        return lambda message: (found for find in finders for found in find(message))
+        return lambda message: (reference for find in finders for reference in find(message))
     finders = under_way[descriptor.full_name] = []
     finders.extend(find for field in descriptor.fields if (find := _field_finder(field, under_way)))
     if not finders:
@@ -99,7 +99,7 @@ def _field_finder(field: FieldDescriptor, under_way: dict[str, list[Find]]) -> F
         if below is None:
             return None
         if field.is_repeated:
-            return lambda message: (found for entry in getattr(message, name) for found in below(entry))
+            return lambda message: (reference for entry in getattr(message, name) for reference in below(entry))
         return lambda message: below(getattr(message, name)) if message.HasField(name) else iter(())
     if field.type != FieldDescriptor.TYPE_STRING:
         return None

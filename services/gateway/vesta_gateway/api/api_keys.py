@@ -49,10 +49,10 @@ class ApiKeyApi(AccessApi, ApiKeyServiceServicer):
         def insert(connection: Connection) -> ApiKey:
             def effect() -> ApiKey:
                 members.get(connection, request.api_key.member)
-                wanted = copy_of(request.api_key, prefix=secret[:PREFIX_CHARACTERS])
+                api_key = copy_of(request.api_key, prefix=secret[:PREFIX_CHARACTERS])
                 api_key_id = request.api_key_id or new_id()
                 project = request.parent.split("/")[1]
-                made[:] = [api_keys.insert(connection, project, api_key_id, wanted, digest_of(secret), now)]
+                made[:] = [api_keys.insert(connection, project, api_key_id, api_key, digest_of(secret), now)]
                 return made[0]
 
             made.clear()

@@ -80,7 +80,7 @@ class Rpc:
         if not options.HasExtension(annotations_pb2.http):
             return ()
         rule = options.Extensions[annotations_pb2.http]
-        return tuple(_http_rule(one) for one in (rule, *rule.additional_bindings))
+        return tuple(_http_rule(binding) for binding in (rule, *rule.additional_bindings))
 
     @cached_property
     def only_reads(self) -> bool:
@@ -149,10 +149,10 @@ def _http_rule(rule: http_pb2.HttpRule) -> HttpRule:
 
 def find_field(descriptor: Descriptor, name: str) -> FieldDescriptor | None:
     """Finds a field by its proto name or its JSON name."""
-    found: FieldDescriptor | None = descriptor.fields_by_name.get(name)
-    if found is None:
-        found = next((field for field in descriptor.fields if field.json_name == name), None)
-    return found
+    field: FieldDescriptor | None = descriptor.fields_by_name.get(name)
+    if field is None:
+        field = next((candidate for candidate in descriptor.fields if candidate.json_name == name), None)
+    return field
 
 
 def is_map(field: FieldDescriptor) -> bool:

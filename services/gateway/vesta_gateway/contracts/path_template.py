@@ -52,11 +52,11 @@ class PathTemplate:
         segments: list[str] = []
         variables: list[Variable] = []
         for segment in _segments(body):
-            found = _VARIABLE.fullmatch(segment)
-            if not found:
+            match = _VARIABLE.fullmatch(segment)
+            if not match:
                 segments.append(segment)
                 continue
-            field_path, inner = found[1], found[2] or ANY_SEGMENT
+            field_path, inner = match[1], match[2] or ANY_SEGMENT
             parts = inner.split("/")
             if not _FIELD_PATH.fullmatch(field_path):
                 raise ValueError(f"{field_path!r} in {text!r} is not a field path")

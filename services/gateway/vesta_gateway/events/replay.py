@@ -37,19 +37,19 @@ def time_of(event_id: str, now: datetime) -> datetime:
         FailedPrecondition: EVENTS_TOO_OLD, the event is older than the replay limit.
     """
     try:
-        found = ULID.from_str(event_id.upper()).datetime.astimezone(UTC)
+        time = ULID.from_str(event_id.upper()).datetime.astimezone(UTC)
     except ValueError as error:
         raise InvalidArgument(
             f"{event_id[:64]!r} is not an event id; send the id of the last received event",
             reason="EVENT_ID_MALFORMED",
         ) from error
-    if now - found > AGE_MAX:
+    if now - time > AGE_MAX:
         raise FailedPrecondition(
-            f"events since {found.isoformat(timespec='seconds')} are not available, they are "
+            f"events since {time.isoformat(timespec='seconds')} are not available, they are "
             f"replayed for {AGE_MAX} only; reload the resources, and watch without an id",
             reason="EVENTS_TOO_OLD",
         )
-    return found
+    return time
 
 
 class Replay:
@@ -88,17 +88,17 @@ class Replay:
         """
         end_offsets = self._end_offsets()
         deadline = time.monotonic() + self._timeout.total_seconds()
-        found: dict[str, ProjectEvent] = {}
+        events: dict[str, ProjectEvent] = {}
         with closing(self._consumer_of(self._kafka)) as consumer:
             for event in self._events(consumer, project, end_offsets, since - OVERLAP, deadline):
-                found[event.id] = event
-                if len(found) > self._events_max:
+                events[event.id] = event
+                if len(events) > self._events_max:
                     raise FailedPrecondition(
                         f"more than {self._events_max} events followed this one; reload the resources, and "
                         "watch without an id",
                         reason="EVENTS_TOO_MANY",
                     )
-        return sorted(found.values(), key=lambda event: event.id)
+        return sorted(events.values(), key=lambda event: event.id)
 
     def _events(
         self,

@@ -48,10 +48,10 @@ class _Watcher:
             self._queue.put_nowait(error)
 
     async def read(self) -> ProjectEvent:
-        found = await self._queue.get()
-        if isinstance(found, VestaError):
-            raise found
-        return found
+        entry = await self._queue.get()
+        if isinstance(entry, VestaError):
+            raise entry
+        return entry
 
 
 class Watchers:

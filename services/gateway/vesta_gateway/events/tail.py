@@ -36,14 +36,14 @@ log = structlog.get_logger()
 
 def event_topics() -> set[str]:
     """Returns the event topics, one per resource type. Camera frames and dead letters are on other topics."""
-    found = set()
+    topics = set()
     for file in everything.FILES:
         for message in descriptor_pool.Default().FindFileByName(file).message_types_by_name.values():
             if message.GetOptions().Extensions[resource_pb2.resource].type:
                 service = message.full_name.split(".")[1]
                 resource = re.sub(r"(?<!^)(?=[A-Z])", "_", message.name).lower()
-                found.add(f"vesta.{service}.{resource}.v1")
-    return found
+                topics.add(f"vesta.{service}.{resource}.v1")
+    return topics
 
 
 def to_project_event(record: ConsumerRecord) -> tuple[str, ProjectEvent]:
@@ -52,11 +52,11 @@ def to_project_event(record: ConsumerRecord) -> tuple[str, ProjectEvent]:
     Raises:
         InvalidArgument: the record is not an event of a project.
     """
-    found = decode(record.headers, record.value, record.key)
-    event = ProjectEvent(id=found.id, type=found.type, subject=found.subject)
-    event.time.FromDatetime(found.time)
-    event.payload.Pack(found.payload)
-    return project_of(found.subject), event
+    decoded = decode(record.headers, record.value, record.key)
+    event = ProjectEvent(id=decoded.id, type=decoded.type, subject=decoded.subject)
+    event.time.FromDatetime(decoded.time)
+    event.payload.Pack(decoded.payload)
+    return project_of(decoded.subject), event
 
 
 def new_consumer(kafka: KafkaOptions) -> KafkaConsumer:

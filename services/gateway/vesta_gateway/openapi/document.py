@@ -60,8 +60,8 @@ _BYTES = {"type": "string", "format": "binary"}
 
 def comments() -> Mapping[str, str]:
     """Returns the comments of the contracts by full name."""
-    found: dict[str, str] = json.loads((resources.files("vesta_contracts") / "comments.json").read_text())
-    return found
+    comments_by_name: dict[str, str] = json.loads((resources.files("vesta_contracts") / "comments.json").read_text())
+    return comments_by_name
 
 
 def describe(rpcs: Sequence[Rpc], comments_by_name: Mapping[str, str]) -> dict[str, Any]:

@@ -165,17 +165,17 @@ class Schemas:
 
 
 def _behaviors(field: FieldDescriptor) -> Collection[int]:
-    found: Collection[int] = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
-    return found
+    behaviors: Collection[int] = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    return behaviors
 
 
 def _counts(given: FieldRules, what: str) -> dict[str, int]:
-    found = {}
+    limits = {}
     if given.HasField("items_min"):
-        found[f"min{what}"] = given.items_min
+        limits[f"min{what}"] = given.items_min
     if given.HasField("items_max"):
-        found[f"max{what}"] = given.items_max
-    return found
+        limits[f"max{what}"] = given.items_max
+    return limits
 
 
 def _component_name(full_name: str) -> str:

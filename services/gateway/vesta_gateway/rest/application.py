@@ -73,8 +73,10 @@ class RestApi:
             await exchange.respond(*await page(headers), is_page=True)
             return
         if self._index.has(exchange.path):
-            found = await self._index.respond(exchange.verb, exchange.path, exchange.address, headers, scope["scheme"])
-            await exchange.respond(*found, is_page=True)
+            response = await self._index.respond(
+                exchange.verb, exchange.path, exchange.address, headers, scope["scheme"]
+            )
+            await exchange.respond(*response, is_page=True)
             return
         match = self._routes.find(exchange.verb, exchange.path)
         target = match.rpc.path if match else "unknown"

@@ -38,10 +38,10 @@ class Proxies:
         if self._is_everybody:
             return True
         try:
-            found = ip_address(address)
+            ip = ip_address(address)
         except ValueError:
             return False
-        return any(found in network for network in self._networks)
+        return any(ip in network for network in self._networks)
 
 
 def _without_port(hop: str) -> str:

@@ -85,14 +85,14 @@ def timeout_of(headers: Mapping[str, str]) -> float | None:
     given = headers.get("grpc-timeout", "")
     if not given:
         return None
-    found = _TIMEOUT.fullmatch(given)
-    if found is None:
+    match = _TIMEOUT.fullmatch(given)
+    if match is None:
         raise InvalidArgument(
             f"the header grpc-timeout is invalid: {given[:40]!r}; use digits and a unit of H, M, "
             "S, m, u or n, such as 500m",
             reason="TIMEOUT_MALFORMED",
         )
-    return int(found[1]) * _UNIT_SECONDS[found[2]]
+    return int(match[1]) * _UNIT_SECONDS[match[2]]
 
 
 def matches(if_none_match: str, etag: str) -> bool:

@@ -26,11 +26,11 @@ Problems = Callable[[], Awaitable[list[str]]]
 
 def all_pages(openapi: Mapping[str, object], report: Report, problems: Problems) -> dict[str, Page]:
     """Returns the pages by path."""
-    found = {path: _fixed(_static(name), content_type) for path, (name, content_type) in _FILES.items()}
-    found["/openapi.json"] = _fixed(json.dumps(openapi, ensure_ascii=False).encode(), "application/json")
-    found["/healthz"] = _health(report, problems, must_be_ready=False)
-    found["/healthz/ready"] = _health(report, problems, must_be_ready=True)
-    return found
+    pages = {path: _fixed(_static(name), content_type) for path, (name, content_type) in _FILES.items()}
+    pages["/openapi.json"] = _fixed(json.dumps(openapi, ensure_ascii=False).encode(), "application/json")
+    pages["/healthz"] = _health(report, problems, must_be_ready=False)
+    pages["/healthz/ready"] = _health(report, problems, must_be_ready=True)
+    return pages
 
 
 def _static(name: str) -> bytes:

@@ -52,14 +52,14 @@ async def respond_with_bytes(exchange: Exchange, responses: ResponseStream) -> N
     metadata = await responses.headers()
     headers = {name: metadata[name] for name in _DOWNLOAD_HEADERS if name in metadata}
     headers |= {"content-type": first.content_type or OCTETS, "cache-control": _CACHE}
-    wanted = exchange.headers.get("if-none-match", "")
-    if matches(wanted, headers.get("etag", "")):
+    known_etags = exchange.headers.get("if-none-match", "")
+    if matches(known_etags, headers.get("etag", "")):
         await exchange.respond(304, headers, b"")
         return
     second = await anext(pieces, None)
     if second is None:
         headers.setdefault("etag", f'"{hashlib.sha256(first.data).hexdigest()[:32]}"')
-        if matches(wanted, headers["etag"]):
+        if matches(known_etags, headers["etag"]):
             await exchange.respond(304, headers, b"")
         else:
             await exchange.respond(200, headers, first.data)

@@ -182,10 +182,10 @@ def _respond(wheels: list[Wheel], below: str, headers: Mapping[str, str]) -> Htt
     if not filename:
         return _page(f"Links for {project}", [_link(wheel) for wheel in files], headers)
     # pip encodes the "!" of a version's epoch as %21.
-    found = next((wheel for wheel in files if wheel.filename == unquote(filename)), None)
-    if found is None:
+    requested = next((wheel for wheel in files if wheel.filename == unquote(filename)), None)
+    if requested is None:
         raise NotFound(f"unknown file of {project}; see {PREFIX}/{project}/", reason="PACKAGE_UNKNOWN")
-    return _cached(_BYTES, found.content, found.sha256, headers)
+    return _cached(_BYTES, requested.content, requested.sha256, headers)
 
 
 def _link(wheel: Wheel) -> str:

@@ -54,8 +54,8 @@ def get(connection: Connection, name: str) -> ApiKey:
 def list_page(connection: Connection, project: str, page: Page) -> tuple[list[ApiKey], str]:
     """Returns a page of keys by name, and the token of the next page."""
     rows = list(queries.list_api_keys(connection, project=project, after=page.after, limit=page.limit))
-    kept, token = page.cut(rows, lambda row: (row["api_key"],))
-    return [_api_key(row) for row in kept], token
+    page_rows, token = page.cut(rows, lambda row: (row["api_key"],))
+    return [_api_key(row) for row in page_rows], token
 
 
 def delete(connection: Connection, name: str) -> None:

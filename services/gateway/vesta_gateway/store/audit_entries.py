@@ -69,8 +69,8 @@ def list_page(
         end_time=requested.end_time.ToDatetime(UTC) if requested.HasField("end_time") else None,
         limit=page.limit,
     )
-    kept, token = page.cut(rows, lambda row: (row["id"],))
-    return [_entry(row) for row in kept], token
+    page_rows, token = page.cut(rows, lambda row: (row["id"],))
+    return [_entry(row) for row in page_rows], token
 
 
 def prune(

@@ -76,8 +76,8 @@ def get(connection: Connection, name: str) -> Member:
 def list_page(connection: Connection, project: str, page: Page) -> tuple[list[Member], str]:
     """Returns a page of members by name, and the token of the next page."""
     rows = list(queries.list_members(connection, project=project, after=page.after, limit=page.limit))
-    kept, token = page.cut(rows, lambda row: (row["member"],))
-    return [_member(row) for row in kept], token
+    page_rows, token = page.cut(rows, lambda row: (row["member"],))
+    return [_member(row) for row in page_rows], token
 
 
 def lock(connection: Connection, name: str) -> Member:

@@ -39,6 +39,6 @@ class ObservationService(ObservationServiceServicer):
         where = filters.compile_filter(request.filter, _FIELDS)
         with self._store.postgres.transaction() as connection:
             self._store.get_stream(connection, request.parent)
-            found = self._store.list_observations(connection, request.parent, where, page.after, page.limit)
-        observations, token = page.cut(found, by_name)
+            rows = self._store.list_observations(connection, request.parent, where, page.after, page.limit)
+        observations, token = page.cut(rows, by_name)
         return ListObservationsResponse(observations=observations, next_page_token=token)

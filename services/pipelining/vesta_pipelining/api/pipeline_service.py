@@ -56,8 +56,8 @@ class PipelineService(PipelineServiceServicer):
         """Lists a project's pipelines ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            found = self._store.list_pipelines(connection, request.parent, page.after, page.limit)
-        pipelines, token = page.cut(found, by_name)
+            rows = self._store.list_pipelines(connection, request.parent, page.after, page.limit)
+        pipelines, token = page.cut(rows, by_name)
         return ListPipelinesResponse(pipelines=pipelines, next_page_token=token)
 
     def UpdatePipeline(self, request: UpdatePipelineRequest, context: grpc.ServicerContext) -> Pipeline:

@@ -51,8 +51,8 @@ class StreamService(StreamServiceServicer):
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             self._store.get_pipeline(connection, request.parent)
-            found = self._store.list_streams(connection, request.parent, page.after, page.limit)
-        streams, token = page.cut(found, by_name)
+            rows = self._store.list_streams(connection, request.parent, page.after, page.limit)
+        streams, token = page.cut(rows, by_name)
         return ListStreamsResponse(streams=streams, next_page_token=token)
 
     def UpdateStream(self, request: UpdateStreamRequest, context: grpc.ServicerContext) -> Stream:

@@ -212,23 +212,23 @@ class Store:
         now = self._clock.now()
         rows = [
             {
-                "name": found.name,
-                "stream": parent_of(found.name),
-                "body": found.SerializeToString(),
-                "label": found.labels[0].concept if found.labels else "",
-                "labels": [label.concept for label in found.labels],
-                "uncertain": found.scores.uncertain,
-                "frame_time": found.frame_time.ToDatetime(now.tzinfo),
+                "name": observation.name,
+                "stream": parent_of(observation.name),
+                "body": observation.SerializeToString(),
+                "label": observation.labels[0].concept if observation.labels else "",
+                "labels": [label.concept for label in observation.labels],
+                "uncertain": observation.scores.uncertain,
+                "frame_time": observation.frame_time.ToDatetime(now.tzinfo),
                 "now": now,
             }
-            for found in observations
+            for observation in observations
         ]
         queries.insert_observations(connection, rows)
         outbox.publish(
             connection,
             *(
-                new_event(SERVICE, parent_of(found.name), ObservationCreated(observation=found), now)
-                for found in observations
+                new_event(SERVICE, parent_of(observation.name), ObservationCreated(observation=observation), now)
+                for observation in observations
             ),
         )
 
@@ -260,12 +260,12 @@ class Store:
 def _stream(row: dict[str, Any]) -> Stream:
     settings = ("name", "display_name", "paused", "uncertain_per_minute_max")
     counts = ("observed_count", "dropped_count", "rejected_count", "uncertain_count")
-    found = with_etag(Stream(**{field: row[field] for field in settings}))
-    found.MergeFrom(Stream(**{field: row[field] for field in counts}))
+    stream = with_etag(Stream(**{field: row[field] for field in settings}))
+    stream.MergeFrom(Stream(**{field: row[field] for field in counts}))
     if row["lag_seconds"] is not None:
-        found.lag.FromTimedelta(timedelta(seconds=row["lag_seconds"]))
-    set_times(found, row, "last_frame_time", "create_time", "update_time")
-    return found
+        stream.lag.FromTimedelta(timedelta(seconds=row["lag_seconds"]))
+    set_times(stream, row, "last_frame_time", "create_time", "update_time")
+    return stream
 
 
 def _settings(stream: Stream) -> dict[str, Any]:
@@ -280,6 +280,6 @@ def _settings(stream: Stream) -> dict[str, Any]:
 
 
 def _observation(row: dict[str, Any]) -> Observation:
-    found = Observation.FromString(bytes(row["body"]))
-    found.item = row["item"]
-    return found
+    observation = Observation.FromString(bytes(row["body"]))
+    observation.item = row["item"]
+    return observation

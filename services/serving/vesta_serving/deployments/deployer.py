@@ -89,7 +89,9 @@ class Deployer:
             self.make_ready(version)
         except _PERMANENT as error:
             log.warning("deployment_failed", deployment=row.name, version=row.wanted, error=str(error))
-            self._store.fail(row.name, row.wanted, str(error), lambda found: DeploymentFailed(deployment=found))
+            self._store.fail(
+                row.name, row.wanted, str(error), lambda deployment: DeploymentFailed(deployment=deployment)
+            )
             return True
         except Exception as error:  # any error: the other deployments must continue
             log.warning(
@@ -104,7 +106,7 @@ class Deployer:
         promoted = self._store.promote(
             row.name,
             row.wanted,
-            lambda found: DeploymentPromoted(deployment=found),
+            lambda deployment: DeploymentPromoted(deployment=deployment),
             embeds=not self._same_space(row, version),
         )
         if promoted:
@@ -139,20 +141,20 @@ class Deployer:
     def _write(self, version: Version, parts: ServedParts) -> bool:
         """Writes a version's Triton model and its current configuration to the repository; returns whether anything changed."""
         name = parts.triton_name
-        wanted = model_configuration(
+        desired = model_configuration(
             name,
             len(version.model.concepts) if parts.triton_classifies else 0,
             version.model.embedding_dimension,
             gpu=self._gpu,
             instance_count=self._instance_count,
         )
-        found = find_configuration(self._repository, name)
-        if found is None:
-            write_model(self._repository, name, self._files.triton_file(version), wanted)
-        elif found != wanted:
-            write_configuration(self._repository, name, wanted)
+        current = find_configuration(self._repository, name)
+        if current is None:
+            write_model(self._repository, name, self._files.triton_file(version), desired)
+        elif current != desired:
+            write_configuration(self._repository, name, desired)
         self._written.add(name)
-        return found != wanted
+        return current != desired
 
     def keep(self) -> bool:
         """Reloads needed models that a Triton does not serve, and unloads the others. Always returns False, so that it runs again after
@@ -227,7 +229,7 @@ class Deployer:
                 self._triton.loaded()
             )  # first: a model that another replica loads after this is already a wanted version below
             needed = {self._files.parts(version).triton_name for version in self._needed()}
-            wanted = {
+            desired = {
                 self._files.find_triton_name(self._registry.get(row.wanted))
                 for row in self._store.list_all()
                 if row.wanted != row.stable and row.state != "FAILED"
@@ -236,7 +238,7 @@ class Deployer:
             log.info("unload_skipped", error=str(error))
             return
         is_upgrade = self._clock.now() - self._start_time < WHOLE_KEPT
-        for name in filter(is_ours, loaded - needed - wanted):
+        for name in filter(is_ours, loaded - needed - desired):
             if is_upgrade and is_whole(name):
                 continue
             try:

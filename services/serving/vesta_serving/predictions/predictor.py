@@ -95,9 +95,9 @@ class Predictor:
                 retry_after=RETRY_AFTER,
             )
         version = self._registry.get(row.stable)
-        found = ServedModel(row, version, self._files.parts(version), Policy.of(row.spec.uncertainty))
-        self._fresh[name] = (time.monotonic(), found)
-        return found
+        served = ServedModel(row, version, self._files.parts(version), Policy.of(row.spec.uncertainty))
+        self._fresh[name] = (time.monotonic(), served)
+        return served
 
     def forget(self, name: str) -> None:
         """Removes a deployment from the cache, for example after a rollback."""
@@ -128,11 +128,11 @@ class Predictor:
         """
         batch = np.stack(pixels)
         try:
-            found = self._infer(served, batch, embeds)
+            outputs = self._infer(served, batch, embeds)
         except ModelMissing:
             self._reload(served.version)
-            found = self._infer(served, batch, embeds)
-        return self.apply_policy(served, found)
+            outputs = self._infer(served, batch, embeds)
+        return self.apply_policy(served, outputs)
 
     def _reload(self, version: Version) -> None:
         """Reloads a version that no Triton serves, after a restart or because its deployments were not used for long. Failures are
@@ -143,21 +143,21 @@ class Predictor:
         except FailedPrecondition as error:
             raise Unavailable(error.message, reason=error.reason, retry_after=RETRY_AFTER) from error
 
-    def apply_policy(self, served: ServedModel, found: Scores) -> list[PredictedImage]:
+    def apply_policy(self, served: ServedModel, outputs: Scores) -> list[PredictedImage]:
         """Applies the deployment's policy to the model's outputs."""
         now = self._clock.now()
         return [
             PredictedImage(score(probabilities, served.version.vocabulary, served.policy, now), embedding)
-            for probabilities, embedding in zip(found.probabilities, found.embeddings, strict=True)
+            for probabilities, embedding in zip(outputs.probabilities, outputs.embeddings, strict=True)
         ]
 
     def _infer(self, served: ServedModel, batch: NDArray[np.uint8], embeds: bool) -> Scores:
         """Runs the model in Triton, then its head. Embeddings are returned if requested, or if there are no probabilities."""
         parts = served.parts
-        found = self._triton.infer(
+        outputs = self._triton.infer(
             parts.triton_name, batch, classifies=parts.triton_classifies, embeds=embeds or not parts.triton_classifies
         )
         if parts.head is None:
-            return found
+            return outputs
         nothing = np.empty((len(batch), 0), np.float32)
-        return Scores(parts.head.probabilities(found.embeddings), found.embeddings if embeds else nothing)
+        return Scores(parts.head.probabilities(outputs.embeddings), outputs.embeddings if embeds else nothing)

@@ -16,12 +16,12 @@ def cut(predictions: Iterable[ItemPrediction], items_max: int, bytes_max: int) -
     parts: list[list[ItemPrediction]] = []
     room = 0
     for prediction in predictions:
-        kept = fitted(prediction, bytes_max - ENTRY_BYTES_MAX)
-        size_bytes = kept.ByteSize() + ENTRY_BYTES_MAX
+        entry = fitted(prediction, bytes_max - ENTRY_BYTES_MAX)
+        size_bytes = entry.ByteSize() + ENTRY_BYTES_MAX
         if not parts or len(parts[-1]) == items_max or size_bytes > room:
             parts.append([])
             room = bytes_max
-        parts[-1].append(kept)
+        parts[-1].append(entry)
         room -= size_bytes
     return parts
 
@@ -45,5 +45,5 @@ def fitted(prediction: ItemPrediction, bytes_max: int) -> ItemPrediction:
     best = ItemPrediction()
     best.CopyFrom(prediction)
     del best.scores.scores[:]
-    best.scores.scores.extend(found for place, found in enumerate(scores) if place not in left_out)
+    best.scores.scores.extend(score for place, score in enumerate(scores) if place not in left_out)
     return best

@@ -260,19 +260,21 @@ def _body(deployment: Deployment) -> bytes:
 
 
 def _message(row: DeploymentRow, passes: Sequence[Pass]) -> Deployment:
-    found = Deployment()
-    found.CopyFrom(row.spec)
-    found.name, found.model_version = row.name, row.wanted
-    found.stable_version, found.previous_version = row.stable, row.previous
-    found.state, found.error = Deployment.State.Value(row.state), row.error
-    found.create_time.FromDatetime(row.create_time)
-    with_etag(found)  # without the fields set below, which change by themselves
-    found.update_time.FromDatetime(row.update_time)
+    deployment = Deployment()
+    deployment.CopyFrom(row.spec)
+    deployment.name, deployment.model_version = row.name, row.wanted
+    deployment.stable_version, deployment.previous_version = row.stable, row.previous
+    deployment.state, deployment.error = Deployment.State.Value(row.state), row.error
+    deployment.create_time.FromDatetime(row.create_time)
+    with_etag(deployment)  # without the fields set below, which change by themselves
+    deployment.update_time.FromDatetime(row.update_time)
     if row.stable and passes:
-        found.scoring.model_version = row.stable
-        found.scoring.scored_count = sum(entry.scored_count for entry in passes if entry.generation == row.generation)
-        found.scoring.item_count = sum(entry.item_count for entry in passes)
-    return found
+        deployment.scoring.model_version = row.stable
+        deployment.scoring.scored_count = sum(
+            entry.scored_count for entry in passes if entry.generation == row.generation
+        )
+        deployment.scoring.item_count = sum(entry.item_count for entry in passes)
+    return deployment
 
 
 def _row(row: dict[str, Any] | None, name: str) -> DeploymentRow:

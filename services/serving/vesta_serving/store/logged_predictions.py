@@ -85,7 +85,7 @@ class LoggedPredictions:
 
 
 def _prediction(row: dict[str, Any]) -> Prediction:
-    found = Prediction(name=row["name"], item=row["item"], sha256=row["sha256"])
-    found.scores.ParseFromString(bytes(row["scores"]))
-    found.create_time.FromDatetime(row["create_time"])
-    return found
+    prediction = Prediction(name=row["name"], item=row["item"], sha256=row["sha256"])
+    prediction.scores.ParseFromString(bytes(row["scores"]))
+    prediction.create_time.FromDatetime(row["create_time"])
+    return prediction

@@ -111,13 +111,13 @@ class Triton:
         """
         sent = triton.InferInput("pixels", list(pixels.shape), "UINT8")
         sent.set_data_from_numpy(np.ascontiguousarray(pixels))
-        wanted = [output for output, is_wanted in (("probabilities", classifies), ("embedding", embeds)) if is_wanted]
+        outputs = [output for output, is_wanted in (("probabilities", classifies), ("embedding", embeds)) if is_wanted]
         try:
             with trace.engine_span("triton/infer") as carrier:
                 answer = self._client.infer(
                     name,
                     [sent],
-                    outputs=[triton.InferRequestedOutput(output) for output in wanted],
+                    outputs=[triton.InferRequestedOutput(output) for output in outputs],
                     client_timeout=deadline.limited(REQUEST_TIMEOUT_SECONDS),
                     headers=carrier,
                 )

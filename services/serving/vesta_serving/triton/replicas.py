@@ -62,9 +62,9 @@ class Replica:
 
     def is_live(self) -> bool:
         """Checks whether the server responds."""
-        found = self.triton.is_live()
-        self._record(is_answering=found)
-        return found
+        is_live = self.triton.is_live()
+        self._record(is_answering=is_live)
+        return is_live
 
     @contextmanager
     def call(self) -> Iterator[Triton]:
@@ -204,15 +204,15 @@ class Tritons:
 
     def _in_turn(self) -> list[Replica]:
         """Returns the servers in the order to use: those with all models, then those without, last those that do not respond."""
-        found = self.replicas()
-        start = next(self._turn) % len(found) if found else 0
-        turned = found[start:] + found[:start]
+        replicas = self.replicas()
+        start = next(self._turn) % len(replicas) if replicas else 0
+        turned = replicas[start:] + replicas[:start]
         return sorted(turned, key=lambda replica: (not replica.is_answering, not replica.is_current))
 
     def _awaited(self) -> list[Replica]:
         """Returns the servers that a change waits for; all servers if all were given up."""
-        found = self.replicas()
-        return [replica for replica in found if not replica.is_given_up] or found
+        replicas = self.replicas()
+        return [replica for replica in replicas if not replica.is_given_up] or replicas
 
     def _each(self, act: Callable[[Triton], T]) -> list[T]:
         """Calls all servers concurrently and returns their results. Raises the first error after all calls have ended."""
@@ -251,11 +251,11 @@ def addresses_of(part: str) -> Sequence[str]:
         OSError: the name does not resolve.
     """
     host, _, port = part.removeprefix("dns:///").rpartition(":")
-    found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-    families = {family for family, *_ in found}
-    wanted = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
-    hosts = sorted({str(address[0]) for family, _, _, _, address in found if family == wanted})
-    return [f"[{one}]:{port}" if ":" in one else f"{one}:{port}" for one in hosts]
+    resolved = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+    families = {family for family, *_ in resolved}
+    chosen_family = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
+    hosts = sorted({str(address[0]) for family, _, _, _, address in resolved if family == chosen_family})
+    return [f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for address in hosts]
 
 
 def _nowhere(parts: Sequence[str]) -> Unavailable:

@@ -60,8 +60,8 @@ class ModelService(ModelServiceServicer):
         """Lists the models of a project, ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            found = self._store.models.list_page(connection, request.parent, page.after, page.limit)
-        models, token = page.cut(found, by_name)
+            rows = self._store.models.list_page(connection, request.parent, page.after, page.limit)
+        models, token = page.cut(rows, by_name)
         return ListModelsResponse(models=models, next_page_token=token)
 
     def UpdateModel(self, request: UpdateModelRequest, context: grpc.ServicerContext) -> Model:
@@ -115,8 +115,8 @@ class ModelService(ModelServiceServicer):
         with self._store.postgres.transaction() as connection:
             self._store.models.get(connection, request.parent)
             before = _number_before(page)
-            found = self._store.models.list_versions(connection, request.parent, before, page.limit)
-        versions, token = within_bytes(page, found).cut(found, lambda version: (version.name.rpartition("/")[2],))
+            rows = self._store.models.list_versions(connection, request.parent, before, page.limit)
+        versions, token = within_bytes(page, rows).cut(rows, lambda version: (version.name.rpartition("/")[2],))
         return ListModelVersionsResponse(model_versions=versions, next_page_token=token)
 
     def DownloadModelVersion(

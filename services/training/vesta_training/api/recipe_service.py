@@ -52,8 +52,8 @@ class RecipeService(RecipeServiceServicer):
         """Lists the recipes of a project, including the built-in ones, ordered by name."""
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
-            found = self._book.list_after(connection, request.parent, page.after, page.limit)
-        recipes, token = page.cut(found, by_name)
+            rows = self._book.list_after(connection, request.parent, page.after, page.limit)
+        recipes, token = page.cut(rows, by_name)
         return ListRecipesResponse(recipes=recipes, next_page_token=token)
 
     def UpdateRecipe(self, request: UpdateRecipeRequest, context: grpc.ServicerContext) -> Recipe:

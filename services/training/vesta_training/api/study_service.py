@@ -80,10 +80,10 @@ class StudyService(StudyServiceServicer):
         page = read_page(request)
         with self._store.postgres.transaction() as connection:
             rows = self._store.studies.list_page(connection, request.parent, newest_before(page), page.limit)
-            kept, token = page.cut(rows, lambda row: by_age(row[0]))
-            runs = self._store.runs.list_trials(connection, [study for study, _ in kept])
-        found = [summarise(study, runs, cancelled=cancelled) for study, cancelled in kept]
-        return ListStudiesResponse(studies=found, next_page_token=token)
+            page_rows, token = page.cut(rows, lambda row: by_age(row[0]))
+            runs = self._store.runs.list_trials(connection, [study for study, _ in page_rows])
+        studies = [summarise(study, runs, cancelled=cancelled) for study, cancelled in page_rows]
+        return ListStudiesResponse(studies=studies, next_page_token=token)
 
     def CancelStudy(self, request: CancelStudyRequest, context: grpc.ServicerContext) -> Study:
         """Requests the cancellation of all runs of a study. A finished study is returned unchanged."""

@@ -96,8 +96,8 @@ class TrainingRunService(TrainingRunServiceServicer):
         page = read_page(request)
         where = filters.compile_filter(request.filter, _FIELDS)
         with self._store.postgres.transaction() as connection:
-            found = self._store.runs.list_page(connection, request.parent, where, newest_before(page), page.limit)
-        runs, token = within_bytes(page, found).cut(found, by_age)
+            rows = self._store.runs.list_page(connection, request.parent, where, newest_before(page), page.limit)
+        runs, token = within_bytes(page, rows).cut(rows, by_age)
         return ListTrainingRunsResponse(training_runs=runs, next_page_token=token)
 
     def DeleteTrainingRun(self, request: DeleteTrainingRunRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:

@@ -139,9 +139,9 @@ def merged(base: Any, overlay: Any, key: str = "") -> Any:
             return [*deepcopy(base), *deepcopy(overlay)]
         by = _MERGED_BY.get(key, "name" if key in _KEYED_BY_NAME else "")
         if by:
-            rows = {one[by]: deepcopy(one) for one in base}
-            for one in overlay:
-                rows[one[by]] = merged(rows[one[by]], one) if one[by] in rows else deepcopy(one)
+            rows = {entry[by]: deepcopy(entry) for entry in base}
+            for entry in overlay:
+                rows[entry[by]] = merged(rows[entry[by]], entry) if entry[by] in rows else deepcopy(entry)
             return list(rows.values())
     return deepcopy(overlay)
 

@@ -96,8 +96,8 @@ class KubernetesExecutor:
 
     def list_work(self) -> list[str]:
         """Lists the Jobs of this service."""
-        found = self._list(self._batch.list_namespaced_job, f"{OWNER_LABEL}={self._pods.owner}")
-        return [one["metadata"]["name"] for one in found if not one["metadata"].get("deletionTimestamp")]
+        jobs = self._list(self._batch.list_namespaced_job, f"{OWNER_LABEL}={self._pods.owner}")
+        return [job["metadata"]["name"] for job in jobs if not job["metadata"].get("deletionTimestamp")]
 
     def rest(self) -> None:
         """Does nothing: there are no idle resources."""
@@ -116,7 +116,7 @@ class KubernetesExecutor:
         if observed(seen).state is not State.PENDING:
             return seen
         about = {name, *(pod["metadata"]["name"] for pod in pods)}
-        events = [one for one in self._events() if one["involvedObject"].get("name") in about]
+        events = [event for event in self._events() if event["involvedObject"].get("name") in about]
         workload = self._workload(job["metadata"]["uid"]) if job["spec"].get("suspend") else None
         return Seen(job, pods, sorted(events, key=_last_time), workload)
 
@@ -131,7 +131,7 @@ class KubernetesExecutor:
         """Returns the Kueue Workload of a Job; None if it does not exist or Kueue is not installed."""
         group, version = KUEUE
         try:
-            found = self._custom.list_namespaced_custom_object(
+            workloads = self._custom.list_namespaced_custom_object(
                 group,
                 version,
                 self._namespace,
@@ -143,7 +143,7 @@ class KubernetesExecutor:
             if error.status in {_NOT_FOUND, _FORBIDDEN}:
                 return None
             raise self._refusal(error) from error
-        return next(iter(found["items"]), None)
+        return next(iter(workloads["items"]), None)
 
     def _find(self, work: str) -> Any:
         try:

@@ -49,10 +49,10 @@ def observed(seen: Seen) -> Observation:
     if failed:
         return Observation(State.FAILED, error=_failure(seen, failed))
     live = [pod for pod in seen.pods if pod["status"].get("phase") in {"Pending", "Running", "Unknown", None}]
-    wanted = seen.job["spec"].get("completions") or 1
+    completions = seen.job["spec"].get("completions") or 1
     done = seen.job["status"].get("succeeded") or 0
     running = [pod for pod in live if _runs(pod)]
-    if done + len(running) >= wanted:
+    if done + len(running) >= completions:
         return Observation(State.RUNNING)
     return Observation(State.PENDING, waiting_reason=waiting_reason(seen, live)[:REASON_CHARACTERS_MAX])
 
@@ -119,7 +119,7 @@ def _failed(pod: Object) -> bool:
 
 
 def _exit_code(pod: Object) -> int | None:
-    return next((int(one["exitCode"]) for one in _terminated(pod)), None)
+    return next((int(terminated["exitCode"]) for terminated in _terminated(pod)), None)
 
 
 def _ended(pod: Object) -> str:
@@ -130,15 +130,15 @@ def _ended(pod: Object) -> str:
         return f"{name} was evicted: {status.get('message') or (disrupted or {}).get('message') or 'no reason given'}"
     if disrupted:
         return f"{name} was disrupted: {disrupted.get('reason')}: {disrupted.get('message', '')}"
-    for one in _terminated(pod):
-        if one.get("reason") == "OOMKilled":
+    for terminated in _terminated(pod):
+        if terminated.get("reason") == "OOMKilled":
             limit = _memory_limit(pod)
             return (
                 f"OOMKilled: {name} exceeded its memory limit{limit and f' of {limit}'}; raise the "
                 "limit, or choose a smaller recipe"
             )
-        said = (one.get("message") or "").strip()
-        return f"{name} ended with exit code {one['exitCode']}" + (f": {said}" if said else "")
+        said = (terminated.get("message") or "").strip()
+        return f"{name} ended with exit code {terminated['exitCode']}" + (f": {said}" if said else "")
     return f"{name} failed: {status.get('reason') or 'no reason given'}: {status.get('message') or ''}".rstrip(": ")
 
 
@@ -154,7 +154,7 @@ def _queued(seen: Seen) -> str:
 
 
 def _runs(pod: Object) -> bool:
-    ready = all("running" in one.get("state", {}) for one in _containers(pod))
+    ready = all("running" in container.get("state", {}) for container in _containers(pod))
     return pod["status"].get("phase") == "Running" and ready and not _lost(pod)
 
 
@@ -176,22 +176,27 @@ def _containers(pod: Object) -> list[Any]:
 
 
 def _terminated(pod: Object) -> Iterable[Any]:
-    for one in _containers(pod):
-        terminated = one.get("state", {}).get("terminated")
+    for container in _containers(pod):
+        terminated = container.get("state", {}).get("terminated")
         if terminated and terminated["exitCode"]:
             yield terminated
 
 
 def _memory_limit(pod: Object) -> str:
-    limits = [one.get("resources", {}).get("limits", {}).get("memory", "") for one in pod["spec"].get("containers", ())]
+    limits = [
+        container.get("resources", {}).get("limits", {}).get("memory", "")
+        for container in pod["spec"].get("containers", ())
+    ]
     return next(filter(None, limits), "")
 
 
 def _condition(thing: Object, kind: str, status: str = "True") -> Any:
-    found = thing.get("status", {}).get("conditions") or ()
-    return next((one for one in found if (one["type"], one["status"]) == (kind, status)), None)
+    conditions = thing.get("status", {}).get("conditions") or ()
+    return next(
+        (condition for condition in conditions if (condition["type"], condition["status"]) == (kind, status)), None
+    )
 
 
 def _last_event(events: Sequence[Object], name: str) -> Any:
-    mine = [one for one in events if one.get("type") == "Warning" and one["involvedObject"].get("name") == name]
+    mine = [event for event in events if event.get("type") == "Warning" and event["involvedObject"].get("name") == name]
     return mine[-1] if mine else None

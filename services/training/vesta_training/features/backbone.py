@@ -128,10 +128,10 @@ def load_network(backbone: Backbone) -> "torch.nn.Module":
     if size_bytes > WEIGHTS_BYTES_MAX:
         raise WeightsError(f"{backbone.weights_path.name} has {size_bytes} bytes, the maximum is {WEIGHTS_BYTES_MAX}")
     with backbone.weights_path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != backbone.weights_sha256:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+        if actual != backbone.weights_sha256:
             raise WeightsError(
-                f"{backbone.weights_path.name} has SHA-256 {found}, but {backbone.weights_sha256} is expected"
+                f"{backbone.weights_path.name} has SHA-256 {actual}, but {backbone.weights_sha256} is expected"
             )
         file.seek(0)
         try:

@@ -50,21 +50,21 @@ def extract_features(
         embedded: called after every batch with the number of computed and of missing images; raises an exception to stop.
         kept_at_once: number of embeddings after which they are stored, so that a killed run resumes from there.
     """
-    wanted = list(dict.fromkeys(image_sha256s))
-    known = dict(store.get_many(embedding_digest, wanted))
-    missing = [image for image in wanted if image not in known]
+    unique = list(dict.fromkeys(image_sha256s))
+    known = dict(store.get_many(embedding_digest, unique))
+    missing = [image for image in unique if image not in known]
     if missing:
         fresh: dict[str, Array] = {}
         for image, embedding in _compute(missing, model(), pixels, threads):
             fresh[image] = embedding
-            done = len(known) + len(fresh) - (len(wanted) - len(missing))
+            done = len(known) + len(fresh) - (len(unique) - len(missing))
             if len(fresh) == kept_at_once or done == len(missing):
                 store.put_many(embedding_digest, fresh)
                 known |= fresh
                 fresh = {}
             if done % BATCH_SIZE == 0 or done == len(missing):
                 embedded(done, len(missing))
-    if not wanted:
+    if not unique:
         return np.zeros((0, 0), dtype=np.float32)
     return np.stack([known[image] for image in image_sha256s])
 

@@ -24,10 +24,10 @@ def log_loss(probabilities: Array, labels: npt.NDArray[np.bool_], link: Link) ->
     """Returns the mean log loss of the items; for multi-label the mean of the sums over the concepts."""
     if len(probabilities) == 0:
         return 0.0
-    kept = np.clip(probabilities.astype(np.float64), PROBABILITY_MIN, 1 - PROBABILITY_MIN)
+    clipped = np.clip(probabilities.astype(np.float64), PROBABILITY_MIN, 1 - PROBABILITY_MIN)
     if link == "softmax":
-        return float(-np.log(kept[labels]).sum() / len(kept))
-    return float(-np.where(labels, np.log(kept), np.log1p(-kept)).sum() / len(kept))
+        return float(-np.log(clipped[labels]).sum() / len(clipped))
+    return float(-np.where(labels, np.log(clipped), np.log1p(-clipped)).sum() / len(clipped))
 
 
 def fit_temperature(logits: Array, labels: npt.NDArray[np.bool_], link: Link) -> float:
@@ -45,8 +45,8 @@ def fit_temperature(logits: Array, labels: npt.NDArray[np.bool_], link: Link) ->
         loss = log_loss(answer(logits / np.float32(np.exp(log_temperature))), labels, link) * len(logits)
         return loss + 0.5 * (log_temperature / LOG_TEMPERATURE_SPREAD) ** 2
 
-    found = minimize_scalar(badness, bounds=(np.log(TEMPERATURE_MIN), np.log(TEMPERATURE_MAX)), method="bounded")
-    return float(np.exp(found.x))
+    minimum = minimize_scalar(badness, bounds=(np.log(TEMPERATURE_MIN), np.log(TEMPERATURE_MAX)), method="bounded")
+    return float(np.exp(minimum.x))
 
 
 def fit_thresholds(probabilities: Array, labels: npt.NDArray[np.bool_]) -> tuple[float, ...]:

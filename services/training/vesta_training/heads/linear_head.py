@@ -131,9 +131,9 @@ def fit_head(
             break
     best = min(trials, key=lambda trial: trial.loss)
     # The map of a fold is a good start for the fit on all items.
-    found = problem.fit(best.strength, best.maps[0] if best.maps else None)
-    fitted(steps, steps, found.loss)
-    weights, bias = problem.unrotated(found)
+    linear_map = problem.fit(best.strength, best.maps[0] if best.maps else None)
+    fitted(steps, steps, linear_map.loss)
+    weights, bias = problem.unrotated(linear_map)
     head = Head(
         task=task,
         concepts=concepts,
@@ -148,7 +148,7 @@ def fit_head(
         head=head,
         strength=best.strength,
         temperature=best.temperature,
-        loss=found.loss,
+        loss=linear_map.loss,
         held_out_loss=best.loss if held_out.any() else None,
         held_out_accuracy=exact_match_share(answered, labels[held_out]) if held_out.any() else None,
         unseen_concepts=tuple(concept for concept, known in zip(concepts, seen, strict=True) if not known),
@@ -235,11 +235,11 @@ class _Problem:
         answers = softmax(scaled) if self.link == "softmax" else sigmoid(scaled)
         return _Trial(strength, maps, logits, temperature, log_loss(answers, self.labels[held_out], self.link))
 
-    def unrotated(self, found: LinearMap) -> tuple[Array, Array]:
+    def unrotated(self, linear_map: LinearMap) -> tuple[Array, Array]:
         """Returns weights `(D, C)` and bias `(C,)` for untransformed embeddings."""
-        weights: Array = found.weights if self.rotation is None else self.rotation @ found.weights
+        weights: Array = linear_map.weights if self.rotation is None else self.rotation @ linear_map.weights
         weights = weights / np.float32(self.scale)
-        bias: Array = found.bias - self.centre @ weights
+        bias: Array = linear_map.bias - self.centre @ weights
         return weights, bias
 
 
@@ -285,5 +285,5 @@ def _spread(values: Array, seen: Labels, filler: float) -> Array:
 def _thresholds(task: Task, problem: _Problem, logits: Array, held_out: Labels, seen: Labels) -> tuple[float, ...]:
     if task is not Task.MULTILABEL:
         return ()
-    found = fit_thresholds(sigmoid(logits[held_out]), problem.labels[held_out])
-    return tuple(float(value) for value in _spread(np.array(found, dtype=np.float32), seen, 0.5))
+    thresholds = fit_thresholds(sigmoid(logits[held_out]), problem.labels[held_out])
+    return tuple(float(value) for value in _spread(np.array(thresholds, dtype=np.float32), seen, 0.5))

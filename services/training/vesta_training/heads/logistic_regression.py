@@ -77,15 +77,15 @@ def fit_linear(
         return loss, gradient.astype(np.float64).ravel()
 
     begin = np.zeros((dimension + 1, concept_count)) if start is None else np.vstack([start.weights, start.bias])
-    found = minimize(
+    solution = minimize(
         objective,
         begin.astype(np.float64).ravel(),
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": ITERATIONS_MAX, "ftol": LOSS_CHANGE_MIN, "gtol": 1e-4 * count**0.5},
     )
-    parameters = found.x.astype(np.float32).reshape(dimension + 1, concept_count)
-    objective(found.x)
+    parameters = solution.x.astype(np.float32).reshape(dimension + 1, concept_count)
+    objective(solution.x)
     return LinearMap(weights=parameters[:dimension], bias=parameters[dimension], loss=unpenalised / count)
 
 

@@ -89,8 +89,11 @@ def reliability(predictions: Predictions, bin_count: int) -> list[ReliabilityBin
 
 def calibration_error(bins: list[ReliabilityBin]) -> float:
     """Returns the expected calibration error: the mean distance between confidence and accuracy, weighted by the items of the bins."""
-    total = sum(one.item_count for one in bins)
-    return sum(one.item_count * abs(one.mean_confidence - one.accuracy) for one in bins) / max(1, total)
+    total = sum(entry.item_count for entry in bins)
+    return sum(
+        reliability_bin.item_count * abs(reliability_bin.mean_confidence - reliability_bin.accuracy)
+        for reliability_bin in bins
+    ) / max(1, total)
 
 
 def _macro_f1(patterns: Labels, counts: Floats) -> Floats:

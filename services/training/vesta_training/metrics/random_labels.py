@@ -49,18 +49,20 @@ def random_labels(curve: LearningCurve | None, correct: npt.NDArray[np.bool_], *
     counts = np.array(curve.label_counts, dtype=np.float64)
     largest = int(counts[-1])
     generator = np.random.default_rng(seed)
-    accuracies, wanted = _replicates(curve, correct[curve.items], generator)
+    accuracies, targets = _replicates(curve, correct[curve.items], generator)
     weights = 1.0 / np.maximum(accuracies.std(axis=0), SPREAD_MIN) ** 2
     weights /= weights.sum()
     half = len(accuracies) // 2
-    by_power = _fit_power(counts, accuracies[:half], weights)(wanted[:half])
-    by_saturating = _fit_saturating(counts, accuracies[half:], weights)(wanted[half:])
+    by_power = _fit_power(counts, accuracies[:half], weights)(targets[:half])
+    by_saturating = _fit_saturating(counts, accuracies[half:], weights)(targets[half:])
     rises = ~np.isnan(by_power)
     if rises.mean() < RISING_MIN:
         return RandomLabels(reason=f"accuracy does not increase with random labels yet: up to {largest} were tried")
     limit = EXTRAPOLATION_MAX * largest
     needed = np.minimum(np.concatenate([by_power[rises], by_saturating]), limit)
-    low, value, high = (float(found) for found in np.percentile(needed, (PERCENTILES_95[0], 50, PERCENTILES_95[1])))
+    low, value, high = (
+        float(percentile) for percentile in np.percentile(needed, (PERCENTILES_95[0], 50, PERCENTILES_95[1]))
+    )
     if value >= limit:
         return RandomLabels(
             reason=f"random selection needs more than {round(low)} labels; the {largest} labels that "
@@ -108,9 +110,9 @@ def _fit_power(counts: Floats, accuracies: Floats, weights: Floats) -> Solve:
             np.where(better, new, old) for new, old in ((ends, end), (slopes, slope), (tried, exponent))
         )
 
-    def solve(wanted: Floats) -> Floats:
+    def solve(targets: Floats) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
-            needed = np.where(end > wanted, ((end - wanted) / slope) ** (-1 / exponent), np.inf)
+            needed = np.where(end > targets, ((end - targets) / slope) ** (-1 / exponent), np.inf)
         return np.where(slope > 0, np.maximum(needed, 1.0), np.nan)
 
     return solve
@@ -131,9 +133,9 @@ def _fit_saturating(counts: Floats, accuracies: Floats, weights: Floats) -> Solv
                 np.where(better, new, old) for new, old in ((ends, end), (tried_scale, scale), (tried_shape, shape))
             )
 
-    def solve(wanted: Floats) -> Floats:
+    def solve(targets: Floats) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore"):
-            needed = np.where(end > wanted, scale * (-np.log1p(-wanted / end)) ** (1 / shape), np.inf)
+            needed = np.where(end > targets, scale * (-np.log1p(-targets / end)) ** (1 / shape), np.inf)
         return np.maximum(needed, 1.0)
 
     return solve

@@ -13,11 +13,11 @@ class Deployments:
 
     def of(self, project: str) -> list[Deployment]:
         """Lists all deployments of a project. Raises Unavailable if the serving service does not respond."""
-        found: list[Deployment] = []
+        deployments: list[Deployment] = []
         request = ListDeploymentsRequest(parent=project, page_size=PAGE_SIZE)
         while True:
             page = self._deployments.ListDeployments(request)
-            found += page.deployments
+            deployments += page.deployments
             if not page.next_page_token:
-                return found
+                return deployments
             request.page_token = page.next_page_token

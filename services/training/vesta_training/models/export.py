@@ -111,8 +111,8 @@ def probe_pixels() -> Pixels:
     return np.stack([np.zeros((256, 256, 3)), noise, np.stack(waves, axis=2), blocks]).astype(np.uint8)
 
 
-def _difference(found: Array, expected: Array) -> float:
-    difference = float(np.abs(found - expected).max())
+def _difference(actual: Array, expected: Array) -> float:
+    difference = float(np.abs(actual - expected).max())
     if not difference <= DIFFERENCE_MAX:
         raise ExportError(
             f"the outputs of the exported file differ by {difference:.2e} from those of the "

@@ -99,10 +99,10 @@ def read_model(path: Path) -> ModelFile:
     """
     try:
         model = onnx.load(path)
-        properties = {one.key.removeprefix(KEY_PREFIX): json.loads(one.value) for one in model.metadata_props}
+        properties = {entry.key.removeprefix(KEY_PREFIX): json.loads(entry.value) for entry in model.metadata_props}
         task = Task(properties["task"])
-        tensors = {one.name: one for one in model.graph.initializer if one.name in (WEIGHTS, BIAS)}
-        outputs = {one.name: one for one in model.graph.output}
+        tensors = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in (WEIGHTS, BIAS)}
+        outputs = {output.name: output for output in model.graph.output}
         head = None
         if task is not Task.EMBEDDING:
             head = Head(

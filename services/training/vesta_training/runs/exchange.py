@@ -128,7 +128,7 @@ def _portable(outcome: RunResult) -> dict[str, Any]:
     def packed(value: Any) -> Any:
         if isinstance(value, bytes):
             return base64.b64encode(value).decode()
-        return [packed(one) for one in value] if isinstance(value, tuple) else value
+        return [packed(entry) for entry in value] if isinstance(value, tuple) else value
 
     return {field.name: packed(getattr(outcome, field.name)) for field in fields(outcome)}
 

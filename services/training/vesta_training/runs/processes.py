@@ -164,11 +164,11 @@ class _TorchGroup:
         self.rank, self.size = torchrun.rank, torchrun.world_size
 
     def sum(self, tensors: Sequence[torch.Tensor]) -> None:
-        flat = torch.cat([one.reshape(-1) for one in tensors])
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         with _converting_errors():
             distributed.all_reduce(flat)
-        for one, total in zip(tensors, torch.split(flat, [one.numel() for one in tensors]), strict=True):
-            one.copy_(total.view(one.shape))
+        for tensor, total in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(total.view(tensor.shape))
 
     def broadcast(self, make: Callable[[], T]) -> T:
         made: list[Any] = [make() if self.rank == 0 else None]

@@ -49,5 +49,5 @@ class Recipes:
 
 
 def _recipe_body(recipe: Recipe) -> bytes:
-    kept = Recipe(name=recipe.name, display_name=recipe.display_name, yaml=recipe.yaml)
-    return kept.SerializeToString()
+    stored = Recipe(name=recipe.name, display_name=recipe.display_name, yaml=recipe.yaml)
+    return stored.SerializeToString()

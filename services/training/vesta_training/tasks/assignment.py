@@ -62,8 +62,8 @@ class Assignment:
     def fingerprint(self) -> str:
         """A hash of all inputs of the learning, so that a training resumes only from its own checkpoint."""
         digest = hashlib.sha256(f"{self.recipe.digest};{self.seed};{self.concepts}".encode())
-        for one in self.examples:
-            digest.update(f"{one.image_sha256};{one.concepts};{one.split}\n".encode())
+        for example in self.examples:
+            digest.update(f"{example.image_sha256};{example.concepts};{example.split}\n".encode())
         return digest.hexdigest()
 
 
@@ -137,7 +137,7 @@ def usable_examples(assignment: Assignment) -> tuple[tuple[Example, ...], Exclus
     known = set(assignment.concepts)
     one_label = assignment.recipe.task is Task.CLASSIFICATION
     excluded = ExclusionCounts(shapes_only_count=assignment.shapes_only_count)
-    kept = []
+    usable = []
     for example in assignment.examples:
         if not known.issuperset(example.concepts):
             excluded.unknown_concept_count += 1
@@ -146,8 +146,8 @@ def usable_examples(assignment: Assignment) -> tuple[tuple[Example, ...], Exclus
         elif one_label and len(example.concepts) > 1:
             excluded.multiple_labels_count += 1
         else:
-            kept.append(example)
-    return tuple(kept), excluded
+            usable.append(example)
+    return tuple(usable), excluded
 
 
 def describe_excluded(excluded: ExclusionCounts) -> str:

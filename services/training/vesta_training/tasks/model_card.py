@@ -44,7 +44,9 @@ def make_card(
 ) -> dict[str, Any]:
     """Returns the card as a JSON value. It contains no time and no machine, so that equal trainings have equal cards."""
     choices, reasons = choices_of(recipe), recipe.reasons
-    counts = {split: Counter(c for one in examples if one.split is split for c in one.concepts) for split in Split}
+    counts = {
+        split: Counter(c for example in examples if example.split is split for c in example.concepts) for split in Split
+    }
     return {
         "task": recipe.task.value,
         "file": {"sha256": export.digest, "sizeBytes": export.size_bytes, "differenceMax": export.difference_max},
@@ -53,7 +55,7 @@ def make_card(
         "data": {
             "snapshot": snapshot,
             "snapshotDigest": snapshot_digest,
-            "items": {split.value: sum(one.split is split for one in examples) for split in Split},
+            "items": {split.value: sum(example.split is split for example in examples) for split in Split},
             "concepts": [
                 {"concept": concept, **{split.value: counts[split][concept] for split in Split}} for concept in concepts
             ],
@@ -120,15 +122,15 @@ def card_markdown(card: Mapping[str, Any], metrics: Metrics | None) -> str:
             row["concept"]: row[Split.TRAIN.value] + row[Split.VALIDATION.value] for row in data["concepts"]
         }
         lines += [
-            f"| {one.concept} | {training_counts.get(one.concept, 0)} | {one.item_count} | "
-            f"{_percent(one.precision) if one.HasField('precision') else '–'} | "
-            f"{_percent(one.recall) if one.HasField('recall') else '–'} |"
-            for one in metrics.concepts
+            f"| {concept.concept} | {training_counts.get(concept.concept, 0)} | {concept.item_count} | "
+            f"{_percent(concept.precision) if concept.HasField('precision') else '–'} | "
+            f"{_percent(concept.recall) if concept.HasField('recall') else '–'} |"
+            for concept in metrics.concepts
         ]
     if card["cautions"]:
         lines += ["", "## Cautions", "", *(f"* {caution}" for caution in card["cautions"])]
     lines += ["", "## Choices", "", "| choice | value | because |", "|---|---|---|"]
-    lines += [f"| {one['choice']} | {one['value']} | {one['because']} |" for one in recipe["choices"]]
+    lines += [f"| {choice['choice']} | {choice['value']} | {choice['because']} |" for choice in recipe["choices"]]
     lines += ["", "Made with " + ", ".join(f"{name} {version}" for name, version in card["versions"].items()) + ".", ""]
     return "\n".join(lines)
 
@@ -143,9 +145,9 @@ def _cautions(
     training_counts = counts[Split.TRAIN] + counts[Split.VALIDATION]
     unseen = [concept for concept in concepts if recipe.head and not training_counts[concept]]
     uncertain = [
-        one.concept
-        for one in (metrics.concepts if metrics is not None else [])
-        if one.item_count < TEST_ITEMS_FOR_RECALL_MIN
+        concept.concept
+        for concept in (metrics.concepts if metrics is not None else [])
+        if concept.item_count < TEST_ITEMS_FOR_RECALL_MIN
     ]
     cautions = []
     if unseen:

@@ -77,10 +77,10 @@ def watch_loop(session: Session, name: str) -> None:
 @pass_session
 def list_decisions(session: Session, name: str, limit: int) -> None:
     """List the decisions of a loop with their reasons, newest first."""
-    found = session.client.pages(
+    decisions = session.client.pages(
         session.client.loops.ListDecisions, ListDecisionsRequest(parent=name, page_size=min(limit, 1000))
     )
-    show_all((decision for decision, _ in zip(found, range(limit), strict=False)), session.output)
+    show_all((decision for decision, _ in zip(decisions, range(limit), strict=False)), session.output)
 
 
 @click.command()
@@ -120,17 +120,17 @@ def audit(
     """Show the audit log of a project, newest first; without a project, of the whole platform (requires the owner
     key).
     """
-    wanted = AuditEntryFilter(caller=caller, resource_prefix=resource, method=method, code=code)
+    conditions = AuditEntryFilter(caller=caller, resource_prefix=resource, method=method, code=code)
     if since is not None:
-        wanted.start_time.FromDatetime(since)
+        conditions.start_time.FromDatetime(since)
     size, log = min(limit, 1000), session.client.audit
     if project:
-        request = ListAuditEntriesRequest(parent=project, filter_by=wanted, page_size=size)
-        found = session.client.pages(log.ListAuditEntries, request)
+        request = ListAuditEntriesRequest(parent=project, filter_by=conditions, page_size=size)
+        entries = session.client.pages(log.ListAuditEntries, request)
     else:
-        everywhere = ListPlatformAuditEntriesRequest(filter_by=wanted, page_size=size)
-        found = session.client.pages(log.ListPlatformAuditEntries, everywhere)
-    for entry, _ in zip(found, range(limit), strict=False):
+        everywhere = ListPlatformAuditEntriesRequest(filter_by=conditions, page_size=size)
+        entries = session.client.pages(log.ListPlatformAuditEntries, everywhere)
+    for entry, _ in zip(entries, range(limit), strict=False):
         if session.json_output:
             show_all([entry], "json")
         else:

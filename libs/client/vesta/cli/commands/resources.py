@@ -39,8 +39,8 @@ def list_resources(session: Session, collection: str, filter_: str | None, limit
         raise ValueError(f"{kind.plural} cannot be filtered; omit --filter, or list one of: {', '.join(able)}")
     parent = collection.rpartition("/")[0] or None
     request = resources.request_for(method, parent=parent, filter=filter_, page_size=min(limit, 1000))
-    found = session.client.pages(lambda page: resources.call(session.client.channel, method, page), request)
-    show_all((resource for resource, _ in zip(found, range(limit), strict=False)), output or session.output)
+    listed = session.client.pages(lambda page: resources.call(session.client.channel, method, page), request)
+    show_all((resource for resource, _ in zip(listed, range(limit), strict=False)), output or session.output)
 
 
 @click.command("create")

@@ -104,8 +104,8 @@ class Delivery:
 
     def _handle_batch(self, records: Sequence[Any]) -> bool:
         try:
-            found = [self._read(record) for record in records]
-            self._handle([event for event in found if event is not None])
+            events = [self._read(record) for record in records]
+            self._handle([event for event in events if event is not None])
         except Exception as error:  # noqa: BLE001 - the records are retried one by one, which classifies errors
             log.debug("batch_failed", consumer=self._name, error=str(error))
             return False

@@ -78,13 +78,13 @@ class Handlers:
 
     def _prepared(self, events: Sequence[Event]) -> dict[str, BatchHandler]:
         """Runs the preparations of the events and returns the resulting handlers by event type."""
-        found = {}
+        prepared = {}
         for event_type, ask in self._preparations.items():
             requested = [event for event in events if event.type == event_type]
             if requested:
                 with _span(requested):
-                    found[event_type] = _in_one_span(ask(requested))
-        return found
+                    prepared[event_type] = _in_one_span(ask(requested))
+        return prepared
 
 
 def _one_by_one(handler: Handler) -> BatchHandler:

@@ -192,14 +192,14 @@ class Membership:
         self.commit()
         # kafka-python does not report the position of a corrupt record.
         positions = {partition: self._consumer.position(partition) for partition in self._consumer.assignment()}
-        found = {
+        unreadable = {
             partition: offset
             for partition, offset in positions.items()
             if not self._stopping.is_set() and is_unreadable(self._broker, partition, offset)
         }
-        if found:
-            self._commit({partition: offset + 1 for partition, offset in found.items()})
-        return found
+        if unreadable:
+            self._commit({partition: offset + 1 for partition, offset in unreadable.items()})
+        return unreadable
 
     def _commit(self, offsets: dict[TopicPartition, int]) -> None:
         self._consumer.commit(

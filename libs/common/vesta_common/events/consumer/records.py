@@ -45,8 +45,8 @@ class Reader:
 
 def header(record: Any, name: str) -> str:
     """Returns the last header with this name, which takes precedence, or an empty string."""
-    found: bytes = next((value for key, value in reversed(record.headers) if key == name and value is not None), b"")
-    return found.decode(errors="replace")
+    value: bytes = next((value for key, value in reversed(record.headers) if key == name and value is not None), b"")
+    return value.decode(errors="replace")
 
 
 def describe(record: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ _EXIF_MAGIC, _ICC_MAGIC = b"Exif\x00\x00", b"ICC_PROFILE\x00"
 
 def read_jpeg(data: bytes) -> ImageFile:
     """Keeps the segments that a decoder needs: tables, frame, scans, and the colour information of APP0 and APP14."""
-    kept: list[bytes] = [b"\xff\xd8"]
+    essential_parts: list[bytes] = [b"\xff\xd8"]
     markers = _markers(data)
     size: tuple[int, int] | None = None
     exif, icc, dropped_bytes, scans, position = b"", {}, 0, 0, 2
@@ -38,7 +38,7 @@ def read_jpeg(data: bytes) -> ImageFile:
         check_parts(parts)
         marker, position = _marker(data, position)
         if marker == _EOI:
-            kept.append(b"\xff\xd9")
+            essential_parts.append(b"\xff\xd9")
             break
         if marker in _STANDALONE:
             continue
@@ -58,11 +58,11 @@ def read_jpeg(data: bytes) -> ImageFile:
             if size is None:
                 raise corrupt("its pixels precede its size")
         if marker in _SOF or marker in _TABLES or marker == _SOS:
-            kept.append(b"\xff" + bytes([marker]) + data[position:segment_end])
-        elif marker == _APP0 and body.startswith(b"JFIF\x00") and len(kept) == 1:
-            kept.append(b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00")
+            essential_parts.append(b"\xff" + bytes([marker]) + data[position:segment_end])
+        elif marker == _APP0 and body.startswith(b"JFIF\x00") and len(essential_parts) == 1:
+            essential_parts.append(b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00")
         elif marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12:
-            kept.append(b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + body[11:12])
+            essential_parts.append(b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + body[11:12])
         else:
             dropped_bytes += length
             if marker == _APP1 and body.startswith(_EXIF_MAGIC) and not exif:
@@ -75,7 +75,7 @@ def read_jpeg(data: bytes) -> ImageFile:
     if size is None or not scans:
         raise truncated("the JPEG's headers")
     profile = b"".join(icc[number] for number in sorted(icc))
-    essential = b"".join(kept)
+    essential = b"".join(essential_parts)
     return ImageFile(ImageHeader("JPEG", *size, 1), essential, exif, profile if len(profile) <= ICC_BYTES_MAX else b"")
 
 

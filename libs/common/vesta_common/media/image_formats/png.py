@@ -21,7 +21,7 @@ _NEEDED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 def read_png(data: bytes) -> ImageFile:
     """Keeps the chunks for header, palette, transparency and pixels."""
-    kept, frames, exif, icc, dropped_bytes = [PNG_SIGNATURE], 1, b"", b"", 0
+    essential_parts, frames, exif, icc, dropped_bytes = [PNG_SIGNATURE], 1, b"", b"", 0
     size: tuple[int, int] | None = None
     for kind, start, end in _chunks(data):
         if size is None:
@@ -30,7 +30,7 @@ def read_png(data: bytes) -> ImageFile:
             width, height = struct.unpack_from(">II", data, start)
             size = (width, height)
         if kind in _NEEDED:
-            kept.append(data[start - 8 : end + 4])
+            essential_parts.append(data[start - 8 : end + 4])
             continue
         dropped_bytes += end - start
         check_metadata(dropped_bytes)
@@ -44,7 +44,7 @@ def read_png(data: bytes) -> ImageFile:
             raise corrupt("it has an unknown critical chunk")
     if size is None:
         raise truncated("the PNG's header")
-    return ImageFile(ImageHeader("PNG", *size, frames), b"".join(kept), exif, icc)
+    return ImageFile(ImageHeader("PNG", *size, frames), b"".join(essential_parts), exif, icc)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

@@ -150,7 +150,7 @@ def finetune(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             total = loss.detach()
-            group.sum([*(one.grad for one in parameters if one.grad is not None), total])
+            group.sum([*(parameter.grad for parameter in parameters if parameter.grad is not None), total])
             optimizer.step()
             schedule.step()
             value = float(total)

@@ -52,14 +52,14 @@ def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Se
         skipped = NOTHING_HELD_OUT.format(len(examples)) if choices is not None else ""
         fitted = _fit(assignment, stage, examples)
         return Learned(fitted.head, stage, _facts(fitted), fitted.held_out_accuracy, skipped)
-    training_examples = [one for one, out in zip(examples, held, strict=True) if not out]
+    training_examples = [example for example, out in zip(examples, held, strict=True) if not out]
     fitted = _fit(assignment, stage, training_examples)
     stage.report.begin("finetune")
     dependencies = stage.dependencies
     inputs = FinetuneInput(
         head=fitted.head,
         learn=_images(assignment, training_examples),
-        held_out=_images(assignment, [one for one, out in zip(examples, held, strict=True) if out]),
+        held_out=_images(assignment, [example for example, out in zip(examples, held, strict=True) if out]),
         choices=choices,
         head_choices=assignment.recipe.head or HeadChoices(),
         input_size_px=backbone.input_size_px,
@@ -108,7 +108,7 @@ def _fit(assignment: Assignment, stage: Stage, examples: Sequence[Example]) -> F
 
 def _held_out(assignment: Assignment, choices: FinetuneChoices, examples: Sequence[Example]) -> Any:
     """Returns `(N,)` booleans, true for examples that fine-tuning holds out."""
-    validation = np.array([one.split is Split.VALIDATION for one in examples], dtype=np.bool_)
+    validation = np.array([example.split is Split.VALIDATION for example in examples], dtype=np.bool_)
     if validation.any() and not validation.all():
         return validation
     labels = label_matrix(examples, assignment.concepts)
@@ -116,7 +116,7 @@ def _held_out(assignment: Assignment, choices: FinetuneChoices, examples: Sequen
 
 
 def _images(assignment: Assignment, examples: Sequence[Example]) -> Images:
-    return Images(tuple(one.image_sha256 for one in examples), label_matrix(examples, assignment.concepts))
+    return Images(tuple(example.image_sha256 for example in examples), label_matrix(examples, assignment.concepts))
 
 
 def _facts(fitted: FittedHead) -> dict[str, Any]:

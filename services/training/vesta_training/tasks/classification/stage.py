@@ -30,7 +30,7 @@ class Stage:
         if not examples:
             return np.zeros((0, EMBEDDING_DIMENSION), dtype=np.float32)
         return extract_features(
-            [one.image_sha256 for one in examples],
+            [example.image_sha256 for example in examples],
             model=lambda: ModelRuntime(self.path, self.dependencies.device),
             embedding_digest=self.embedding_digest,
             store=self.dependencies.features,
@@ -44,7 +44,7 @@ class Stage:
         probabilities = head.probabilities(self.embed(test))
         return Predictions(
             task=head.task,
-            items=tuple(one.item for one in test),
+            items=tuple(example.item for example in test),
             concepts=head.concepts,
             truth=label_matrix(test, head.concepts),
             probabilities=probabilities,

@@ -61,15 +61,15 @@ def train(
 
 def _train(assignment: Assignment, dependencies: Dependencies, progress: Callable[[ProgressUpdate], None]) -> Trained:
     recipe = assignment.recipe
-    kept, excluded = usable_examples(assignment)
-    report = Reporter(progress, dependencies.clock, _plan(recipe, len(kept), dependencies.threads))
-    report.begin("features", len(kept))
+    usable, excluded = usable_examples(assignment)
+    report = Reporter(progress, dependencies.clock, _plan(recipe, len(usable), dependencies.threads))
+    report.begin("features", len(usable))
     backbone = find_backbone(recipe.backbone, dependencies.weights_file)
     base = Stage(dependencies, report, export_backbone(backbone, dependencies.folder), backbone.digest)
     if recipe.task is Task.EMBEDDING:
-        return _finish(assignment, backbone, kept, excluded, Learned(None, base, {}), None)
-    known = [one for one in kept if one.split is not Split.TEST]
-    test = [one for one in kept if one.split is Split.TEST]
+        return _finish(assignment, backbone, usable, excluded, Learned(None, base, {}), None)
+    known = [example for example in usable if example.split is not Split.TEST]
+    test = [example for example in usable if example.split is Split.TEST]
     if not known and describe_excluded(excluded):
         raise TooFewLabelsError(
             f"no item of the train split has a label; excluded are {describe_excluded(excluded)}. "
@@ -79,7 +79,7 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     learned = learn(assignment, backbone, base, known)
     base.report.begin("evaluate")
     measured = _measure(assignment, learned, base, known, test) if test else None
-    return _finish(assignment, backbone, kept, excluded, learned, measured)
+    return _finish(assignment, backbone, usable, excluded, learned, measured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _learning_curve(
     assignment: Assignment, base: Stage, known: Sequence[Example], test: Sequence[Example]
 ) -> LearningCurve | None:
     """Computes the learning curve on features before fine-tuning, because fine-tuning has used labels that are not random."""
-    control = [one for one in known if one.control]
+    control = [example for example in known if example.control]
 
     def labelled(examples: Sequence[Example]) -> tuple[Array, Labels]:
         return base.embed(examples), label_matrix(examples, assignment.concepts)
@@ -173,7 +173,7 @@ def _learning_curve(
 def _finish(
     assignment: Assignment,
     backbone: Backbone,
-    kept: Sequence[Example],
+    usable: Sequence[Example],
     excluded: ExclusionCounts,
     learned: Learned,
     measured: _Measured | None,
@@ -191,7 +191,7 @@ def _finish(
         backbone=backbone,
         snapshot=assignment.snapshot,
         snapshot_digest=assignment.snapshot_digest,
-        examples=kept,
+        examples=usable,
         concepts=assignment.concepts,
         excluded=excluded,
         fitted=learned.facts,
