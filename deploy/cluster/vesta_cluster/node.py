@@ -64,9 +64,9 @@ class Node:
             Unavailable: a package is missing.
             ClusterError: a process exited.
         """
-        if absent := missing_packages():
+        if missing := missing_packages():
             raise Unavailable(
-                f"a node requires {', '.join(absent)}: apt-get install --no-install-recommends {' '.join(absent)}"
+                f"a node requires {', '.join(missing)}: apt-get install --no-install-recommends {' '.join(missing)}"
             )
         self.state.mkdir(parents=True, exist_ok=True)
         node_files.write_all(self.state, self.pki)

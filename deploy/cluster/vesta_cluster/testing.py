@@ -17,8 +17,8 @@ def api_kubeconfig() -> Iterator[Path]:
     if given := os.environ.get("KUBECONFIG"):
         yield Path(given)
         return
-    if absent := binaries.missing([*binaries.API]):
-        pytest.skip(f"{', '.join(absent)} are not built: `make kubernetes` builds them with Go 1.26")
+    if missing := binaries.missing([*binaries.API]):
+        pytest.skip(f"{', '.join(missing)} are not built: `make kubernetes` builds them with Go 1.26")
     with tempfile.TemporaryDirectory(prefix="vesta-api-") as folder:
         cluster = Cluster(Path(folder) / "cluster", has_node=False)
         try:

@@ -96,7 +96,7 @@ def _revision() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def choose_base(builder: str, given: str, say: Callable[[str], None]) -> str:
+def choose_base(builder: str, given: str, report: Callable[[str], None]) -> str:
     """Returns the base image: the given one, by default Docker's Debian, or one created here if that cannot be
     pulled.
 
@@ -116,7 +116,7 @@ def choose_base(builder: str, given: str, say: Callable[[str], None]) -> str:
             f"{USUAL_BASE} cannot be pulled: choose another base (`make images base=…`), or "
             "install debootstrap and run this as root, to create a base from Debian packages"
         )
-    say(f"{USUAL_BASE} cannot be pulled; creating {OWN_BASE} from Debian packages …")
+    report(f"{USUAL_BASE} cannot be pulled; creating {OWN_BASE} from Debian packages …")
     make_base()
     return OWN_BASE
 

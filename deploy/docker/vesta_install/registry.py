@@ -53,7 +53,7 @@ class Registry:
             self._authorization = self._authorize(answered.get("WWW-Authenticate", ""))
             status, answered, text = self._send(method, url, body, headers)
         if status not in good:
-            raise Failure(self._refused(method, url, status, text))
+            raise Failure(self._rejection(method, url, status, text))
         return status, answered
 
     def _send(
@@ -148,7 +148,7 @@ class Registry:
                 raise Failure(f"The password cannot be read: {error}") from error
         return "Basic " + base64.b64encode(f"{options.username}:{self._password}".encode()).decode()
 
-    def _refused(self, method: str, url: str, status: int, text: bytes) -> str:
+    def _rejection(self, method: str, url: str, status: int, text: bytes) -> str:
         try:
             reasons = "; ".join(
                 f"{error.get('code', '')} {error.get('message', '')}".strip() for error in json.loads(text)["errors"]
@@ -162,7 +162,7 @@ class Registry:
             413: "the registry, or a proxy in front of it, rejects files of this size",
             507: "the registry's disk is full",
         }.get(status, "see its log")
-        return f"{self.host} refused {method} {urlsplit(url).path} with {status} ({reasons}): {what}"
+        return f"{self.host} rejected {method} {urlsplit(url).path} with {status} ({reasons}): {what}"
 
 
 def copy_to_registry(options: argparse.Namespace) -> None:
@@ -197,7 +197,7 @@ def place_blob(registry: Registry, name: str, part: Mapping[str, Any], placed: M
     status, headers = registry.call("POST", f"/v2/{name}/blobs/uploads/{query}", b"", good=(201, 202))
     if status == 201:
         return 0
-    place = headers["Location"]
-    url = f"{place}{'&' if '?' in place else '?'}digest={quote(digest)}"
+    location = headers["Location"]
+    url = f"{location}{'&' if '?' in location else '?'}digest={quote(digest)}"
     registry.call("PUT", url, blob(digest), "application/octet-stream")
     return int(part["size"])

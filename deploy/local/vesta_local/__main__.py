@@ -63,9 +63,9 @@ def up(home: Home, only: str, replicas: int | None, kafka: str | None) -> None:
     if replicas is not None:
         home.choose_replicas(replicas)
     platform = Platform(home, [name for name in only.split(",") if name])
-    begun = time.monotonic()
+    start = time.monotonic()
     with console.status("starting …"):
-        platform.up(lambda text: console.print(f"[dim]{time.monotonic() - begun:5.1f} s[/dim]  {text}"))
+        platform.up(lambda text: console.print(f"[dim]{time.monotonic() - start:5.1f} s[/dim]  {text}"))
     _show(platform)
     if "gateway" in platform.names:
         _ = home.owner_key
@@ -106,7 +106,7 @@ def forget(home: Home) -> None:
 
 @cli.command("fetch-kafka")
 def fetch_kafka() -> None:
-    """Fetch Apache Kafka, and a Java if the machine has none, into the cache; say what is missing where that fails."""
+    """Fetch Apache Kafka, and a Java if the machine has none, into the cache; describe what is missing if that fails."""
     try:
         apache_kafka.fetch()
     except apache_kafka.Unavailable as error:

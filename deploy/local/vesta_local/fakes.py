@@ -37,7 +37,7 @@ class FirstResponses:
                         metadata={"request_id": request.request_id},
                     )
                 return copy_of(response)  # type: ignore[no-any-return]
-            made = effect()
+            result = effect()
             if request.request_id:
-                self._first[key] = copy_of(request), copy_of(made)
-            return made
+                self._first[key] = copy_of(request), copy_of(result)
+            return result

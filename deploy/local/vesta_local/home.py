@@ -117,8 +117,10 @@ class Home:
     def secrets(self) -> dict[str, str]:
         """The passwords of the engines, created at first use."""
         path = self.run / "secrets.json"
-        made = {name: secrets.token_urlsafe(24) for name in ("postgres_password", "s3_access_key", "s3_secret_key")}
-        keep_first(path, json.dumps(made))
+        generated = {
+            name: secrets.token_urlsafe(24) for name in ("postgres_password", "s3_access_key", "s3_secret_key")
+        }
+        keep_first(path, json.dumps(generated))
         return dict(json.loads(path.read_text()))
 
     @property

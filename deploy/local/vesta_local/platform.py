@@ -30,7 +30,7 @@ _POLL_SECONDS = 0.2
 # A quoted value cannot contain both kinds of quotes.
 _UNSUPPORTED = re.compile(r"%|\s[#;]|[\r\n]|\s$|\".*'|'.*\"")
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 def _silent(_: str) -> None:
@@ -96,7 +96,7 @@ class Platform:
         tritons = [inference.program(home, name) for name in names]
         return {program.name: program for program in (*engines, *tritons, *services.programs(home))}
 
-    def up(self, say: Say = _silent, deadline: timedelta = HEALTH_DEADLINE) -> None:
+    def up(self, report: Report = _silent, deadline: timedelta = HEALTH_DEADLINE) -> None:
         """Starts what is not running, and waits until everything is healthy.
 
         Raises:
@@ -108,10 +108,10 @@ class Platform:
             packages = ", ".join(f"vesta_{name}" for name in missing)
             raise RuntimeError(f"not installed: {packages}; `make setup` installs every service")
         with self.home.lock():
-            self._prepare(say)
-            self._start_all(time.monotonic() + deadline.total_seconds(), say)
+            self._prepare(report)
+            self._start_all(time.monotonic() + deadline.total_seconds(), report)
 
-    def _prepare(self, say: Say) -> None:
+    def _prepare(self, report: Report) -> None:
         running = self.supervisor.is_running()
         if running:
             self.home.choose_missing_ports()
@@ -125,10 +125,10 @@ class Platform:
         if "events" in self.names:
             events.prepare(self.home)
         if "inference" in self.names:
-            inference.prepare(self.home, say)
+            inference.prepare(self.home, report)
         identities.prepare(self.home.identities, services.NAMES)
         if "gateway" in self.names:
-            wheels.build_missing(say)
+            wheels.build_missing(report)
         self.home.make_sockets()
         engines = admin_settings(self.home)
         self.home.write_addresses({"events": engines.kafka_bootstrap, "inference": engines.triton_address})
@@ -138,40 +138,43 @@ class Platform:
         else:
             self.supervisor.start(programs)
 
-    def _start_all(self, end: float, say: Say) -> None:
+    def _start_all(self, end: float, report: Report) -> None:
         with ThreadPoolExecutor(
             2
         ) as pool:  # the database starts in parallel with the object store and what depends on it
-            branches = [pool.submit(self._bring_up_postgres, end, say), pool.submit(self._bring_up_objects, end, say)]
+            branches = [
+                pool.submit(self._bring_up_postgres, end, report),
+                pool.submit(self._bring_up_objects, end, report),
+            ]
             for branch in branches:
                 branch.result()
-        self._bring_up([name for name in self.names if name.partition("-")[0] not in ENGINES], end, say)
+        self._bring_up([name for name in self.names if name.partition("-")[0] not in ENGINES], end, report)
 
-    def _bring_up_postgres(self, end: float, say: Say) -> None:
-        self._bring_up([name for name in self.names if name == "postgres"], end, say)
+    def _bring_up_postgres(self, end: float, report: Report) -> None:
+        self._bring_up([name for name in self.names if name == "postgres"], end, report)
         if "postgres" in self._chosen:
             setup.set_up_database(admin_settings(self.home))
 
-    def _bring_up_objects(self, end: float, say: Say) -> None:
+    def _bring_up_objects(self, end: float, report: Report) -> None:
         if "objects" in self.names:
-            self._bring_up(["objects"], end, say)
+            self._bring_up(["objects"], end, report)
         if "objects" in self._chosen:
             setup.set_up_objects(admin_settings(self.home))
         if "objects" in self.names:
             objects.finish(self.home)
         waited = ("events", *self.home.replicas_of("inference"))
-        self._bring_up([name for name in waited if name in self.names], end, say)
+        self._bring_up([name for name in waited if name in self.names], end, report)
         if "events" in self._chosen:
             setup.set_up_topics(admin_settings(self.home))
         if "retention" in self.names:
-            self._bring_up(["retention"], end, say)
+            self._bring_up(["retention"], end, report)
         if storage.NAME in self.names:
-            self._bring_up([storage.NAME], end, say)
+            self._bring_up([storage.NAME], end, report)
 
-    def _bring_up(self, names: Sequence[str], end: float, say: Say) -> None:
+    def _bring_up(self, names: Sequence[str], end: float, report: Report) -> None:
         for name in names:
             self.supervisor.run(name)
-        self._await(names, end, say)
+        self._await(names, end, report)
 
     def down(self) -> bool:
         """Stops everything, including processes that a killed supervisord left behind; returns False if nothing was running."""
@@ -228,7 +231,7 @@ class Platform:
         """
         self._await(names or self.names, time.monotonic() + deadline.total_seconds(), _silent)
 
-    def _await(self, names: Sequence[str], end: float, say: Say) -> None:
+    def _await(self, names: Sequence[str], end: float, report: Report) -> None:
         programs = self.programs
         exits = ExitCounter()
         with ThreadPoolExecutor(len(names) or 1) as pool:  # checks may take seconds; exits are counted meanwhile
@@ -238,7 +241,7 @@ class Platform:
                 for name, check in list(checks.items()):
                     if check.done() and check.result():
                         del checks[name]
-                        say(f"{name} is healthy")
+                        report(f"{name} is healthy")
                     elif check.done():
                         checks[name] = pool.submit(programs[name].is_healthy)
                 failures = self._failures(checks, exits, is_late=time.monotonic() > end)

@@ -4,8 +4,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from vesta_common.runtime.engine_checks import tries_of
-from vesta_common.runtime.engine_watch import KAFKA, OBJECTS, POSTGRES, Try, describe_failure
+from vesta_common.runtime.engine_checks import engine_checks_of
+from vesta_common.runtime.engine_watch import KAFKA, OBJECTS, POSTGRES, EngineCheck, describe_failure
 
 from vesta_local.engines import elsewhere
 from vesta_local.engines.addresses import admin_settings
@@ -27,16 +27,16 @@ class Row:
 
 def row_of(program: Program, state: ProcessState) -> Row:
     """Returns the state of a program."""
-    word = "healthy" if state.pid and program.is_healthy() else state.state.lower()
-    if word == "healthy" and program.state is not None:
-        word = program.state()
-    return Row(program.name, program.address, word, memory_bytes(state.pid) / 2**20 if state.pid else 0)
+    state_name = "healthy" if state.pid and program.is_healthy() else state.state.lower()
+    if state_name == "healthy" and program.state is not None:
+        state_name = program.state()
+    return Row(program.name, program.address, state_name, memory_bytes(state.pid) / 2**20 if state.pid else 0)
 
 
 def rows_elsewhere(home: Home, names: Collection[str]) -> list[Row]:
     """Returns the state of those engines of `names` that are external."""
     engines = admin_settings(home)
-    tries = tries_of("local", engines, (), has_objects=True)
+    checks = engine_checks_of("local", engines, (), has_objects=True)
     engines_by_program = {
         "postgres": (POSTGRES, urlsplit(engines.postgres_url).netloc.rpartition("@")[2]),
         "objects": (OBJECTS, urlsplit(engines.s3_endpoint_url).netloc),
@@ -44,13 +44,13 @@ def rows_elsewhere(home: Home, names: Collection[str]) -> list[Row]:
         "inference": ("Triton", engines.triton_address),
     }
     return [
-        Row(name, address, _state_elsewhere(engine, tries.get(engine)), 0)
+        Row(name, address, _state_elsewhere(engine, checks.get(engine)), 0)
         for name, (engine, address) in engines_by_program.items()
         if name in names and name in elsewhere.of(home).elsewhere
     ]
 
 
-def _state_elsewhere(engine: str, attempt: Try | None) -> str:
+def _state_elsewhere(engine: str, attempt: EngineCheck | None) -> str:
     if attempt is None:
         return "elsewhere"
     try:

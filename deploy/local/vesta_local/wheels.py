@@ -12,7 +12,7 @@ FOLDER = ROOT / "dist"
 PACKAGES = (ROOT / "libs" / "contracts", ROOT / "libs" / "client")
 
 
-def build_missing(say: Callable[[str], None] = lambda _: None, folder: Path = FOLDER) -> None:
+def build_missing(report: Callable[[str], None] = lambda _: None, folder: Path = FOLDER) -> None:
     """Builds wheels that are missing or older than their sources.
 
     Raises:
@@ -20,7 +20,7 @@ def build_missing(say: Callable[[str], None] = lambda _: None, folder: Path = FO
     """
     old = [package for package in PACKAGES if _is_old(package, folder)]
     if old:
-        say(f"building the wheels of {' and '.join(package.name for package in old)} …")
+        report(f"building the wheels of {' and '.join(package.name for package in old)} …")
         build(old, folder)
 
 
@@ -38,12 +38,12 @@ def build(packages: tuple[Path, ...] | list[Path] = PACKAGES, folder: Path = FOL
             done = subprocess.run(command, cwd=package, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise RuntimeError(f"the wheel of {package} cannot be built: {done.stderr.strip()}")
-            (made,) = Path(draft).glob("*.whl")
-            name = made.name.partition("-")[0]
+            (wheel,) = Path(draft).glob("*.whl")
+            name = wheel.name.partition("-")[0]
             for other in folder.glob(f"{name}-*.whl"):
-                if other.name != made.name:
+                if other.name != wheel.name:
                     other.unlink(missing_ok=True)
-            built.append(made.replace(folder / made.name))
+            built.append(wheel.replace(folder / wheel.name))
     return built
 
 

@@ -13,9 +13,9 @@ from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from vesta_common.rpc.health import READY, problems_in
 from vesta_common.rpc.server import LIVE, Server
-from vesta_common.runtime.engine_checks import tries_of
+from vesta_common.runtime.engine_checks import engine_checks_of
 from vesta_common.runtime.engine_watch import EngineWatch, ExplainedError, describe_failure
-from vesta_common.runtime.self_checks import IDENTITY, own_tries_of
+from vesta_common.runtime.self_checks import IDENTITY, self_checks_of
 from vesta_common.settings import ServiceSettings
 from vesta_local.testing import identity_of
 from vesta_local.testing_tls import an_authority, tls_proxy
@@ -28,7 +28,7 @@ Settings = Callable[[str], dict[str, Any]]
 def problems(given: Mapping[str, Any], topics: tuple[str, ...] = (), service: str = "sample") -> list[str]:
     """What a watch finds with these settings, once each engine was tried."""
     settings = ServiceSettings(**given)
-    watch = EngineWatch(tries_of(service, settings, topics, has_objects=True))
+    watch = EngineWatch(engine_checks_of(service, settings, topics, has_objects=True))
     watch.start()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while any("not been checked" in problem for problem in watch.problems()):
@@ -113,7 +113,7 @@ def test_topics_that_a_service_only_publishes_on_are_looked_at_too(service_setti
 
 def test_an_engine_that_takes_too_long_counts_as_away() -> None:
     answering = Event()
-    watch = EngineWatch({"Kafka": lambda: answering.wait() and None}, timedelta(0), try_max=timedelta(milliseconds=50))
+    watch = EngineWatch({"Kafka": lambda: answering.wait() and None}, timedelta(0), timeout=timedelta(milliseconds=50))
     watch.start()
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not watch.problems()[0].startswith("Kafka does not respond"):
@@ -131,13 +131,13 @@ def test_a_certificate_of_our_own_that_expired_is_told(tmp_path: Path) -> None:
     path = authority.issue("mine", valid_for=-timedelta(minutes=1))
     given = ServiceSettings(postgres_url="postgresql://x", kafka_certificate_file=str(path), kafka_key_file=str(path))
     expired = x509.load_pem_x509_certificate(path.read_bytes())
-    tries = own_tries_of(given, lambda: expired)
+    checks = self_checks_of(given, lambda: expired)
     with pytest.raises(ExplainedError, match=r"expired on .* UTC; `vesta-admin certificates` renews it"):
-        tries[IDENTITY]()
+        checks[IDENTITY]()
     with pytest.raises(ExplainedError, match=r"expired on .* UTC; renew it"):
-        tries["the certificate of KAFKA_CERTIFICATE_FILE"]()
+        checks["the certificate of KAFKA_CERTIFICATE_FILE"]()
     authority.issue("mine")
-    tries["the certificate of KAFKA_CERTIFICATE_FILE"]()
+    checks["the certificate of KAFKA_CERTIFICATE_FILE"]()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from cryptography import x509
 from vesta_common.disk_space import disk_space
-from vesta_common.runtime.engine_checks import tries_of
-from vesta_common.runtime.engine_watch import POSTGRES, EngineWatch, ExplainedError, Try
-from vesta_common.runtime.self_checks import own_tries_of
+from vesta_common.runtime.engine_checks import engine_checks_of
+from vesta_common.runtime.engine_watch import POSTGRES, EngineCheck, EngineWatch, ExplainedError
+from vesta_common.runtime.self_checks import self_checks_of
 from vesta_common.settings import ServiceSettings
 from vesta_local.engines import postgres
 from vesta_local.home import Home
@@ -55,7 +55,7 @@ def fill(disk: Path) -> Path:
     return path
 
 
-def problem_of(attempt: Try, name: str) -> str:
+def problem_of(attempt: EngineCheck, name: str) -> str:
     watch = EngineWatch({name: attempt}, interval=timedelta(milliseconds=10))
     watch.start()
     deadline = time.monotonic() + PATIENCE_SECONDS
@@ -72,7 +72,7 @@ def test_a_database_without_room_is_told_keeps_what_it_has_and_goes_on_by_itself
     engine.up()
     try:
         url = postgres.url(home).rpartition("/")[0] + "/postgres"
-        attempt = tries_of("sample", ServiceSettings(postgres_url=url), (), has_objects=False)[POSTGRES]
+        attempt = engine_checks_of("sample", ServiceSettings(postgres_url=url), (), has_objects=False)[POSTGRES]
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("CREATE TABLE kept AS SELECT 1 AS number")
             assert problem_of(attempt, POSTGRES) == ""
@@ -95,7 +95,7 @@ def test_a_database_without_room_is_told_keeps_what_it_has_and_goes_on_by_itself
 def test_a_folder_of_the_service_without_room_is_told(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(small_disk))
     name = f"the folder {small_disk}"
-    attempt = own_tries_of(ServiceSettings(postgres_url="postgresql://x"), a_certificate)[name]
+    attempt = self_checks_of(ServiceSettings(postgres_url="postgresql://x"), a_certificate)[name]
     assert problem_of(attempt, name) == ""
     full = fill(small_disk)
     assert problem_of(attempt, name) == (
@@ -111,7 +111,7 @@ def test_a_work_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / "work"
-    attempt = own_tries_of(Settings(postgres_url="postgresql://x", work_folder=str(folder)), a_certificate)[
+    attempt = self_checks_of(Settings(postgres_url="postgresql://x", work_folder=str(folder)), a_certificate)[
         f"the folder {folder}"
     ]
     with pytest.raises(ExplainedError, match=r"is not writable \(Not a directory\)"):

@@ -36,9 +36,11 @@ def check_undecided(task: Task) -> None:
         FailedPrecondition: TASK_DECIDED.
     """
     if task.state in {Task.ACCEPTED, Task.CANCELLED}:
-        word = Task.State.Name(task.state).lower()
+        state_name = Task.State.Name(task.state).lower()
         raise FailedPrecondition(
-            f"{task.name} is already {word}", reason="TASK_DECIDED", metadata={"task": task.name, "state": word}
+            f"{task.name} is already {state_name}",
+            reason="TASK_DECIDED",
+            metadata={"task": task.name, "state": state_name},
         )
 
 

@@ -4,7 +4,7 @@ import re
 
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_conductor.reconciliation.names import LoopNames, last_part
+from vesta_conductor.reconciliation.names import LoopNames, last_segment
 
 PATTERN = r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?"
 
@@ -29,7 +29,7 @@ def test_every_name_is_a_valid_id_for_loop_names_of_any_length(loop_id: str, num
         names.embedding_run(attempt),
         names.embedding_model,
     ):
-        assert re.fullmatch(PATTERN, last_part(name)), name
+        assert re.fullmatch(PATTERN, last_segment(name)), name
 
 
 def test_truncated_names_are_unique() -> None:

@@ -31,7 +31,7 @@ def build(settings: Settings) -> App:
     clock, registry = SystemClock(), new_registry()
     identity = Identity.of(settings, SERVICE)
     channels = {peer: open_channel(getattr(settings, f"{peer}_address"), identity) for peer in PEERS}
-    peers = Peers.over(**{peer: channels[peer] for peer in ("datasets", "annotation", "training", "serving")})
+    peers = Peers.of_channels(**{peer: channels[peer] for peer in ("datasets", "annotation", "training", "serving")})
     deletions = Deletions(postgres, contents(channels), clock)
     metrics = ConductorMetrics(registry)
     driver = Driver(postgres, peers, clock, metrics)

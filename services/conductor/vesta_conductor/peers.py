@@ -25,7 +25,7 @@ class Peers:
     deployments: DeploymentServiceStub
 
     @classmethod
-    def over(
+    def of_channels(
         cls, datasets: grpc.Channel, annotation: grpc.Channel, training: grpc.Channel, serving: grpc.Channel
     ) -> "Peers":
         """Creates the stubs from one channel per service."""

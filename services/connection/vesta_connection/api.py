@@ -90,8 +90,8 @@ class SourceService(SourceServiceServicer):
     def UpdateSource(self, request: UpdateSourceRequest, context: grpc.ServicerContext) -> Source:
         """Updates the display name, the split or the credentials. An empty secret keeps the stored one."""
         with self._store.postgres.transaction() as connection:
-            place = self._store.get_source(connection, request.source.name)
-        self._check_location(place)  # no update changes it; names are resolved before any row is locked
+            current = self._store.get_source(connection, request.source.name)
+        self._check_location(current)  # no update changes it; names are resolved before any row is locked
         with self._store.postgres.transaction() as connection:
             current, sealed = self._store.lock_source(connection, request.source.name)
             updated = revise(current, request.source, request.update_mask, _MUTABLE)
@@ -135,9 +135,9 @@ class SourceService(SourceServiceServicer):
             raise InvalidArgument(media.message, reason=media.reason, violations=[Violation("file", media.message)])
 
         (created,) = self._items.create(source, [media], dict(first.metadata))
-        made = UploadItemResponse(item=created.name, media=media, already_existed=created.already_existed)
+        response = UploadItemResponse(item=created.name, media=media, already_existed=created.already_existed)
         # Adding the same image again is idempotent, so that no transaction is open during the call to datasets.
-        return run_once(self._store.postgres, requested, UploadItemResponse, lambda _: made)
+        return run_once(self._store.postgres, requested, UploadItemResponse, lambda _: response)
 
     def _check_location(self, source: Source) -> None:
         match source.WhichOneof("kind"):

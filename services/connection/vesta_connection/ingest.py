@@ -107,8 +107,8 @@ class Ingest:
             perceptual_hash=image.perceptual_hash,
             provenance=Provenance(source=source, file_name=arrival.file_name, original_sha256=original_sha256),
         )
-        taken = image.taken_time or arrival.changed_time
-        if taken:
-            media.provenance.taken_time.FromDatetime(taken)
+        taken_time = image.taken_time or arrival.changed_time
+        if taken_time:
+            media.provenance.taken_time.FromDatetime(taken_time)
         media.provenance.ingest_time.FromDatetime(arrived)
         return media

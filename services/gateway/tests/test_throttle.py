@@ -34,7 +34,7 @@ def sent(throttle: Throttle, watch: Watch, per_second: float, accepted_per_secon
         if room >= 1:
             room -= 1
         else:
-            throttle.refused(RPC, timedelta(seconds=3))
+            throttle.record_rejection(RPC, timedelta(seconds=3))
     return asked / seconds
 
 
@@ -42,7 +42,7 @@ def refused_by(throttle: Throttle, pause: timedelta | None) -> None:
     """The service refuses every request, until one does not come to it."""
     while True:
         throttle.check(RPC)
-        throttle.refused(RPC, pause)
+        throttle.record_rejection(RPC, pause)
 
 
 @pytest.fixture
@@ -90,14 +90,14 @@ def test_few_rejections_do_not_throttle(watch: Watch) -> None:
     throttle = Throttle(watch, lambda: 0.0)
     for _ in range(REQUESTS_MIN):
         throttle.check(RPC)
-        throttle.refused(RPC, None)
+        throttle.record_rejection(RPC, None)
 
 
 def test_other_rpcs_are_not_throttled(watch: Watch) -> None:
     throttle = Throttle(watch, lambda: 0.0)
     for _ in range(REQUESTS_MIN):
         throttle.check(RPC)
-        throttle.refused(RPC, None)
+        throttle.record_rejection(RPC, None)
 
     throttle.check("vesta.datasets.v1.DatasetService.ListDatasets")
     with pytest.raises(ResourceExhausted):

@@ -19,9 +19,9 @@ from vesta_common.identity import Identity
 from vesta_common.metrics import RpcMetrics, problems_gauge
 from vesta_common.rpc.health import READY, Health
 from vesta_common.rpc.server import open_health_server
-from vesta_common.runtime.engine_checks import tries_of
-from vesta_common.runtime.engine_watch import EngineWatch, Try
-from vesta_common.runtime.self_checks import own_tries_of
+from vesta_common.runtime.engine_checks import engine_checks_of
+from vesta_common.runtime.engine_watch import EngineCheck, EngineWatch
+from vesta_common.runtime.self_checks import self_checks_of
 from vesta_common.storage.postgres import Postgres
 from vesta_contracts.gateway.v1 import ProjectEvent
 from vesta_contracts.topics import OWNED
@@ -83,11 +83,11 @@ class Gateway:
         self._postgres = Postgres.of(settings, "gateway")
         identity = Identity.of(settings, "gateway")
         self._remotes = {
-            word: RemoteBackend(word, address, identity) for word, address in settings.backend_addresses().items()
+            name: RemoteBackend(name, address, identity) for name, address in settings.backend_addresses().items()
         }
         self.watchers = Watchers()
         self._tail = self._new_tail() if settings.kafka_bootstrap else None
-        self._watch = EngineWatch(_tries(settings, identity))
+        self._watch = EngineWatch(_checks(settings, identity))
         self._dependencies = Dependencies(self._postgres, self._tail, self._remotes, self._watch)
         self.limits = _limits(settings)
         self.registry = _registry(self.limits, self.watchers)
@@ -236,12 +236,12 @@ async def _in_loop(function: Callable[[], None]) -> None:
     function()
 
 
-def _tries(settings: Settings, identity: Identity) -> dict[str, Try]:
+def _checks(settings: Settings, identity: Identity) -> dict[str, EngineCheck]:
     """Returns the checks of the gateway's dependencies. The gateway reads the topics of all services."""
     topics = {topic for owned in OWNED.values() for topic in owned}
     return {
-        **tries_of("gateway", settings, topics, has_objects=False),
-        **own_tries_of(settings, lambda: identity.credentials.certificate),
+        **engine_checks_of("gateway", settings, topics, has_objects=False),
+        **self_checks_of(settings, lambda: identity.credentials.certificate),
     }
 
 

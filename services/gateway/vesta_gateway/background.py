@@ -17,7 +17,7 @@ from vesta_gateway.store import audit_entries, request_log
 
 PRUNE_INTERVAL = timedelta(minutes=10)
 HEALTH_INTERVAL = timedelta(seconds=1)
-_OWN = "gateway: "
+_GATEWAY_PREFIX = "gateway: "
 
 log = structlog.get_logger()
 
@@ -39,7 +39,7 @@ async def update_health(dependencies: Dependencies, health: Health, grpc: GrpcSe
         is_ready, _ = await dependencies.report()
         problems = await dependencies.problems()
         grpc.set_problems(problems)
-        own = [problem.removeprefix(_OWN) for problem in problems if problem.startswith(_OWN)]
+        own = [problem.removeprefix(_GATEWAY_PREFIX) for problem in problems if problem.startswith(_GATEWAY_PREFIX)]
         problem_count.set(len(own))
         health.set_problems(own)
         health.set(READY, serving=is_ready)

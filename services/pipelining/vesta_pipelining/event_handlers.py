@@ -202,7 +202,7 @@ class FrameHandler:
 
 def _observation(result: FrameResult, now: datetime) -> Observation:
     frame, prediction = result.frame, result.prediction
-    made = Observation(
+    observation = Observation(
         name=f"{frame.subject}/observations/{observation_id(frame.subject, frame.id, frame.time)}",
         scores=ImageScores(
             model_version=prediction.model_version,
@@ -212,10 +212,10 @@ def _observation(result: FrameResult, now: datetime) -> Observation:
         ),
         labels=prediction.labels,
     )
-    made.frame_time.FromDatetime(frame.time)
-    made.scores.predict_time.FromDatetime(now)
-    made.create_time.FromDatetime(now)
-    return made
+    observation.frame_time.FromDatetime(frame.time)
+    observation.scores.predict_time.FromDatetime(now)
+    observation.create_time.FromDatetime(now)
+    return observation
 
 
 def _uncertain(result: FrameResult, observation: Observation) -> dict[str, Any]:

@@ -109,9 +109,9 @@ class DeploymentService(DeploymentServiceServicer):
             self._store.insert(connection, deployment)
             return self._store.message(connection, self._store.get(connection, name))
 
-        made = create_once(self._store.postgres, request, Deployment, name, create)
+        created = create_once(self._store.postgres, request, Deployment, name, create)
         self._wake()
-        return made
+        return created
 
     def GetDeployment(self, request: GetDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         with self._store.postgres.transaction() as connection:

@@ -97,7 +97,7 @@ def build(settings: Settings) -> App:
     return App(
         engines=settings,
         has_objects=True,
-        tries={TRITON: triton.check},
+        checks={TRITON: triton.check},
         servicers=[
             DeploymentService(store, registry, predictor, prediction_log, items, media, sandbox, loops),
             PredictionService(store),

@@ -27,7 +27,7 @@ def test_an_unavailable_cluster_is_awaited() -> None:
 def test_a_rejection_by_the_cluster_is_reported_and_not_retried(status: int) -> None:
     error = ApiException(status=status, reason="no")
     error.body = json.dumps({"message": 'jobs.batch is forbidden: User "training" cannot create'})
-    told = an_executor()._refusal(error)
+    told = an_executor()._converted(error)
     assert isinstance(told, FailedPrecondition)
     assert told.reason == "TRAINING_JOB_REJECTED"
     assert "cannot create" in str(told)
@@ -35,4 +35,4 @@ def test_a_rejection_by_the_cluster_is_reported_and_not_retried(status: int) -> 
 
 @pytest.mark.parametrize("status", [401, 429, 503])
 def test_calls_to_an_overloaded_cluster_or_with_an_expired_token_are_retried(status: int) -> None:
-    assert isinstance(an_executor()._refusal(ApiException(status=status, reason="no")), Unavailable)
+    assert isinstance(an_executor()._converted(ApiException(status=status, reason="no")), Unavailable)

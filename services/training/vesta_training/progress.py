@@ -63,5 +63,5 @@ class Reporter:
         here = spent / step * (step_count - step) if step and step_count else max(0.0, planned - spent)
         names = list(self._planned)
         after = names[names.index(self._phase) + 1 :] if self._phase in names else []
-        left = here + sum(self._planned[name] for name in after)
-        self._publish(ProgressUpdate(self._phase, step, step_count, loss, timedelta(seconds=round(left, 1))))
+        steps_left = here + sum(self._planned[name] for name in after)
+        self._publish(ProgressUpdate(self._phase, step, step_count, loss, timedelta(seconds=round(steps_left, 1))))

@@ -21,8 +21,8 @@ class Sweeper:
         Unfinished runs are read after the work is listed. Because a run is created before its work, the work of an unfinished run is
         never removed.
         """
-        there = {*self._executor.list_work(), *list_work(self._objects)}
-        for work in there.difference([work_name(run) for run in self._store.runs.list_unfinished()]):
+        existing = {*self._executor.list_work(), *list_work(self._objects)}
+        for work in existing.difference([work_name(run) for run in self._store.runs.list_unfinished()]):
             self._executor.cancel(work)
             Exchange(self._objects, work).remove()
         return False

@@ -36,6 +36,8 @@ RETIRED = {
     "obey": "execute",
     "obeys": "executes",
     "penalties": "backoff",
+    "refusal": "rejection, error",
+    "refusals": "rejections",
     "reseal": "encrypt again",
     "resealing": "key rotation",
     "spoils": "invalidates",

@@ -32,14 +32,14 @@ def _library_path() -> dict[str, str]:
     return {"LD_LIBRARY_PATH": interpreter.library_folder()}
 
 
-def prepare(home: Home, say: Callable[[str], None] = lambda _: None) -> None:
+def prepare(home: Home, report: Callable[[str], None] = lambda _: None) -> None:
     """Installs Triton if needed.
 
     Raises:
         RuntimeError: Triton does not trust the certificate of the object store.
     """
     check_authorities(admin_settings(home))
-    triton.set_up(say)
+    triton.set_up(report)
     for name in home.replicas_of("inference"):
         (home.data / name).mkdir(parents=True, exist_ok=True)
 

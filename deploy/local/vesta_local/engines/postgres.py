@@ -64,11 +64,11 @@ def prepare(home: Home) -> None:
             "--encoding=UTF8",
             "--locale=C.UTF-8",
         ]
-        made = subprocess.run(
+        completed = subprocess.run(
             command, check=False, capture_output=True, text=True, cwd="/", env={"PATH": os.environ["PATH"]}
         )
-    if made.returncode:
-        raise RuntimeError(f"PostgreSQL cannot make its files in {folder}: {made.stderr.strip()}")
+    if completed.returncode:
+        raise RuntimeError(f"PostgreSQL cannot make its files in {folder}: {completed.stderr.strip()}")
     draft.rename(folder)
 
 

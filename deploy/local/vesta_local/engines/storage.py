@@ -74,8 +74,8 @@ def state(home: Home) -> str:
 
 def state_of(space: DiskSpace) -> str:
     """Returns the state as one word, with the free share if it is low."""
-    word = "full" if space.is_full else "low" if space.is_low else "healthy"
-    return f"{word}: {space.free_share:.0%} free" if space.is_low else word
+    state = "full" if space.is_full else "low" if space.is_low else "healthy"
+    return f"{state}: {space.free_share:.0%} free" if space.is_low else state
 
 
 def sockets(home: Home) -> frozenset[Path]:

@@ -99,10 +99,10 @@ def _print_plan(
 def _remove_cuda(pins: Sequence[Pin]) -> None:
     """Uninstalls the CUDA libraries of another build of torch."""
     installed = installed_versions()
-    left = [pin.name for pin in pins if pin.is_cuda and pin.name in installed]
-    if left:
-        _say(f"Removing {len(left)} CUDA libraries that this build of torch does not use …")
-        subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", *left], check=True)
+    unneeded = [pin.name for pin in pins if pin.is_cuda and pin.name in installed]
+    if unneeded:
+        _say(f"Removing {len(unneeded)} CUDA libraries that this build of torch does not use …")
+        subprocess.run([sys.executable, "-m", "pip", "uninstall", "--quiet", "--yes", *unneeded], check=True)
 
 
 def _freeze() -> str:

@@ -68,7 +68,7 @@ def run_pip(python: Path | str, arguments: Sequence[str], site_packages: Path, o
     """
     command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "raw", *arguments]
     state, last = PipState(), deque[str](maxlen=OUTPUT_LINES)
-    begun = time.time()
+    start = time.time()
     show = _display(out)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -84,7 +84,7 @@ def run_pip(python: Path | str, arguments: Sequence[str], site_packages: Path, o
                     last.append(line)
             except queue.Empty:
                 pass
-            show(state.text(_count(site_packages, begun) if state.installing else 0), ended)
+            show(state.text(_count(site_packages, start) if state.installing else 0), ended)
     if pip.returncode:
         raise RuntimeError("\n".join([f"pip failed with status {pip.returncode}; it ended with:", *last]))
 
@@ -108,8 +108,8 @@ def _count(site_packages: Path, since: float) -> int:
 def _display(out: TextIO) -> Callable[[str, bool], None]:
     """Returns a function that shows the progress at most once per interval, and always at the end."""
     is_terminal = out.isatty()
-    begun = time.monotonic()
-    shown = begun - PIPE_INTERVAL_SECONDS + 1.0  # shows nothing for runs of less than a second
+    start = time.monotonic()
+    shown = start - PIPE_INTERVAL_SECONDS + 1.0  # shows nothing for runs of less than a second
 
     def show(text: str, is_last: bool) -> None:
         nonlocal shown
@@ -117,7 +117,7 @@ def _display(out: TextIO) -> Callable[[str, bool], None]:
         if now - shown < (TERMINAL_INTERVAL_SECONDS if is_terminal else PIPE_INTERVAL_SECONDS) and not is_last:
             return
         shown = now
-        line = f"  {now - begun:4.0f} s  {text}"
+        line = f"  {now - start:4.0f} s  {text}"
         out.write(f"\r\x1b[K{line}" if is_terminal else f"{line}\n")
         if is_terminal and is_last:
             out.write("\n")

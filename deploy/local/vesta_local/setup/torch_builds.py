@@ -25,7 +25,7 @@ class Build:
     index: str = ""
 
 
-def choose(requested: str, pin: Pin, installed: str, say: Callable[[str], None], index: str = CPU_INDEX) -> Build:
+def choose(requested: str, pin: Pin, installed: str, report: Callable[[str], None], index: str = CPU_INDEX) -> Build:
     """Returns the requested build if it is available; otherwise PyPI's build, and reports the reason.
 
     Args:
@@ -43,12 +43,12 @@ def choose(requested: str, pin: Pin, installed: str, say: Callable[[str], None],
     try:
         wheel = wheel_of(files_of(index, pin.name), cpu)
     except (OSError, ValueError, KeyError) as error:
-        say(
+        report(
             f"PyTorch's index of CPU builds cannot be reached ({index}: {error}); installing PyPI's torch, with CUDA, instead"
         )
         return cuda
     if wheel is None:
-        say(
+        report(
             f"PyTorch's index of CPU builds has no torch {cpu.version} for this Python; installing PyPI's, with CUDA, instead"
         )
         return cuda

@@ -49,7 +49,7 @@ def _wanted() -> str:
     return "\n".join([*VERSIONS, _PYTHON, _BACKEND.read_text()])
 
 
-def set_up(say: Callable[[str], None] = lambda _: None) -> None:
+def set_up(report: Callable[[str], None] = lambda _: None) -> None:
     """Creates Triton's environment, or recreates it after a change of a version or of the backend.
 
     Raises:
@@ -60,7 +60,7 @@ def set_up(say: Callable[[str], None] = lambda _: None) -> None:
     if problems := interpreter.problems():
         raise RuntimeError("\n".join(problems))
     folder = environment_folder()
-    say("Installing Triton for the CPU into .venv-triton …")
+    report("Installing Triton for the CPU into .venv-triton …")
     _stamp().unlink(missing_ok=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     python = folder / "bin" / "python"
@@ -72,9 +72,9 @@ def set_up(say: Callable[[str], None] = lambda _: None) -> None:
     server = server_folder()
     stub = server / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub"
     if not stub.exists():
-        there = ", ".join(sorted(path.name for path in stub.parents[1].iterdir()))
+        names = ", ".join(sorted(path.name for path in stub.parents[1].iterdir()))
         raise RuntimeError(
-            f"Triton has no part for Python {_PYTHON}, only for {there}: make the environment with one of these"
+            f"Triton has no part for Python {_PYTHON}, only for {names}: make the environment with one of these"
         )
     shutil.copy2(stub, server / "backends" / "python" / stub.name)
     backend = server / "backends" / "onnxruntime"

@@ -29,13 +29,13 @@ def set_field(resource: dict[str, Any], field: str, message: Descriptor) -> None
     if not equals:
         raise ValueError(f"{field!r} must be KEY=VALUE")
     *parents, last = path.split(".")
-    within: Descriptor | None = message
+    parent_message: Descriptor | None = message
     for parent in parents:
-        below = find_field(within, parent)
-        within = below.message_type if below else None
-        value_there = resource.setdefault(parent, {})
-        resource = value_there if isinstance(value_there, dict) else _raise_is_set(field, parent)
-    known = find_field(within, last)
+        field_of_parent = find_field(parent_message, parent)
+        parent_message = field_of_parent.message_type if field_of_parent else None
+        existing_value = resource.setdefault(parent, {})
+        resource = existing_value if isinstance(existing_value, dict) else _raise_is_set(field, parent)
+    known = find_field(parent_message, last)
     if known and known.cpp_type == FieldDescriptor.CPPTYPE_STRING and not known.is_repeated:
         resource[last] = value
         return
@@ -51,11 +51,15 @@ def mask_of(message: Descriptor, given: dict[str, Any], prefix: str = "") -> Ite
         field = find_field(message, name)
         if field is None or (not prefix and field.name in _NOT_IN_MASKS):
             continue
-        below = None if field.is_repeated else field.message_type
-        if below is None or below.full_name.startswith("google.protobuf.") or not (isinstance(value, dict) and value):
+        submessage = None if field.is_repeated else field.message_type
+        if (
+            submessage is None
+            or submessage.full_name.startswith("google.protobuf.")
+            or not (isinstance(value, dict) and value)
+        ):
             yield prefix + field.name
         else:
-            yield from mask_of(below, value, f"{prefix}{field.name}.")
+            yield from mask_of(submessage, value, f"{prefix}{field.name}.")
 
 
 def find_field(message: Descriptor | None, name: str) -> FieldDescriptor | None:

@@ -10,12 +10,12 @@ def measured(resource: Message) -> dict[str, str]:
     """Returns lines of text by topic; empty if there is nothing to show."""
     match resource:
         case TrainingRun() | ModelVersion():
-            said = accuracy(resource.metrics) or _unmeasured(resource.metrics_missing_reason)
-            return {"accuracy": said} if said else {}
+            text = accuracy(resource.metrics) or _unmeasured(resource.metrics_missing_reason)
+            return {"accuracy": text} if text else {}
         case Loop():
             status = resource.status
-            said = accuracy(status.champion_metrics) or (_unmeasured(status.message) if status.champion else "")
-            return {"accuracy": said} if said else {}
+            text = accuracy(status.champion_metrics) or (_unmeasured(status.message) if status.champion else "")
+            return {"accuracy": text} if text else {}
         case Dataset():
             return {"testData": _test_data(resource)} if resource.counts.item_count else {}
         case _:

@@ -80,10 +80,10 @@ def type_of(payload: Message) -> str:
     """
     _, service, version, name = payload.DESCRIPTOR.full_name.split(".")
     words = re.findall(r"[A-Z][a-z0-9]*", name)
-    cut = next((len(re.findall("[A-Z]", end)) for end in _COMPOUND if name.endswith(end)), 1)
-    if len(words) <= cut:
+    action_length = next((len(re.findall("[A-Z]", end)) for end in _COMPOUND if name.endswith(end)), 1)
+    if len(words) <= action_length:
         raise ValueError(f"{name} must be named resource + past participle")
-    return f"vesta.{service}.{'_'.join(words[:-cut]).lower()}.{version}.{'_'.join(words[-cut:]).lower()}"
+    return f"vesta.{service}.{'_'.join(words[:-action_length]).lower()}.{version}.{'_'.join(words[-action_length:]).lower()}"
 
 
 def message_class_of(event_type: str) -> type[Message]:
@@ -104,13 +104,13 @@ def _find_message_class(event_type: str) -> type[Message] | None:
     match = _TYPE.fullmatch(event_type)
     if match is None:
         return None
-    service, resource, version, what = match.groups()
-    name = "".join(word.title() for word in f"{resource}_{what}".split("_"))
+    service, resource, version, action = match.groups()
+    name = "".join(word.title() for word in f"{resource}_{action}".split("_"))
     try:
-        described = descriptor_pool.Default().FindMessageTypeByName(f"vesta.{service}.{version}.{name}")
+        descriptor = descriptor_pool.Default().FindMessageTypeByName(f"vesta.{service}.{version}.{name}")
     except KeyError:
         return None
-    return message_factory.GetMessageClass(described)
+    return message_factory.GetMessageClass(descriptor)
 
 
 def encode_headers(event: Event) -> Headers:
@@ -140,7 +140,9 @@ def decode(headers: Sequence[tuple[str, bytes | None]], value: bytes | None, key
         raise _malformed(f"the value of {attributes['ce_type']} must be a protobuf message, not {content_type}")
     subject = attributes.get("ce_subject") or _text("the key", key or b"")
     return Event(
-        id=_own_id(attributes, subject) if content_type.startswith(IMAGE_CONTENT) else attributes["ce_id"],
+        id=_id_of_external_event(attributes, subject)
+        if content_type.startswith(IMAGE_CONTENT)
+        else attributes["ce_id"],
         type=attributes["ce_type"],
         source=attributes["ce_source"],
         subject=subject,
@@ -153,7 +155,7 @@ def decode(headers: Sequence[tuple[str, bytes | None]], value: bytes | None, key
     )
 
 
-def _own_id(attributes: dict[str, str], subject: str) -> str:
+def _id_of_external_event(attributes: dict[str, str], subject: str) -> str:
     """Derives a globally unique id for events of external publishers, whose ids are unique only within a source (often a counter)."""
     return hashlib.sha256("\n".join((attributes["ce_source"], subject, attributes["ce_id"])).encode()).hexdigest()[:32]
 

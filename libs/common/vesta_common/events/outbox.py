@@ -208,9 +208,11 @@ class Relay(ServiceThread):
             problem = self._problem(sent)
             if problem:
                 failed[row["topic"]] = problem
-        taken = {row["topic"] for row, _ in waiting} - failed.keys()
+        accepted = {row["topic"] for row, _ in waiting} - failed.keys()
         names = {topic: problem.partition("(")[0] for topic, problem in failed.items()}
-        self._topic_errors = {topic: name for topic, name in (self._topic_errors | names).items() if topic not in taken}
+        self._topic_errors = {
+            topic: name for topic, name in (self._topic_errors | names).items() if topic not in accepted
+        }
         for topic, problem in failed.items():
             log.warning("topic_rejected", topic=topic, error=problem)
             self._retry_times[topic] = time.monotonic() + TOPIC_BACKOFF.total_seconds()

@@ -61,14 +61,14 @@ def check_annotations(annotations: Sequence[Annotation], terms: Terms, field: st
                 f"has the concept {annotation.concept!r}, which is not in {terms.taxonomy.name}; add "
                 "it to the taxonomy first"
             )
-            raise _refusal(where, what, "CONCEPT_UNKNOWN")
+            raise _invalid(where, what, "CONCEPT_UNKNOWN")
         if allowed is not None and annotation.concept not in allowed:
             what = f"has the concept {annotation.concept!r}, which is not one of {terms.asked_by}"
-            raise _refusal(where, what, "CONCEPT_NOT_IN_CAMPAIGN")
+            raise _invalid(where, what, "CONCEPT_NOT_IN_CAMPAIGN")
         _check_keypoints(annotation, concept, where)
     labels = image_labels(annotations) or ()
     if len(labels) > 1 and not terms.multi_label:
-        raise _refusal(field, f"has the labels {', '.join(labels)}, but only one is allowed", "LABEL_NOT_SINGLE")
+        raise _invalid(field, f"has the labels {', '.join(labels)}, but only one is allowed", "LABEL_NOT_SINGLE")
 
 
 def check_shapes(annotations: Sequence[Annotation], media: Media, field: str) -> None:
@@ -90,7 +90,7 @@ def _check_fields(annotations: Sequence[Annotation], field: str) -> None:
             f"has {size_bytes} bytes, the maximum is {ANNOTATIONS_BYTES_MAX}; use fewer points, "
             "or masks with longer runs"
         )
-        raise _refusal(field, what, "EVENT_TOO_LARGE")
+        raise _invalid(field, what, "EVENT_TOO_LARGE")
     try:
         validate(AnnotationList(annotations=annotations))
     except InvalidArgument as error:
@@ -106,7 +106,7 @@ def _check_fields(annotations: Sequence[Annotation], field: str) -> None:
 def _check_shape(annotation: Annotation, media: Media, where: str) -> None:
     kind = annotation.WhichOneof("shape")
     if kind in _CLIP_SHAPES and media.mime_type.startswith("image/"):
-        raise _refusal(
+        raise _invalid(
             where, f"has a {kind}, which requires a clip; use a box or a polygon for an image", "SHAPE_NEEDS_CLIP"
         )
     mask = annotation.mask
@@ -115,12 +115,12 @@ def _check_shape(annotation: Annotation, media: Media, where: str) -> None:
             f"has a mask of {mask.width_px} x {mask.height_px} pixels, but the image has "
             f"{media.width_px} x {media.height_px}"
         )
-        raise _refusal(where, what, "MASK_SIZE_MISMATCH")
+        raise _invalid(where, what, "MASK_SIZE_MISMATCH")
     if flaw := find_flaw(annotation):
-        raise _refusal(where, flaw, _FLAW_REASONS.get(kind, "SHAPE_INVALID"))
+        raise _invalid(where, flaw, _FLAW_REASONS.get(kind, "SHAPE_INVALID"))
     if not lies_on(annotation, media.width_px, media.height_px):
         what = f"is outside the image of {media.width_px} x {media.height_px} pixels"
-        raise _refusal(where, what, "SHAPE_OUTSIDE_IMAGE")
+        raise _invalid(where, what, "SHAPE_OUTSIDE_IMAGE")
 
 
 def _check_keypoints(annotation: Annotation, concept: Concept, where: str) -> None:
@@ -128,8 +128,8 @@ def _check_keypoints(annotation: Annotation, concept: Concept, where: str) -> No
         if point.label not in concept.keypoints:
             known = ", ".join(concept.keypoints)
             what = f"has the keypoint {point.label!r}; {concept.id!r} has " + (known or "no skeleton in the taxonomy")
-            raise _refusal(where, what, "KEYPOINT_UNKNOWN")
+            raise _invalid(where, what, "KEYPOINT_UNKNOWN")
 
 
-def _refusal(field: str, what: str, reason: str) -> InvalidArgument:
+def _invalid(field: str, what: str, reason: str) -> InvalidArgument:
     return InvalidArgument(f"{field} {what}", reason=reason, violations=[Violation(field, what)])

@@ -47,14 +47,14 @@ def taken_time(exif: Image.Exif) -> datetime | None:
     """Returns the time at which the image was taken, UTC if EXIF has no time zone; None if EXIF has no time."""
     try:
         details = exif.get_ifd(_EXIF_IFD)
-        taken = datetime.strptime(str(details[_TAKEN]).strip(" \x00"), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
+        local_time = datetime.strptime(str(details[_TAKEN]).strip(" \x00"), "%Y:%m:%d %H:%M:%S").replace(tzinfo=UTC)
     except Exception:  # noqa: BLE001 - Pillow raises many types of errors
         return None
     offset = re.fullmatch(r"([+-])(\d\d):([0-5]\d)", str(details.get(_TAKEN_OFFSET, "")).strip(" \x00"))
     if not offset or int(offset[2]) > 14:
-        return taken
+        return local_time
     ahead = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
-    return taken.replace(tzinfo=timezone(ahead if offset[1] == "+" else -ahead)).astimezone(UTC)
+    return local_time.replace(tzinfo=timezone(ahead if offset[1] == "+" else -ahead)).astimezone(UTC)
 
 
 def sample_exif() -> Image.Exif:

@@ -18,18 +18,18 @@ T = TypeVar("T")
 M = TypeVar("M", bound=Message)
 
 
-def existing(thing: T | None, name: str, hint: str = "", *, reason: str = "RESOURCE_NOT_FOUND") -> T:
-    """Returns `thing`, the result of looking up a name, if it is not None.
+def existing(resource: T | None, name: str, hint: str = "", *, reason: str = "RESOURCE_NOT_FOUND") -> T:
+    """Returns `resource`, the result of looking up a name, if it is not None.
 
     Args:
         hint: the suggested fix; if empty, to list the resources of the collection.
 
     Raises:
-        NotFound: `thing` is None.
+        NotFound: `resource` is None.
     """
-    if thing is None:
+    if resource is None:
         raise missing(name, hint, reason=reason)
-    return thing
+    return resource
 
 
 def missing(name: str, hint: str = "", *, reason: str = "RESOURCE_NOT_FOUND") -> NotFound:

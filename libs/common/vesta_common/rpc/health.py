@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-Status = health_pb2.HealthCheckResponse
+HealthStatus = health_pb2.HealthCheckResponse
 Send = Callable[[Any], None]
 PROBLEMS_KEY = "vesta-problems-bin"
 """Trailing metadata of a health check without a name: a JSON list of messages that explain why the status is not SERVING."""
@@ -40,7 +40,7 @@ class _Watcher:
     sent_status: int = -1  # no status yet
 
 
-class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no types
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # the package has no type annotations
     """Health statuses by service name. Thread-safe."""
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
         """Sets a status. Ignored after `drain`."""
         with self._lock:
             if not self._is_draining:
-                self._statuses[name] = Status.SERVING if serving else Status.NOT_SERVING
+                self._statuses[name] = HealthStatus.SERVING if serving else HealthStatus.NOT_SERVING
         self._notify_all()
 
     def set_problems(self, problems: Sequence[str]) -> None:
@@ -66,7 +66,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
         """Sets every status to NOT_SERVING permanently."""
         with self._lock:
             self._is_draining = True
-            self._statuses = dict.fromkeys(self._statuses, Status.NOT_SERVING)
+            self._statuses = dict.fromkeys(self._statuses, HealthStatus.NOT_SERVING)
         self._notify_all()
 
     def close(self) -> None:
@@ -81,43 +81,46 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it has no 
             context.abort(grpc.StatusCode.NOT_FOUND, f"unknown health service {request.service!r}")
         if not request.service:
             context.set_trailing_metadata(problems_metadata(self._problems))
-        if request.service == READY and status != Status.SERVING:
+        if request.service == READY and status != HealthStatus.SERVING:
             context.abort(
-                grpc.StatusCode.FAILED_PRECONDITION, "; and ".join(self._problems) or "it is starting or stopping"
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "; and ".join(self._problems) or "the service is starting or stopping",
             )
-        return Status(status=status)
+        return HealthStatus(status=status)
 
     def Watch(self, request: Any, context: grpc.ServicerContext, send_response_callback: Send) -> None:  # noqa: N802
         """Streams the status of a name: the current one and every change. SERVICE_UNKNOWN while the name is unknown."""
         watcher = _Watcher(request.service, send_response_callback)
         with self._lock:
             self._watchers.add(watcher)
-        if not context.add_callback(lambda: self._forget(watcher)):
-            self._forget(watcher)
+        if not context.add_callback(lambda: self._remove_watcher(watcher)):
+            self._remove_watcher(watcher)
         self._submit(watcher)
 
     # gRPC reads this attribute: the call stays open after the method returns and occupies no thread.
     Watch.experimental_non_blocking = True  # type: ignore[attr-defined]
 
-    def _forget(self, watcher: _Watcher) -> None:
+    def _remove_watcher(self, watcher: _Watcher) -> None:
         with self._lock:
             self._watchers.discard(watcher)
 
     def _notify_all(self) -> None:
         with self._lock:
-            behind = [watcher for watcher in self._watchers if watcher.sent_status != self._statuses.get(watcher.name)]
-        for watcher in behind:
+            outdated = [
+                watcher for watcher in self._watchers if watcher.sent_status != self._statuses.get(watcher.name)
+            ]
+        for watcher in outdated:
             self._submit(watcher)
 
     def _submit(self, watcher: _Watcher) -> None:
-        with suppress(RuntimeError):  # it is closed
+        with suppress(RuntimeError):  # the executor is shut down
             self._sender.submit(self._notify, watcher)
 
     def _notify(self, watcher: _Watcher) -> None:
         """Sends the current status to a watcher. Runs only in the sender thread."""
         with self._lock:
-            status = self._statuses.get(watcher.name, Status.SERVICE_UNKNOWN)
+            status = self._statuses.get(watcher.name, HealthStatus.SERVICE_UNKNOWN)
             if watcher not in self._watchers or status == watcher.sent_status:
                 return
             watcher.sent_status = status
-        watcher.send(Status(status=status))
+        watcher.send(HealthStatus(status=status))

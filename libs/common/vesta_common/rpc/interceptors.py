@@ -77,11 +77,11 @@ class RpcInterceptor(grpc.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(
                 watch, handler.request_deserializer, handler.response_serializer
             )
-        claims, refused = self._enter(details)
+        claims, rejection = self._enter(details)
         name, kind = _KINDS[handler.request_streaming, handler.response_streaming]
-        behavior = _raising(refused) if refused else self._in_time(claims, getattr(handler, name))
+        behavior = _raising(rejection) if rejection else self._in_time(claims, getattr(handler, name))
         wrapped = (self._streaming if handler.response_streaming else self._unary)(method, claims, behavior)
-        if refused:
+        if rejection:
             wrapped = self._on_side_pool(wrapped)
         return kind(wrapped, handler.request_deserializer, handler.response_serializer)
 
@@ -178,10 +178,10 @@ class RpcInterceptor(grpc.ServerInterceptor):
 def _raising(error: VestaError) -> Callable[..., Any]:
     """Returns a handler that raises `error`."""
 
-    def refuse(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG001 - a handler's signature
+    def reject(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG001 - a handler's signature
         raise error
 
-    return refuse
+    return reject
 
 
 def _calling(claims: Claims) -> AbstractContextManager[None]:
@@ -237,7 +237,7 @@ class _Call:
             log.exception("rpc_failed", method=self._method, exc_info=error)
         else:
             log.info(
-                "rpc_refused",
+                "rpc_rejected",
                 method=self._method,
                 code=vesta_error.code.name,
                 reason=vesta_error.reason,

@@ -177,8 +177,8 @@ def _value_check(
             return _duration(field_rules)
         if field.message_type.full_name == "google.protobuf.Timestamp":
             return _timestamp
-        below = _compile(field.message_type, above, partial=partial)
-        return (lambda value: _dotted(_run(below, value))) if below else None
+        submessage_check = _compile(field.message_type, above, partial=partial)
+        return (lambda value: _dotted(_run(submessage_check, value))) if submessage_check else None
     if field.cpp_type in {FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE}:
         return _number(field_rules, finite=True)
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:

@@ -9,8 +9,8 @@ from psycopg.conninfo import conninfo_to_dict
 from vesta_contracts.topics import OWNED
 
 from vesta_common.events.broker import Broker
-from vesta_common.runtime.engine_watch import KAFKA, OBJECTS, POSTGRES, ExplainedError, Try
-from vesta_common.runtime.tls_faults import why_refused
+from vesta_common.runtime.engine_watch import KAFKA, OBJECTS, POSTGRES, EngineCheck, ExplainedError
+from vesta_common.runtime.tls_faults import tls_failure
 from vesta_common.settings import EngineSettings
 from vesta_common.storage.postgres import CONNECT_TIMEOUT, address_of
 
@@ -20,25 +20,27 @@ _POSTGRES_PORT = 5432
 _SPILL = "SELECT count(*) FROM generate_series(1, 20000)"
 
 
-def tries_of(service: str, settings: EngineSettings, topics: Collection[str], *, has_objects: bool) -> dict[str, Try]:
+def engine_checks_of(
+    service: str, settings: EngineSettings, topics: Collection[str], *, has_objects: bool
+) -> dict[str, EngineCheck]:
     """Returns a check for each engine of a service: PostgreSQL, Kafka, and the object store if the service uses it.
 
     Args:
         topics: the topics that the service reads, without prefix. The topics that it publishes to are known.
     """
-    tries: dict[str, Try] = {POSTGRES: lambda: _try_postgres(settings)}
+    checks: dict[str, EngineCheck] = {POSTGRES: lambda: _check_postgres(settings)}
     if has_objects:
         from vesta_common.storage.objects import ObjectStore  # boto3 is loaded only by services that use objects
 
         store = ObjectStore.of(settings, attempts_max=1)
-        tries[OBJECTS] = lambda: store.check(f".health/{service}")
+        checks[OBJECTS] = lambda: store.check(f".health/{service}")
     if settings.kafka_bootstrap:
         names = {settings.kafka_topic_prefix + topic for topic in {*topics, *OWNED.get(service, ())}}
-        tries[KAFKA] = lambda: _try_kafka(settings, names)
-    return tries
+        checks[KAFKA] = lambda: _check_kafka(settings, names)
+    return checks
 
 
-def _try_postgres(settings: EngineSettings) -> None:
+def _check_postgres(settings: EngineSettings) -> None:
     address = address_of(settings)
     try:
         with psycopg.connect(address, connect_timeout=int(CONNECT_TIMEOUT.total_seconds())) as connection:
@@ -46,16 +48,16 @@ def _try_postgres(settings: EngineSettings) -> None:
             connection.execute("SET LOCAL work_mem = '64kB'")
             connection.execute(_SPILL)
     except psycopg.OperationalError as error:
-        reason = _why_postgres_refused(address) if "certificate verify failed" in str(error) else ""
+        reason = _postgres_tls_failure(address) if "certificate verify failed" in str(error) else ""
         if not reason:
             raise
         raise psycopg.OperationalError(f"{error}: {reason}") from error
 
 
-def _why_postgres_refused(address: str) -> str:
+def _postgres_tls_failure(address: str) -> str:
     options = conninfo_to_dict(address)
     authorities = str(options.get("sslrootcert") or "system")
-    return why_refused(
+    return tls_failure(
         str(options.get("host")),
         int(options.get("port") or _POSTGRES_PORT),
         "" if authorities == "system" else authorities,
@@ -63,11 +65,11 @@ def _why_postgres_refused(address: str) -> str:
     )
 
 
-def _try_kafka(settings: EngineSettings, topics: set[str]) -> None:
+def _check_kafka(settings: EngineSettings, topics: set[str]) -> None:
     try:
         client = KafkaAdminClient(**Broker.of(settings).connection, request_timeout_ms=_REQUEST_TIMEOUT_MS)
     except (KafkaError, OSError) as error:
-        reason = _why_kafka_refused(settings) if settings.kafka_security_protocol.endswith("SSL") else ""
+        reason = _kafka_tls_failure(settings) if settings.kafka_security_protocol.endswith("SSL") else ""
         if not reason:
             raise
         raise KafkaError(f"{error}: {reason}") from error
@@ -79,6 +81,6 @@ def _try_kafka(settings: EngineSettings, topics: set[str]) -> None:
         raise ExplainedError(f"is not set up (missing topics: {', '.join(sorted(missing))}); run `vesta-admin setup`")
 
 
-def _why_kafka_refused(settings: EngineSettings) -> str:
+def _kafka_tls_failure(settings: EngineSettings) -> str:
     brokers = [broker.strip().rpartition(":") for broker in settings.kafka_bootstrap.split(",")]
-    return next(filter(None, (why_refused(host, int(port), settings.kafka_ca_file) for host, _, port in brokers)), "")
+    return next(filter(None, (tls_failure(host, int(port), settings.kafka_ca_file) for host, _, port in brokers)), "")

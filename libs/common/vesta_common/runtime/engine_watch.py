@@ -13,7 +13,7 @@ from datetime import timedelta
 import structlog
 
 INTERVAL = timedelta(seconds=5)
-TRY_MAX = timedelta(seconds=20)
+CHECK_TIMEOUT = timedelta(seconds=20)
 """A check that takes longer counts as failed, so a failure is reported within 25 seconds."""
 POSTGRES, OBJECTS, KAFKA, TRITON = "PostgreSQL", "the object store", "Kafka", "Triton"
 _SETTINGS = {
@@ -22,11 +22,11 @@ _SETTINGS = {
     KAFKA: "KAFKA_BOOTSTRAP, KAFKA_SASL_USERNAME, KAFKA_SASL_PASSWORD",
     TRITON: "TRITON_ADDRESS",
 }
-_NOT_TRIED = "has not been checked yet"
+_NOT_CHECKED = "has not been checked yet"
 
 log = structlog.get_logger()
 
-Try = Callable[[], None]
+EngineCheck = Callable[[], None]
 
 
 class ExplainedError(RuntimeError):
@@ -93,21 +93,23 @@ class EngineWatch:
     """Checks each engine, and other dependencies of a service, every five seconds, each in its own thread.
 
     Args:
-        tries: checks by engine; each raises an exception if the engine cannot be used.
+        checks: checks by engine; each raises an exception if the engine cannot be used.
         interval: pause between two checks.
-        try_max: maximum duration of a check.
+        timeout: maximum duration of a check.
     """
 
-    def __init__(self, tries: Mapping[str, Try], interval: timedelta = INTERVAL, try_max: timedelta = TRY_MAX) -> None:
-        self._problems = {engine: f"{engine} {_NOT_TRIED}" for engine in tries}
+    def __init__(
+        self, checks: Mapping[str, EngineCheck], interval: timedelta = INTERVAL, timeout: timedelta = CHECK_TIMEOUT
+    ) -> None:
+        self._problems = {engine: f"{engine} {_NOT_CHECKED}" for engine in checks}
         self._starts: dict[str, float] = {}  # running checks with their start on the monotonic clock
         self._interval = interval
-        self._try_max = try_max
+        self._timeout = timeout
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._threads = [
             threading.Thread(target=self._watch, args=pair, name=f"watch {pair[0]}", daemon=True)
-            for pair in tries.items()
+            for pair in checks.items()
         ]
 
     def start(self) -> None:
@@ -122,11 +124,11 @@ class EngineWatch:
     def problems(self) -> list[str]:
         """Returns the current problems, at most one sentence per engine."""
         for engine, start in self._starts.copy().items():
-            if time.monotonic() - start > self._try_max.total_seconds():
-                self._record(engine, TimeoutError(f"a check takes longer than {self._try_max.total_seconds():g} s"))
+            if time.monotonic() - start > self._timeout.total_seconds():
+                self._record(engine, TimeoutError(f"a check takes longer than {self._timeout.total_seconds():g} s"))
         return [problem for problem in tuple(self._problems.values()) if problem]
 
-    def _watch(self, engine: str, attempt: Try) -> None:
+    def _watch(self, engine: str, attempt: EngineCheck) -> None:
         while not self._stopping.is_set():
             self._starts[engine] = time.monotonic()
             failure: Exception | None = None
@@ -145,5 +147,5 @@ class EngineWatch:
             self._problems[engine] = problem
         if problem and problem != before:
             log.warning("engine_check_failed", engine=engine, problem=problem, error=str(failure).strip())
-        elif before and not problem and not before.endswith(_NOT_TRIED):
+        elif before and not problem and not before.endswith(_NOT_CHECKED):
             log.info("engine_check_recovered", engine=engine)

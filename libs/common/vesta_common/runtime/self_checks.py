@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cryptography import x509
 
-from vesta_common.runtime.engine_watch import ExplainedError, Try
+from vesta_common.runtime.engine_watch import EngineCheck, ExplainedError
 from vesta_common.settings import EngineSettings, environment_name
 
 _WRITTEN_BYTES = 64 * 1024
@@ -16,43 +16,45 @@ _CERTIFICATES = ("kafka_certificate_file", "tls_certificate")
 """Settings with certificate files, other than the identity certificate."""
 
 
-def own_tries_of(settings: EngineSettings, identity: Callable[[], x509.Certificate]) -> dict[str, Try]:
+def self_checks_of(settings: EngineSettings, identity: Callable[[], x509.Certificate]) -> dict[str, EngineCheck]:
     """Returns a check for each folder that the service writes to and for each certificate.
 
     Args:
         identity: returns the current identity certificate.
     """
-    tries: dict[str, Try] = {IDENTITY: lambda: _try_certificates([identity()], "`vesta-admin certificates` renews it")}
+    checks: dict[str, EngineCheck] = {
+        IDENTITY: lambda: _check_certificates([identity()], "`vesta-admin certificates` renews it")
+    }
     for field in _CERTIFICATES:
         path = getattr(settings, field, None)
         if path:
             name = environment_name(type(settings), field)
-            tries[f"the certificate of {name}"] = _tries_file(Path(path))
+            checks[f"the certificate of {name}"] = _check_of_file(Path(path))
     work_folder = getattr(settings, "work_folder", None)
     for folder in {Path(tempfile.gettempdir()), *([Path(work_folder)] if work_folder else ())}:
-        tries[f"the folder {folder}"] = _tries_folder(folder)
-    return tries
+        checks[f"the folder {folder}"] = _check_of_folder(folder)
+    return checks
 
 
-def _tries_file(path: Path) -> Try:
+def _check_of_file(path: Path) -> EngineCheck:
     def attempt() -> None:
         try:
             certificates = x509.load_pem_x509_certificates(path.read_bytes())
         except (OSError, ValueError) as error:
             raise ExplainedError(f"cannot be read ({error}); mount a PEM file at its path") from error
-        _try_certificates(certificates[:1], "renew it, and restart this service")
+        _check_certificates(certificates[:1], "renew it, and restart this service")
 
     return attempt
 
 
-def _try_certificates(certificates: Iterable[x509.Certificate], fix: str) -> None:
+def _check_certificates(certificates: Iterable[x509.Certificate], fix: str) -> None:
     for certificate in certificates:
         end = certificate.not_valid_after_utc
         if end <= datetime.now(UTC):
             raise ExplainedError(f"expired on {end:%Y-%m-%d %H:%M} UTC; {fix}")
 
 
-def _tries_folder(folder: Path) -> Try:
+def _check_of_folder(folder: Path) -> EngineCheck:
     def attempt() -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -26,8 +26,8 @@ from vesta_common.metrics import problems_gauge, serve_metrics
 from vesta_common.rpc.admission import AdmissionMetrics
 from vesta_common.rpc.server import THREADS, Server
 from vesta_common.rpc.trace_export import start_tracing_of
-from vesta_common.runtime.engine_watch import EngineWatch, Try
-from vesta_common.runtime.self_checks import own_tries_of
+from vesta_common.runtime.engine_watch import EngineCheck, EngineWatch
+from vesta_common.runtime.self_checks import self_checks_of
 from vesta_common.service_thread import NO_PAUSE, ServiceThread
 from vesta_common.settings import EXIT_WRONG_SETTINGS, EngineSettings, ServiceSettings, load_settings
 
@@ -96,7 +96,7 @@ class App:
         admission_metrics: metrics of the service's queues, if it has more queues than the one of the RPC threads.
         engines: settings of the engines whose outage makes the service unready; None to monitor no engines.
         has_objects: whether the service uses the object store.
-        tries: checks of further dependencies by name; see `EngineWatch`.
+        checks: checks of further dependencies by name; see `EngineWatch`.
     """
 
     servicers: Sequence[Any]
@@ -107,7 +107,7 @@ class App:
     admission_metrics: AdmissionMetrics | None = None
     engines: EngineSettings | None = None
     has_objects: bool = False
-    tries: Mapping[str, Try] = field(default_factory=dict)
+    checks: Mapping[str, EngineCheck] = field(default_factory=dict)
 
 
 class BackgroundTask(ServiceThread):
@@ -218,15 +218,15 @@ def _watch(service: str, app: App, identity: Identity) -> EngineWatch:
     if app.engines is None:
         return EngineWatch({})
     from vesta_common.runtime.engine_checks import (
-        tries_of,  # the clients of the engines are loaded only by services that use engines
+        engine_checks_of,  # the clients of the engines are loaded only by services that use engines
     )
 
     topics = {topic for component in app.components for topic in getattr(component, "topics", ())}
     return EngineWatch(
         {
-            **tries_of(service, app.engines, topics, has_objects=app.has_objects),
-            **own_tries_of(app.engines, lambda: identity.credentials.certificate),
-            **app.tries,
+            **engine_checks_of(service, app.engines, topics, has_objects=app.has_objects),
+            **self_checks_of(app.engines, lambda: identity.credentials.certificate),
+            **app.checks,
         }
     )
 

@@ -9,7 +9,7 @@ TIMEOUT = timedelta(seconds=5)
 _POSTGRES_TLS_REQUEST = bytes([0, 0, 0, 8, 4, 210, 22, 47])
 
 
-def why_refused(host: str, port: int, ca_file: str, *, is_postgres: bool = False) -> str:
+def tls_failure(host: str, port: int, ca_file: str, *, is_postgres: bool = False) -> str:
     """Returns the reason, such as "certificate has expired"; empty if the certificate is valid or the server does not respond.
 
     Args:

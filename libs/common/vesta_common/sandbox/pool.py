@@ -151,12 +151,12 @@ class Sandbox:
         child = self._idle.get()
         try:
             while len(results) < len(chunk):
-                left = chunk[len(results) :]
+                remaining = chunk[len(results) :]
                 if not child.is_alive():
                     child = self._replaced(child)
                 try:
                     for index, result in zip(
-                        left, child.call(function, [arguments[i] for i in left], timeout), strict=True
+                        remaining, child.call(function, [arguments[i] for i in remaining], timeout), strict=True
                     ):
                         results.append(then(index, result))
                         killed_before = False
@@ -165,7 +165,7 @@ class Sandbox:
                     child.kill()
                     results.append(then(chunk[len(results)], not_started(error)))
                 except (OSError, EOFError, pickle.UnpicklingError) as error:
-                    log.warning("sandbox_child_lost", error=repr(error), calls=len(left))
+                    log.warning("sandbox_child_lost", error=repr(error), calls=len(remaining))
                     was_killed = child.was_killed()
                     child = self._replaced(child)
                     if not was_killed:

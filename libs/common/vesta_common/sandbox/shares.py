@@ -21,6 +21,6 @@ def shared(memory_bytes: int | None, processes: int, limits: Limits) -> tuple[in
     """
     if memory_bytes is None:
         return processes, limits
-    left = max(memory_bytes - RESERVED_BYTES, LEAST_BYTES)
-    processes = max(1, min(processes, left // USEFUL_BYTES))
-    return processes, replace(limits, memory_bytes_max=min(limits.memory_bytes_max, left // processes))
+    available_bytes = max(memory_bytes - RESERVED_BYTES, LEAST_BYTES)
+    processes = max(1, min(processes, available_bytes // USEFUL_BYTES))
+    return processes, replace(limits, memory_bytes_max=min(limits.memory_bytes_max, available_bytes // processes))

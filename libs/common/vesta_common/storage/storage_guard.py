@@ -38,9 +38,9 @@ class StorageGuard:
 
 def storage_full(space: DiskSpace | None) -> ResourceExhausted:
     """Returns the error for a rejected write, with the free space if it is known."""
-    left = f": {space.free_share:.1%} ({space.free_bytes // 2**20} MiB) is free" if space else ""
+    free = f": {space.free_share:.1%} ({space.free_bytes // 2**20} MiB) is free" if space else ""
     return ResourceExhausted(
-        f"the platform's storage is full{left}; writes are rejected below {FULL_BELOW:.0%}. "
+        f"the platform's storage is full{free}; writes are rejected below {FULL_BELOW:.0%}. "
         "Ask an operator to free or add space. Writes then resume automatically; reads "
         "always work",
         reason="STORAGE_FULL",

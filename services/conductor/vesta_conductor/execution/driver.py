@@ -38,7 +38,9 @@ SETTLING_INTERVAL = timedelta(seconds=1)  # while the dataset does not yet conta
 RESYNC_INTERVAL = timedelta(seconds=60)  # while nothing is expected, in case an event is lost
 BACKOFF_FIRST = timedelta(seconds=1)
 BACKOFF_MAX = timedelta(minutes=1)
-REFUSALS_MAX = 3  # rejected requests in a row that may be temporary, such as for a resource that is still being created
+REJECTIONS_MAX = (
+    3  # rejected requests in a row that may be temporary, such as for a resource that is still being created
+)
 WAITING_PHASES = (
     LoopStatus.EMBEDDING,
     LoopStatus.SELECTING,
@@ -204,7 +206,7 @@ class Driver:
         if is_transient(error):
             status.message = f"A service does not respond: {error.message} Next attempt in {seconds} s."
         else:
-            status.phase = LoopStatus.BLOCKED if failures >= REFUSALS_MAX else status.phase
+            status.phase = LoopStatus.BLOCKED if failures >= REJECTIONS_MAX else status.phase
             status.message = f"Command failed: {error.message} ({error.reason}) Next attempt in {seconds} s."
         status.reconcile_time.FromDatetime(self._clock.now())
         log.warning("loop_postponed", loop=stored.loop.name, reason=error.reason, error=error.message, seconds=seconds)

@@ -167,10 +167,10 @@ def _is_unsettled(peers: Peers, dataset: str, fresh: list[Task]) -> bool:
     )
     page = _find(peers.items.ListItems, request)
     settled = {item.name for item in page.items} if page else set()
-    left = (
+    remaining = (
         (task, _find(peers.items.GetItem, GetItemRequest(name=task.item))) for task in fresh if task.item not in settled
     )
-    return any(item is not None and not shows_answer(item, task) for task, item in left)
+    return any(item is not None and not shows_answer(item, task) for task, item in remaining)
 
 
 def shows_answer(item: Item, task: Task) -> bool:

@@ -75,7 +75,7 @@ class Deletions:
         project = claimed.project
         try:
             with deletion_heartbeat(self._postgres, claimed, self._clock):
-                left = self._pass(project.name)
+                remaining = self._pass(project.name)
         except VestaError as error:
             log.warning("deletion_postponed", project=project.name, reason=error.reason, error=error.message)
             failures = claimed.failures + 1
@@ -83,8 +83,8 @@ class Deletions:
             self._store_pass(claimed, f"A service does not respond: {error.message}", due_time, failures)
             return
         settled = project.delete_time.ToDatetime(began.tzinfo) + SETTLED
-        if left:
-            self._store_pass(claimed, left, self._clock.now() + PASS_INTERVAL)
+        if remaining:
+            self._store_pass(claimed, remaining, self._clock.now() + PASS_INTERVAL)
         elif began < settled:
             self._store_pass(claimed, "All resources are deleted. Waits for calls in progress to end.", settled)
         else:
@@ -101,8 +101,8 @@ class Deletions:
         with self._postgres.transaction() as connection:
             store.delete_loops_of_project(connection, project)
         for kind in self._kinds:
-            if left := _clear(kind, project):
-                return left
+            if remaining := _clear(kind, project):
+                return remaining
         return ""
 
     def _store_pass(self, claimed: ClaimedDeletion, message: str, due_time: datetime, failures: int = 0) -> None:
@@ -117,13 +117,13 @@ def counts_in_words(counts: dict[str, int]) -> str:
 
 def _clear(kind: Kind, project: str) -> str:
     """Deletes all resources of one kind that can be deleted now; returns a description of what is left."""
-    refused = ""
+    last_error = ""
     for name in kind.names(project):
         try:
             kind.delete(name)
         except NotFound:
             continue
         except (FailedPrecondition, Aborted) as error:
-            refused = error.message
-    left = kind.names(project)
-    return f"{counts_in_words({kind.plural: len(left)})} left. {refused}".strip() if left else ""
+            last_error = error.message
+    remaining = kind.names(project)
+    return f"{counts_in_words({kind.plural: len(remaining)})} left. {last_error}".strip() if remaining else ""

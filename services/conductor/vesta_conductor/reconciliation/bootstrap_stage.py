@@ -8,7 +8,7 @@ from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.serving.v1 import CreateDeploymentRequest, Deployment, UncertaintyPolicy, UpdateDeploymentRequest
 from vesta_contracts.training.v1 import CreateTrainingRunRequest, TrainingRun
 
-from vesta_conductor.reconciliation.names import attempt_of, last_part
+from vesta_conductor.reconciliation.names import attempt_of, last_segment
 from vesta_conductor.reconciliation.reload_backoff import reload_or_give_up
 from vesta_conductor.reconciliation.scoring_coverage import enough
 from vesta_conductor.reconciliation.state import Command, RoundOutcome, Situation, Step
@@ -156,7 +156,7 @@ def _embed(situation: Situation, attempt: int, reason: str) -> Step:
     request_id = situation.fresh_id("embedding", situation.history.current.number, attempt)
     run = TrainingRun(recipe=situation.names.embedding_recipe, model=situation.names.embedding_model)
     request = CreateTrainingRunRequest(
-        parent=situation.names.project, training_run_id=last_part(name), training_run=run, request_id=request_id
+        parent=situation.names.project, training_run_id=last_segment(name), training_run=run, request_id=request_id
     )
     return Step(
         LoopStatus.EMBEDDING, "Creates the embedding model.", Command(request_id, "embed", reason, name, request)
@@ -164,7 +164,7 @@ def _embed(situation: Situation, attempt: int, reason: str) -> Step:
 
 
 def _deploy(situation: Situation, version: str, reason: str) -> Step:
-    request_id = situation.fresh_id("deployment", situation.history.current.number, last_part(version))
+    request_id = situation.fresh_id("deployment", situation.history.current.number, last_segment(version))
     deployment = Deployment(
         display_name=situation.names.loop_id,
         model_version=version,

@@ -152,13 +152,13 @@ def _selected_tasks(items: Sequence[SelectedItem]) -> list[Task]:
     return [
         Task(
             item=item.item,
-            priority=1 - place / len(items),
+            priority=1 - index / len(items),
             pre_annotations=item.pre_annotations,
             model_version=item.model_version,
             control=item.control,
             selection_reason=item.reason,
         )
-        for place, item in enumerate(items)
+        for index, item in enumerate(items)
     ]
 
 
@@ -173,8 +173,8 @@ def _test_tasks(situation: Situation, count: int) -> list[Task]:
     free = set(situation.observed.unlabelled_test_items) - _asked_items(situation)
     drawn = sorted(free, key=lambda item: hashlib.sha256(f"{situation.uid}/{item}".encode()).digest())[:count]
     return [
-        Task(item=item, priority=1 - place / len(drawn), selection_reason=_TEST_REASON)
-        for place, item in enumerate(drawn)
+        Task(item=item, priority=1 - index / len(drawn), selection_reason=_TEST_REASON)
+        for index, item in enumerate(drawn)
     ]
 
 

@@ -27,7 +27,7 @@ class LoopNames:
 
     @property
     def loop_id(self) -> str:
-        return last_part(self.loop)
+        return last_segment(self.loop)
 
     @property
     def campaign(self) -> str:
@@ -67,15 +67,15 @@ class LoopNames:
 
     def _id(self, suffix: str) -> str:
         """Returns `{loop}-{suffix}`; shortens a long loop id and adds a hash of it."""
-        whole = f"{self.loop_id}-{suffix}"
-        if len(whole) <= ID_LENGTH_MAX:
-            return whole
+        full_id = f"{self.loop_id}-{suffix}"
+        if len(full_id) <= ID_LENGTH_MAX:
+            return full_id
         digest = hashlib.sha256(self.loop_id.encode()).hexdigest()[:8]
         prefix = self.loop_id[: ID_LENGTH_MAX - len(suffix) - len(digest) - 2].rstrip("-")
         return f"{prefix}-{digest}-{suffix}"
 
 
-def last_part(name: str) -> str:
+def last_segment(name: str) -> str:
     """Returns the last segment of a resource name."""
     return name.rsplit("/", 1)[-1]
 
@@ -88,7 +88,7 @@ def attempt_of(run: str) -> int:
 
 def version_in_words(name: str) -> str:
     """Returns `version 3` for `projects/acme/models/vans/versions/3`."""
-    return f"version {last_part(name)}"
+    return f"version {last_segment(name)}"
 
 
 def _attempt(suffix: str, attempt: int) -> str:

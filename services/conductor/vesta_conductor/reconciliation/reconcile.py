@@ -33,8 +33,8 @@ def reconcile(situation: Situation) -> Step:
     """
     step = next(step for stage in STAGES if (step := stage(situation)) is not None)
     if situation.paused and (step.question or (step.command and step.command.request)):
-        held = f"Paused. Next step: {step.command.reason if step.command else step.message}"
-        return replace(step, message=held, command=None, question=None, round=None)
+        pause_message = f"Paused. Next step: {step.command.reason if step.command else step.message}"
+        return replace(step, message=pause_message, command=None, question=None, round=None)
     if situation.paused:
         return replace(step, message=f"Paused. {step.message}")
     return step

@@ -153,8 +153,8 @@ class Situation:
         """Returns the request_id for creating a resource that does not exist. It changes each time the resource was created in this round:
         the service returns the first result for a repeated request_id, even if that resource has been deleted."""
         first = self.request_id(*parts)
-        made = sum(key == first or key.startswith(f"{first}-again") for key in self.history.decided)
-        return f"{first}-again{made}" if made else first
+        issued_count = sum(key == first or key.startswith(f"{first}-again") for key in self.history.decided)
+        return f"{first}-again{issued_count}" if issued_count else first
 
     @property
     def labels_spent(self) -> int:

@@ -12,7 +12,7 @@ from vesta_contracts.training.v1 import CreateTrainingRunRequest, Metrics, Train
 from vesta_conductor.reconciliation.bootstrap_stage import scoring_ended
 from vesta_conductor.reconciliation.gate import judge
 from vesta_conductor.reconciliation.label_saving import label_saving
-from vesta_conductor.reconciliation.names import attempt_of, last_part, version_in_words
+from vesta_conductor.reconciliation.names import attempt_of, last_segment, version_in_words
 from vesta_conductor.reconciliation.reload_backoff import reload_or_give_up
 from vesta_conductor.reconciliation.round_updates import with_updates
 from vesta_conductor.reconciliation.scoring_coverage import enough
@@ -31,7 +31,7 @@ def take_snapshot(situation: Situation, reason: str) -> Step:
     number = situation.history.current.number
     request = CreateSnapshotRequest(
         parent=situation.policy.dataset,
-        snapshot_id=last_part(name),
+        snapshot_id=last_segment(name),
         snapshot=Snapshot(display_name=f"Round {number} of {situation.names.loop_id}"),
         request_id=request_id,
     )
@@ -89,7 +89,7 @@ def _with_snapshot(situation: Situation, snapshot: Snapshot) -> RoundRecord:
 
 
 def _train_side(snapshot: Snapshot) -> SplitStatistics:
-    return next((side for side in snapshot.statistics.splits if side.split == "TRAIN"), SplitStatistics())
+    return next((split for split in snapshot.statistics.splits if split.split == "TRAIN"), SplitStatistics())
 
 
 def _too_few_concepts(situation: Situation, current: RoundRecord, snapshot: Snapshot) -> Step | None:
@@ -119,7 +119,7 @@ def _train(situation: Situation, current: RoundRecord, attempt: int, reason: str
         seed=current.number,
     )
     request = CreateTrainingRunRequest(
-        parent=situation.names.project, training_run_id=last_part(name), training_run=run, request_id=request_id
+        parent=situation.names.project, training_run_id=last_segment(name), training_run=run, request_id=request_id
     )
     return Step(
         LoopStatus.TRAINING,
@@ -134,12 +134,12 @@ def _progress(run: TrainingRun) -> str:
         return f"Waits for the training to start. {run.waiting_reason}".strip()
     progress = run.progress
     step = f", step {progress.step} of {progress.step_count}" if progress.step_count else ""
-    left = (
+    remaining = (
         f", about {round(progress.time_left.ToTimedelta().total_seconds())} s left"
         if progress.HasField("time_left")
         else ""
     )
-    return f"Trains: {progress.phase or 'starting'}{step}{left}."
+    return f"Trains: {progress.phase or 'starting'}{step}{remaining}."
 
 
 def _give_up(situation: Situation, current: RoundRecord, run: TrainingRun) -> Step:

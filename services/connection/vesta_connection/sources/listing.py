@@ -118,8 +118,8 @@ class FsspecTree:
         shown = printable(name)
         if shown != name and not unreadable:
             unreadable = f"its name is longer than {NAME_CHARACTERS_MAX} characters or not UTF-8; rename the file"
-        said = entry or {"size": 0}
-        return SourceFile(shown, fingerprint(said), path, said.get("size"), changed_time(said), unreadable)
+        details = entry or {"size": 0}
+        return SourceFile(shown, fingerprint(details), path, details.get("size"), changed_time(details), unreadable)
 
 
 class BucketTree(FsspecTree):

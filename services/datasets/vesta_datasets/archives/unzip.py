@@ -44,8 +44,8 @@ def unpack_zip(folder: Path, names: tuple[str, str]) -> None:
                     "the limits; split it into smaller archives"
                 )
             for entry in entries:
-                within = (target / entry.filename).resolve()
-                if not within.is_relative_to(target.resolve()) or stat.S_ISLNK(entry.external_attr >> 16):
+                path = (target / entry.filename).resolve()
+                if not path.is_relative_to(target.resolve()) or stat.S_ISLNK(entry.external_attr >> 16):
                     raise UnreadableArchiveError(f"the archive entry {entry.filename!r} is outside of the archive")
             opened.extractall(target)
     except _DAMAGED as error:

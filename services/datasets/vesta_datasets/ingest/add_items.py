@@ -55,7 +55,7 @@ def add_items(
     for name, media, _, placement in rows:
         split = Split.Value(f"SPLIT_{placement.split.value}")
         store.publish(connection, name, ItemCreated(item=name, media=media, split=split))
-    made = {
+    created = {
         media.sha256: (name, placement.duplicate_of or "", placement.split.value) for name, media, _, placement in rows
     }
     existing = {digest: (row["name"], row["duplicate_of"], row["split"]) for digest, row in known.items()}
@@ -64,7 +64,7 @@ def add_items(
     results = []
     for item in new_items:
         digest = item.media.sha256
-        name, duplicate_of, split_name = made.get(digest) or existing[digest]
+        name, duplicate_of, split_name = created.get(digest) or existing[digest]
         existed = digest in existing or digest in seen
         seen.add(digest)
         if item.HasField("annotations") and digest not in decided:

@@ -75,12 +75,14 @@ class EventHandlers:
 
     def handle_prediction_created(self, connection: Connection, event: Event) -> None:
         """Stores scores and embeddings. DatasetScored is published separately, see `scoring_progress`."""
-        made: PredictionCreated = event.payload
-        model = ScoringModel(made.model_version, made.deployment, made.generation)
-        scores = [(entry.item, entry.scores) for entry in made.predictions]
-        self._store.predictions.put_scores(connection, made.dataset, model, scores)
+        created: PredictionCreated = event.payload
+        model = ScoringModel(created.model_version, created.deployment, created.generation)
+        scores = [(entry.item, entry.scores) for entry in created.predictions]
+        self._store.predictions.put_scores(connection, created.dataset, model, scores)
         embedded = [
-            (entry.item, np.frombuffer(entry.embedding, "<f4")) for entry in made.predictions if entry.embedding
+            (entry.item, np.frombuffer(entry.embedding, "<f4")) for entry in created.predictions if entry.embedding
         ]
         if embedded:
-            self._store.predictions.put_embeddings(connection, made.dataset, model, made.embedding_digest, embedded)
+            self._store.predictions.put_embeddings(
+                connection, created.dataset, model, created.embedding_digest, embedded
+            )

@@ -98,12 +98,12 @@ class Import:
         progress: OperationProgress,
     ) -> ImportDatasetResponse:
         """Imports a batch and commits it with the updated response, which is returned."""
-        taken = self._take(request, batch, only_named)
+        results = self._take(request, batch, only_named)
 
         def keep(connection: Connection) -> ImportDatasetResponse:
             updated = ImportDatasetResponse()
             updated.CopyFrom(response)
-            for entry, ingested in zip(batch, taken, strict=True):
+            for entry, ingested in zip(batch, results, strict=True):
                 self._add(
                     connection,
                     request.name,
@@ -263,10 +263,12 @@ def _new_item(entry: ArchivedItem, ingested: IngestedMedia, *, reviewed: bool) -
 
 def _differs(item: str, accepted: Iterable[Annotation], imported: Iterable[Annotation]) -> str:
     """Returns the message of a rejection because the item has other accepted annotations."""
-    here, there = (
+    here, in_archive = (
         ", ".join(concepts_of(annotations)) or "none of the concepts" for annotations in (accepted, imported)
     )
-    difference = f"labelled {here}, but {there} in the archive" if here != there else "with different accepted shapes"
+    difference = (
+        f"labelled {here}, but {in_archive} in the archive" if here != in_archive else "with different accepted shapes"
+    )
     return f"already exists as {item}, {difference}; if the archive is right, correct the item"
 
 

@@ -37,8 +37,8 @@ def with_control_arm(picks: Sequence[Pick], free: Indices, count: int, share: fl
     exact = share * owed
     drawn_count = int(exact) + int(random.random() < exact - int(exact))
     drawn = [Pick(int(row), 0.0, Reason.CONTROL) for row in random.choice(free, drawn_count, replace=False)]
-    taken = {pick.index for pick in drawn}
-    chosen = [pick for pick in picks if pick.index not in taken][: owed - drawn_count]
+    drawn_indices = {pick.index for pick in drawn}
+    chosen = [pick for pick in picks if pick.index not in drawn_indices][: owed - drawn_count]
     return _spread(chosen, drawn)
 
 
@@ -47,4 +47,4 @@ def _spread(chosen: Sequence[Pick], drawn: Sequence[Pick]) -> list[Pick]:
     total = len(chosen) + len(drawn)
     places = {int((turn + 0.5) * total / len(drawn)) for turn in range(len(drawn))} if drawn else set()
     rest, controls = iter(chosen), iter(drawn)
-    return [next(controls) if place in places else next(rest) for place in range(total)]
+    return [next(controls) if position in places else next(rest) for position in range(total)]

@@ -50,15 +50,15 @@ def cover(
     kernel = np.exp(squared_distances(points[order], points[targets]) / -(width**2))
 
     gains = [float(np.maximum(row - covered, 0.0) @ weight) for row in kernel]
-    heap = [(-gain, place) for place, gain in enumerate(gains)]
+    heap = [(-gain, index) for index, gain in enumerate(gains)]
     heapq.heapify(heap)
     picks: list[tuple[int, float]] = []
     while len(picks) < count:
-        _, place = heapq.heappop(heap)
-        gain = float(np.maximum(kernel[place] - covered, 0.0) @ weight)
-        if heap and (-gain, place) > heap[0]:
-            heapq.heappush(heap, (-gain, place))
+        _, index = heapq.heappop(heap)
+        gain = float(np.maximum(kernel[index] - covered, 0.0) @ weight)
+        if heap and (-gain, index) > heap[0]:
+            heapq.heappush(heap, (-gain, index))
             continue
-        picks.append((int(order[place]), gain / total))
-        covered = np.maximum(covered, kernel[place])
+        picks.append((int(order[index]), gain / total))
+        covered = np.maximum(covered, kernel[index])
     return picks

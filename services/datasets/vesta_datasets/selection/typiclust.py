@@ -87,4 +87,4 @@ def _by_typicality(points: Floats, members: Indices, pool: Pool) -> list[tuple[i
         nearest = np.where(np.isfinite(nearest), nearest, 0.0)
         typicality[start : start + rows.size] = 1.0 / (nearest.mean(axis=1) + 1e-6)
     order = np.lexsort((-free, typicality))
-    return [(int(free[place]), float(typicality[place])) for place in order]
+    return [(int(free[index]), float(typicality[index])) for index in order]

@@ -35,8 +35,8 @@ class TokenBuckets:
         Raises:
             ResourceExhausted: RATE_LIMITED, the bucket is empty; `retry_after` is set.
         """
-        left = self.check(key)
-        self._buckets[key] = (left - 1, self._monotonic())
+        tokens_left = self.check(key)
+        self._buckets[key] = (tokens_left - 1, self._monotonic())
         self._buckets.move_to_end(key)
         if len(self._buckets) > BUCKETS_MAX:
             self._buckets.popitem(last=False)
@@ -47,17 +47,17 @@ class TokenBuckets:
         Raises:
             ResourceExhausted: as `take`.
         """
-        left = self._level(key)
-        if left < 1:
-            raise self._refusal(left)
-        return left
+        tokens_left = self._level(key)
+        if tokens_left < 1:
+            raise self._rate_exceeded(tokens_left)
+        return tokens_left
 
     def _level(self, key: str) -> float:
         level, then = self._buckets.get(key, (self._burst, 0.0))
         return min(self._burst, level + (self._monotonic() - then) * self._per_second)
 
-    def _refusal(self, left: float) -> ResourceExhausted:
-        wait = timedelta(seconds=(1 - left) / self._per_second)
+    def _rate_exceeded(self, tokens_left: float) -> ResourceExhausted:
+        wait = timedelta(seconds=(1 - tokens_left) / self._per_second)
         return ResourceExhausted(
             f"rate limit exceeded: more than {self._per_second:g} {self._what} per second at this "
             "gateway replica; retry later",

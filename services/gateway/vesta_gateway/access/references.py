@@ -95,12 +95,12 @@ def _field_finder(field: FieldDescriptor, under_way: dict[str, list[Find]]) -> F
     if is_map(field):
         return _map_finder(field, under_way)
     if field.message_type is not None:
-        below = _compile(field.message_type, under_way)
-        if below is None:
+        finder = _compile(field.message_type, under_way)
+        if finder is None:
             return None
         if field.is_repeated:
-            return lambda message: (reference for entry in getattr(message, name) for reference in below(entry))
-        return lambda message: below(getattr(message, name)) if message.HasField(name) else iter(())
+            return lambda message: (reference for entry in getattr(message, name) for reference in finder(entry))
+        return lambda message: finder(getattr(message, name)) if message.HasField(name) else iter(())
     if field.type != FieldDescriptor.TYPE_STRING:
         return None
     if name == _FILTER and not field.is_repeated:
@@ -113,16 +113,16 @@ def _field_finder(field: FieldDescriptor, under_way: dict[str, list[Find]]) -> F
 
 def _map_finder(field: FieldDescriptor, under_way: dict[str, list[Find]]) -> Find | None:
     value = map_value(field)
-    below = _compile(value.message_type, under_way) if value.message_type is not None else None
-    if below is None:
+    finder = _compile(value.message_type, under_way) if value.message_type is not None else None
+    if finder is None:
         return None
-    return lambda message: (r for entry in getattr(message, field.name).values() for r in below(entry))
+    return lambda message: (r for entry in getattr(message, field.name).values() for r in finder(entry))
 
 
 def _names_in_filter(text: str) -> Iterator[Reference]:
     """Yields the names that a filter compares with. A filter that is itself a name is treated like other text of that form."""
-    if whole := _reference(_FILTER, text, is_declared=False):
-        return iter((whole,))
+    if reference := _reference(_FILTER, text, is_declared=False):
+        return iter((reference,))
     return (Reference(_FILTER, value, "", True) for value in values_of(text) if value.startswith(_PREFIX))
 
 

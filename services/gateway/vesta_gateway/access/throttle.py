@@ -60,7 +60,7 @@ class Throttle:
             )
         counts.accepts += 1  # until the service rejects it
 
-    def refused(self, rpc: str, retry_after: timedelta | None) -> None:
+    def record_rejection(self, rpc: str, retry_after: timedelta | None) -> None:
         """Records that the service rejected a forwarded request because of overload."""
         counts = self._faded(rpc)
         counts.accepts = max(0.0, counts.accepts - 1)

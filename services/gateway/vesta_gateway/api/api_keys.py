@@ -44,7 +44,7 @@ class ApiKeyApi(AccessApi, ApiKeyServiceServicer):
             )
         self._ensure_project(request.parent)
         secret = new_secret()
-        made: list[ApiKey] = []
+        created: list[ApiKey] = []
 
         def insert(connection: Connection) -> ApiKey:
             def effect() -> ApiKey:
@@ -52,14 +52,14 @@ class ApiKeyApi(AccessApi, ApiKeyServiceServicer):
                 api_key = copy_of(request.api_key, prefix=secret[:PREFIX_CHARACTERS])
                 api_key_id = request.api_key_id or new_id()
                 project = request.parent.split("/")[1]
-                made[:] = [api_keys.insert(connection, project, api_key_id, api_key, digest_of(secret), now)]
-                return made[0]
+                created[:] = [api_keys.insert(connection, project, api_key_id, api_key, digest_of(secret), now)]
+                return created[0]
 
-            made.clear()
+            created.clear()
             return once(connection, request, ApiKey, effect)
 
         api_key = self._postgres.run(insert)
-        if made:  # the response that `once` stores for repeated requests does not contain the secret
+        if created:  # the response that `once` stores for repeated requests does not contain the secret
             api_key.secret = secret
         return api_key
 

@@ -43,7 +43,7 @@ class AuditLog:
         if is_recorded(rpc, "OK"):
             await self._writer.put(self._row(rpc, caller, request, b"".join(responses), ("OK", ""), origin))
 
-    def refuse(self, rpc: Rpc, error: Exception, origin: Origin) -> None:
+    def record_denied(self, rpc: Rpc, error: Exception, origin: Origin) -> None:
         """Records a call with an unknown API key."""
         self._later(rpc, None, None, _outcome(error), origin)
 

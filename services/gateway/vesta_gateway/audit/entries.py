@@ -20,7 +20,7 @@ READ_ONLY_POSTS = frozenset(
     }
 )
 """RPCs that change nothing although they use POST over HTTP."""
-REFUSALS = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
+DENIED_CODES = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 RESPONSE_BYTES_MAX = 64 * 1024
 TEXT_CHARACTERS_MAX = 1024
 PATHS_MAX = 64
@@ -41,7 +41,7 @@ class Origin:
 
 def is_recorded(rpc: Rpc, code: str) -> bool:
     """Returns True for calls that may have changed something, whatever their outcome, and for calls rejected by access control."""
-    return code in REFUSALS or not (rpc.only_reads or rpc.full_name in READ_ONLY_POSTS)
+    return code in DENIED_CODES or not (rpc.only_reads or rpc.full_name in READ_ONLY_POSTS)
 
 
 def row_of(

@@ -71,14 +71,14 @@ class Dependencies:
         if any(problem.startswith(POSTGRES) for problem in watched):
             own = []  # the watch reports more details, because it opens a new connection
         self._problems = [f"gateway: {problem}" for problem in [*own, *watched]]
-        self._problems += [f"{word}: {problem}" for word, problems in reported for problem in problems]
+        self._problems += [f"{name}: {problem}" for name, problems in reported for problem in problems]
         states = {"postgres": has_postgres}
         if self._tail is not None:
             states["events"] = self._tail.healthy()
             if not states["events"] and not any(problem.startswith(KAFKA) for problem in watched):
                 self._problems.append("gateway: Kafka does not respond; check that it is running, and KAFKA_BOOTSTRAP")
-        states |= {word: remote.is_connected() for word, remote in self._remotes.items()}
-        return has_postgres, {word: "SERVING" if is_fine else "NOT_SERVING" for word, is_fine in states.items()}
+        states |= {name: remote.is_connected() for name, remote in self._remotes.items()}
+        return has_postgres, {name: "SERVING" if is_fine else "NOT_SERVING" for name, is_fine in states.items()}
 
     def _postgres_problem(self) -> list[str]:
         try:

@@ -57,8 +57,8 @@ class _LocalResponseStream:
     async def __aiter__(self) -> AsyncIterator[bytes]:
         request = _read(self._rpc, await anext(self._requests))
         with trace.calling(self._metadata.get(CALLER_KEY, ""), self._metadata.get(ROLE_KEY, "")):
-            begun = self._method(request, None)
-        async with aclosing(begun) as responses:
+            result = self._method(request, None)
+        async with aclosing(result) as responses:
             async for response in responses:
                 yield response.SerializeToString()
 

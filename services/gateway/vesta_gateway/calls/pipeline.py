@@ -101,7 +101,7 @@ class CallPipeline:
             # Counted only after a failure, so that valid keys behind the same address are not affected.
             self._limits.unauthenticated.take(origin.address)
             if secret:
-                self._audit.refuse(rpc, error, origin)
+                self._audit.record_denied(rpc, error, origin)
             raise
         self._limits.requests.take(caller.key)
         return Session(caller, secret, origin)
@@ -198,7 +198,7 @@ class CallPipeline:
         except Exception as error:
             overload = overload_of(error)
             if overload is not None:
-                self._limits.throttle.refused(rpc.full_name, overload.retry_after)
+                self._limits.throttle.record_rejection(rpc.full_name, overload.retry_after)
             raise
 
     @asynccontextmanager

@@ -80,23 +80,23 @@ class GrpcApi(grpc.GenericRpcHandler):
         """
         start = time.perf_counter()
         headers = _headers_of(context)
-        with trace.span(rpc.path, headers, SpanKind.SERVER), ExitStack() as held:
+        with trace.span(rpc.path, headers, SpanKind.SERVER), ExitStack() as stack:
             entry = self._access_log.begin("grpc", rpc.path, self._address_of(context), start)
             try:
                 session = await self._calls.enter(rpc, headers, Origin(entry.address, "grpc"))
                 entry.caller = session.caller.member
-                held.enter_context(self._calls.hold(session, rpc))
+                stack.enter_context(self._calls.hold(session, rpc))
                 raw = await self._first(requests)
-                held.enter_context(self._in_memory(raw))
+                stack.enter_context(self._in_memory(raw))
                 yield session, raw
             except Exception as error:  # noqa: BLE001 - every error becomes a status for the client
-                await self._refuse(error, context, entry)
+                await self._abort(error, context, entry)
             except BaseException:
                 entry.end("CANCELLED")
                 raise
             entry.end("OK")
 
-    async def _refuse(self, error: Exception, context: Context, entry: Entry) -> NoReturn:
+    async def _abort(self, error: Exception, context: Context, entry: Entry) -> NoReturn:
         """Ends the call with the status of an error.
 
         A client that does not read receives the status only when it reads again. Until then the call keeps its slot, because it still uses

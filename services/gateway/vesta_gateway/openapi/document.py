@@ -126,8 +126,8 @@ def _operation(
 def _query(rpc: Rpc, rule: HttpRule, schemas: Schemas) -> list[dict[str, Any]]:
     if rule.body == WHOLE:
         return []
-    taken = {rule.body, *(variable.field_path for variable in rule.template.variables)}
-    return list(schemas.parameters(rpc.descriptor.input_type, taken))
+    bound_fields = {rule.body, *(variable.field_path for variable in rule.template.variables)}
+    return list(schemas.parameters(rpc.descriptor.input_type, bound_fields))
 
 
 def _body(rpc: Rpc, rule: HttpRule, schemas: Schemas) -> dict[str, Any]:
@@ -195,7 +195,11 @@ def _path(rule: HttpRule, placeholders: Mapping[str, str]) -> tuple[str, list[di
 
 def _placeholders() -> dict[str, str]:
     """Returns the singular name of each collection: `training_run` for `trainingRuns`."""
-    return {collection: word for pattern in _patterns() for collection, word in re.findall(r"(\w+)/\{(\w+)\}", pattern)}
+    return {
+        collection: variable
+        for pattern in _patterns()
+        for collection, variable in re.findall(r"(\w+)/\{(\w+)\}", pattern)
+    }
 
 
 def _patterns() -> Iterator[str]:

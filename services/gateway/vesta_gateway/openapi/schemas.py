@@ -95,10 +95,10 @@ class Schemas:
             if field.name in taken or field_behavior_pb2.OUTPUT_ONLY in _behaviors(field):
                 continue
             name = above + field.json_name
-            below = field.message_type
-            if below is not None and below.full_name not in TEXT_MESSAGES and not is_map(field):
+            submessage = field.message_type
+            if submessage is not None and submessage.full_name not in TEXT_MESSAGES and not is_map(field):
                 if not field.is_repeated and depth < PARAMETER_DEPTH_MAX:
-                    yield from self.parameters(below, (), f"{name}.", depth + 1)
+                    yield from self.parameters(submessage, (), f"{name}.", depth + 1)
                 continue
             schema = self._field(field)
             parameter: dict[str, Any] = {"name": name, "in": "query", "schema": schema}

@@ -61,17 +61,17 @@ class Body:
             DeadlineExceeded: BODY_IDLE, the idle timeout has passed.
         """
         check_size(self._length or 0, bytes_max)
-        held = 0
+        buffered_bytes = 0
         try:
             parts = []
             async for part in self._parts():
                 budget.acquire(len(part))
-                held += len(part)
-                check_size(held, bytes_max)
+                buffered_bytes += len(part)
+                check_size(buffered_bytes, bytes_max)
                 parts.append(part)
             yield parts[0] if len(parts) == 1 else b"".join(parts)
         finally:
-            budget.release(held)
+            budget.release(buffered_bytes)
 
     async def chunks(self, bytes_max: int) -> AsyncIterator[bytes]:
         """Yields the body as it arrives, in chunks of about 256 KiB.

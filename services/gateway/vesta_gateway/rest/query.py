@@ -22,13 +22,15 @@ _MAP_ENTRY = re.compile(r"([^\[\]]+)\[(.*)\]")
 _BOOLEANS = {"true": True, "false": False}
 
 
-def query_to_json(descriptor: Descriptor, pairs: Iterable[tuple[str, str]], taken: Collection[str]) -> dict[str, Any]:
+def query_to_json(
+    descriptor: Descriptor, pairs: Iterable[tuple[str, str]], bound_fields: Collection[str]
+) -> dict[str, Any]:
     """Returns the JSON object for query parameters, keyed by proto names.
 
     Args:
         descriptor: the request descriptor.
         pairs: names and values, decoded, in order.
-        taken: fields and field paths that the path or the body contains.
+        bound_fields: fields and field paths that the path or the body contains.
 
     Raises:
         InvalidArgument: a parameter is unknown, conflicts with another value, or cannot be parsed.
@@ -39,34 +41,34 @@ def query_to_json(descriptor: Descriptor, pairs: Iterable[tuple[str, str]], take
             raise InvalidArgument(
                 f"the request has more than {PARAMETERS_MAX} query parameters", reason="QUERY_TOO_LONG"
             )
-        _add(descriptor, root, name, text, taken)
+        _add(descriptor, root, name, text, bound_fields)
     return root
 
 
-def _add(descriptor: Descriptor, root: dict[str, Any], name: str, text: str, taken: Collection[str]) -> None:
+def _add(descriptor: Descriptor, root: dict[str, Any], name: str, text: str, bound_fields: Collection[str]) -> None:
     entry = _MAP_ENTRY.fullmatch(name)
-    *above, last = (entry[1] if entry else name).split(".")
+    *parents, last = (entry[1] if entry else name).split(".")
     target, path = root, ""
-    for part in above:
+    for part in parents:
         field = _field(descriptor, part, name)
         if field.message_type is None or field.is_repeated:
-            raise _refused(name, "has no subfields")
+            raise _invalid(name, "has no subfields")
         descriptor, path = field.message_type, f"{path}{field.name}."
         target = target.setdefault(field.name, {})
     field = _field(descriptor, last, name)
     path += field.name
-    if path in taken or path.split(".")[0] in taken:
-        raise _refused(name, "is already set by the path or the body")
+    if path in bound_fields or path.split(".")[0] in bound_fields:
+        raise _invalid(name, "is already set by the path or the body")
     if is_map(field):
         if not entry:
-            raise _refused(name, f"is a map; use {name}[KEY]=VALUE")
+            raise _invalid(name, f"is a map; use {name}[KEY]=VALUE")
         target.setdefault(field.name, {})[entry[2]] = _value(map_value(field), text, name)
     elif entry:
-        raise _refused(name, "is no map")
+        raise _invalid(name, "is no map")
     elif field.is_repeated:
         target.setdefault(field.name, []).append(_value(field, text, name))
     elif field.name in target:
-        raise _refused(name, "is given twice")
+        raise _invalid(name, "is given twice")
     else:
         target[field.name] = _value(field, text, name)
 
@@ -74,24 +76,24 @@ def _add(descriptor: Descriptor, root: dict[str, Any], name: str, text: str, tak
 def _field(descriptor: Descriptor, part: str, name: str) -> FieldDescriptor:
     field = find_field(descriptor, part)
     if field is None:
-        raise _refused(name, "is not a parameter of this method")
+        raise _invalid(name, "is not a parameter of this method")
     return field
 
 
 def _value(field: FieldDescriptor, text: str, name: str) -> Any:
     """Returns the JSON value of a parameter."""
     if field.message_type is not None and field.message_type.full_name not in TEXT_MESSAGES:
-        raise _refused(name, "cannot be a parameter; use its subfields")
+        raise _invalid(name, "cannot be a parameter; use its subfields")
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         if text not in _BOOLEANS:
-            raise _refused(name, "must be true or false")
+            raise _invalid(name, "must be true or false")
         return _BOOLEANS[text]
     if field.cpp_type == FieldDescriptor.CPPTYPE_ENUM and text.lstrip("-").isdecimal():
         return int(text)
     return text
 
 
-def _refused(name: str, why: str) -> InvalidArgument:
+def _invalid(name: str, why: str) -> InvalidArgument:
     return InvalidArgument(
         f"the query parameter {name!r} {why}", reason="QUERY_INVALID", violations=[Violation(name, why)]
     )

@@ -96,10 +96,10 @@ class SimpleIndex:
                 )
             self._requests.take(address)
             wheels = await asyncio.to_thread(self._read)
-            below = path.removeprefix(PREFIX)
-            if below == REQUIREMENTS:
+            relative_path = path.removeprefix(PREFIX)
+            if relative_path == REQUIREMENTS:
                 return _requirements(wheels, scheme, headers)
-            return _respond(wheels, below, headers)
+            return _respond(wheels, relative_path, headers)
         except VestaError as error:
             problem = problem_of(to_status(error))
             allowed = {"allow": "GET, HEAD"} if error.reason == "METHOD_NOT_ALLOWED" else {}
@@ -161,23 +161,27 @@ def _requirements(wheels: list[Wheel], scheme: str, headers: Mapping[str, str]) 
     return _cached(_TEXT, text, hashlib.sha256(text).hexdigest(), headers)
 
 
-def _respond(wheels: list[Wheel], below: str, headers: Mapping[str, str]) -> HttpResponse:
+def _respond(wheels: list[Wheel], relative_path: str, headers: Mapping[str, str]) -> HttpResponse:
     """Returns the response for a path below the prefix.
 
     Raises:
         NotFound: PACKAGE_UNKNOWN.
     """
     projects = sorted({wheel.project for wheel in wheels})
-    if below == "/":
+    if relative_path == "/":
         return _page("Simple index", [f'<a href="{name}/">{name}</a>' for name in projects], headers)
-    _, _, rest = below.partition("/")
+    _, _, rest = relative_path.partition("/")
     name, slash, filename = rest.partition("/")
     project = normalised(name)
-    if below and project not in projects:
+    if relative_path and project not in projects:
         offered = f"available packages: {', '.join(projects)}" if projects else "VESTA_GATEWAY_WHEELS_FOLDER is not set"
         raise NotFound(f"unknown package; {offered}", reason="PACKAGE_UNKNOWN")
     if not slash or name != project:
-        return 301, {"location": f"{PREFIX}/{project}/{filename if slash else ''}" if below else f"{PREFIX}/"}, b""
+        return (
+            301,
+            {"location": f"{PREFIX}/{project}/{filename if slash else ''}" if relative_path else f"{PREFIX}/"},
+            b"",
+        )
     files = [wheel for wheel in wheels if wheel.project == project]
     if not filename:
         return _page(f"Links for {project}", [_link(wheel) for wheel in files], headers)

@@ -131,9 +131,9 @@ def _read_query(request: Message, descriptor: Descriptor, match: Match, query: s
             reason="QUERY_INVALID",
             violations=[Violation(pairs[0][0], "must be in the body")],
         )
-    taken = {*match.captured, match.rule.body}
+    bound_fields = {*match.captured, match.rule.body}
     given = type(request)()
-    _parse(query_to_json(descriptor, pairs, taken), given, "")
+    _parse(query_to_json(descriptor, pairs, bound_fields), given, "")
     request.MergeFrom(given)
 
 
@@ -173,14 +173,14 @@ def _unknown(descriptor: Descriptor, value: Any, path: str) -> Iterator[str]:
     if not isinstance(value, dict) or descriptor.full_name.startswith("google.protobuf."):
         return
     for name, inner in value.items():
-        below = f"{path}.{name}" if path else name
+        subpath = f"{path}.{name}" if path else name
         field = find_field(descriptor, name)
         if field is None:
-            yield below
+            yield subpath
         elif field.message_type is not None and not is_map(field):
             entries: Iterable[Any] = inner if field.is_repeated and isinstance(inner, list) else [inner]
             for index, entry in enumerate(entries):
-                yield from _unknown(field.message_type, entry, f"{below}[{index}]" if field.is_repeated else below)
+                yield from _unknown(field.message_type, entry, f"{subpath}[{index}]" if field.is_repeated else subpath)
 
 
 def _present(descriptor: Descriptor, value: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -189,11 +189,15 @@ def _present(descriptor: Descriptor, value: dict[str, Any], prefix: str = "") ->
         field = find_field(descriptor, name)
         if field is None or not (prefix or _is_masked(field)):
             continue
-        below = None if field.is_repeated else field.message_type
-        if below is None or below.full_name.startswith("google.protobuf.") or not (isinstance(inner, dict) and inner):
+        submessage = None if field.is_repeated else field.message_type
+        if (
+            submessage is None
+            or submessage.full_name.startswith("google.protobuf.")
+            or not (isinstance(inner, dict) and inner)
+        ):
             yield prefix + field.name
         else:
-            yield from _present(below, inner, f"{prefix}{field.name}.")
+            yield from _present(submessage, inner, f"{prefix}{field.name}.")
 
 
 def _is_masked(field: Any) -> bool:
@@ -204,8 +208,8 @@ def _is_masked(field: Any) -> bool:
 
 def _set_text(request: Message, field_path: str, text: str) -> None:
     """Sets a field from the path."""
-    *above, last = field_path.split(".")
+    *parents, last = field_path.split(".")
     target: Any = request
-    for part in above:
+    for part in parents:
         target = getattr(target, part)
     setattr(target, last, text)

@@ -35,15 +35,15 @@ def fitted(prediction: ItemPrediction, bytes_max: int) -> ItemPrediction:
     if excess <= 0:
         return prediction
     scores = prediction.scores.scores
-    by_worth = sorted(range(len(scores)), key=lambda place: (scores[place].predicted, -place))
+    by_worth = sorted(range(len(scores)), key=lambda index: (scores[index].predicted, -index))
     left_out: set[int] = set()
-    for place in by_worth:
+    for index in by_worth:
         if excess <= 0:
             break
-        left_out.add(place)
-        excess -= scores[place].ByteSize() + ENTRY_BYTES_MIN
+        left_out.add(index)
+        excess -= scores[index].ByteSize() + ENTRY_BYTES_MIN
     best = ItemPrediction()
     best.CopyFrom(prediction)
     del best.scores.scores[:]
-    best.scores.scores.extend(score for place, score in enumerate(scores) if place not in left_out)
+    best.scores.scores.extend(score for index, score in enumerate(scores) if index not in left_out)
     return best

@@ -58,7 +58,7 @@ class RecipeService(RecipeServiceServicer):
 
     def UpdateRecipe(self, request: UpdateRecipeRequest, context: grpc.ServicerContext) -> Recipe:
         """Updates a recipe. Built-in recipes are read-only."""
-        _refuse_builtin(request.recipe.name)
+        _check_not_builtin(request.recipe.name)
         with self._store.postgres.transaction() as connection:
             current = self._store.recipes.lock(connection, request.recipe.name)
             updated = revise(current, request.recipe, request.update_mask, ("display_name", "yaml"))
@@ -68,14 +68,14 @@ class RecipeService(RecipeServiceServicer):
 
     def DeleteRecipe(self, request: DeleteRecipeRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Deletes a recipe. Built-in recipes are read-only."""
-        _refuse_builtin(request.name)
+        _check_not_builtin(request.name)
         with self._store.postgres.transaction() as connection:
             self._book.find(connection, request.name)
             self._store.recipes.delete(connection, request.name)
         return empty_pb2.Empty()
 
 
-def _refuse_builtin(name: str) -> None:
+def _check_not_builtin(name: str) -> None:
     if is_builtin(name):
         raise FailedPrecondition(
             f"{name} is a built-in recipe; create your own recipe from its YAML", reason="RECIPE_BUILTIN"

@@ -66,10 +66,10 @@ class StudyService(StudyServiceServicer):
             self._store.studies.insert(connection, study)
             return self._get(connection, name)
 
-        made = create_once(self._store.postgres, request, Study, name, create)
+        created = create_once(self._store.postgres, request, Study, name, create)
         for loop in self._loops:
             loop.wake()
-        return made
+        return created
 
     def GetStudy(self, request: GetStudyRequest, context: grpc.ServicerContext) -> Study:
         with self._store.postgres.transaction() as connection:

@@ -27,7 +27,7 @@ INTERVAL = timedelta(seconds=1)
 KUEUE = ("kueue.x-k8s.io", "v1beta1")
 KUEUE_JOB_LABEL = "kueue.x-k8s.io/job-uid"
 _CONFLICT, _NOT_FOUND, _FORBIDDEN = 409, 404, 403
-_REFUSED = {400, 403, 404, 422}
+_REJECTED = {400, 403, 404, 422}
 """401 is not permanent: the token of a pod becomes invalid when the pod is deleted, and the next pod adopts the runs."""
 
 log = structlog.get_logger()
@@ -65,7 +65,7 @@ class KubernetesExecutor:
             self._call(self._batch.create_namespaced_job, self._namespace, manifest)
         except ApiException as error:
             if error.status != _CONFLICT:
-                raise self._refusal(error) from error
+                raise self._converted(error) from error
 
     def observe(self, work: str, timeout: timedelta = timedelta()) -> Observation:
         """Returns the stored result of the work, or else the state of its Job."""
@@ -92,7 +92,7 @@ class KubernetesExecutor:
             self._call(self._batch.delete_namespaced_job, work, self._namespace, propagation_policy="Foreground")
         except ApiException as error:
             if error.status != _NOT_FOUND:
-                raise self._refusal(error) from error
+                raise self._converted(error) from error
 
     def list_work(self) -> list[str]:
         """Lists the Jobs of this service."""
@@ -125,7 +125,7 @@ class KubernetesExecutor:
         try:
             return list(self._call(self._core.list_namespaced_event, self._namespace, **warnings)["items"])
         except ApiException as error:
-            raise self._refusal(error) from error
+            raise self._converted(error) from error
 
     def _workload(self, job_uid: str) -> Any:
         """Returns the Kueue Workload of a Job; None if it does not exist or Kueue is not installed."""
@@ -142,7 +142,7 @@ class KubernetesExecutor:
         except ApiException as error:
             if error.status in {_NOT_FOUND, _FORBIDDEN}:
                 return None
-            raise self._refusal(error) from error
+            raise self._converted(error) from error
         return next(iter(workloads["items"]), None)
 
     def _find(self, work: str) -> Any:
@@ -151,13 +151,13 @@ class KubernetesExecutor:
         except ApiException as error:
             if error.status == _NOT_FOUND:
                 return None
-            raise self._refusal(error) from error
+            raise self._converted(error) from error
 
     def _list(self, call: Callable[..., Any], selector: str) -> list[Any]:
         try:
             return list(self._call(call, self._namespace, label_selector=selector)["items"])
         except ApiException as error:
-            raise self._refusal(error) from error
+            raise self._converted(error) from error
 
     def _call(self, call: Callable[..., Any], *arguments: Any, **fields: Any) -> Any:
         """Calls the API server and returns the response as JSON.
@@ -172,13 +172,13 @@ class KubernetesExecutor:
             raise Unavailable(f"the Kubernetes API server does not respond: {error}") from error
         return json.loads(answer.data)
 
-    def _refusal(self, error: ApiException) -> Exception:
+    def _converted(self, error: ApiException) -> Exception:
         """Converts an error of the API server, with its message."""
         try:
             message = json.loads(error.body)["message"]
         except (TypeError, ValueError, KeyError):
             message = str(error.reason)
-        if error.status in _REFUSED:
+        if error.status in _REJECTED:
             return FailedPrecondition(
                 f"the cluster rejects the training Job: {message}; change the values training.jobs, "
                 f"or the Role of this service in the namespace {self._namespace}",

@@ -137,8 +137,8 @@ def _ended(pod: Object) -> str:
                 f"OOMKilled: {name} exceeded its memory limit{limit and f' of {limit}'}; raise the "
                 "limit, or choose a smaller recipe"
             )
-        said = (terminated.get("message") or "").strip()
-        return f"{name} ended with exit code {terminated['exitCode']}" + (f": {said}" if said else "")
+        message = (terminated.get("message") or "").strip()
+        return f"{name} ended with exit code {terminated['exitCode']}" + (f": {message}" if message else "")
     return f"{name} failed: {status.get('reason') or 'no reason given'}: {status.get('message') or ''}".rstrip(": ")
 
 
@@ -190,8 +190,8 @@ def _memory_limit(pod: Object) -> str:
     return next(filter(None, limits), "")
 
 
-def _condition(thing: Object, kind: str, status: str = "True") -> Any:
-    conditions = thing.get("status", {}).get("conditions") or ()
+def _condition(resource: Object, kind: str, status: str = "True") -> Any:
+    conditions = resource.get("status", {}).get("conditions") or ()
     return next(
         (condition for condition in conditions if (condition["type"], condition["status"]) == (kind, status)), None
     )

@@ -66,5 +66,5 @@ def _threshold(probabilities: Array, labels: npt.NDArray[np.bool_]) -> float:
     # No threshold separates two equal probabilities.
     f1[:-1][falling[:-1] == falling[1:]] = -1
     best = int(np.argmax(f1))
-    below = falling[best + 1] if best + 1 < len(falling) else 0.0
-    return float((falling[best] + below) / 2)
+    next_lower = falling[best + 1] if best + 1 < len(falling) else 0.0
+    return float((falling[best] + next_lower) / 2)

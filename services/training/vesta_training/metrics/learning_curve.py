@@ -65,8 +65,8 @@ class LearningCurve:
         if len(self.correct) < 2:
             return np.zeros(len(self.label_counts), dtype=np.float32)
         variances = self.correct.mean(axis=2).var(axis=0, ddof=1)
-        left = 1 - np.array(self.label_counts) / (self.label_counts[-1] * FOLDS / (FOLDS - 1))
-        spreads = np.sqrt(variances / np.maximum(left, 1 / FOLDS))
+        undrawn_share = 1 - np.array(self.label_counts) / (self.label_counts[-1] * FOLDS / (FOLDS - 1))
+        spreads = np.sqrt(variances / np.maximum(undrawn_share, 1 / FOLDS))
         spreads[-1] = max(spreads[-1], spreads[-2]) if len(spreads) > 1 else spreads[-1]
         smoothed = np.sqrt(np.convolve(np.pad(spreads**2, 1, mode="edge"), np.ones(3) / 3, mode="valid"))
         return smoothed.astype(np.float32)
@@ -126,10 +126,10 @@ def learning_curve(
             embeddings = np.concatenate([control[0], test[0][~held_out]])
             labels = np.concatenate([control[1], test[1][~held_out]])
             order = generator.permutation(len(labels))
-            for place, count in enumerate(counts):
+            for index, count in enumerate(counts):
                 part = order[:count]
                 predicted = _predict(embeddings[part], labels[part], test[0][held_out], concepts, task, fixed, seed)
-                correct[draw, place, held_out] = (predicted == test[1][held_out]).all(axis=1)
+                correct[draw, index, held_out] = (predicted == test[1][held_out]).all(axis=1)
                 step += 1
                 measured(step, steps)
     return LearningCurve(tuple(counts), items, correct)

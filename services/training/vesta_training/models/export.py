@@ -80,11 +80,11 @@ def export_model(backbone_path: Path, head: Head | None, embedding_digest: str, 
         model = append_head(model, head)
     digest = write_model(model, head, embedding_digest, path)
     probe = probe_pixels()
-    made = ModelRuntime(path)
+    exported = ModelRuntime(path)
     embeddings = ModelRuntime(backbone_path).embed(probe)
-    difference = _difference(made.embed(probe), embeddings)
+    difference = _difference(exported.embed(probe), embeddings)
     if head is not None:
-        difference = max(difference, _difference(made.run(probe, PROBABILITIES), head.probabilities(embeddings)))
+        difference = max(difference, _difference(exported.run(probe, PROBABILITIES), head.probabilities(embeddings)))
     return Export(path=path, digest=digest, size_bytes=path.stat().st_size, difference_max=difference)
 
 

@@ -182,15 +182,15 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise self._refusal("aliases (*name) are not supported; repeat the value")
+            raise self._error("aliases (*name) are not supported; repeat the value")
         if self.depth == YAML_DEPTH_MAX:
-            raise self._refusal(f"nested deeper than {YAML_DEPTH_MAX} levels")
+            raise self._error(f"nested deeper than {YAML_DEPTH_MAX} levels")
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
 
-    def _refusal(self, why: str) -> yaml.YAMLError:
+    def _error(self, why: str) -> yaml.YAMLError:
         here = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         return yaml.composer.ComposerError(None, None, why, here)
 

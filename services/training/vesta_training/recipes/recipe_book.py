@@ -29,7 +29,7 @@ class RecipeBook:
 
     def list_after(self, connection: Connection, project: str, after: str, limit: int) -> list[Recipe]:
         """Lists the recipes of a project whose names are greater than `after`, ordered by name."""
-        shipped = [builtin(name) for word in BUILTIN if (name := f"{project}/recipes/{word}") > after]
+        shipped = [builtin(name) for recipe_id in BUILTIN if (name := f"{project}/recipes/{recipe_id}") > after]
         own = self._store.recipes.list_page(connection, project, after, limit)
         return sorted([*shipped, *own], key=lambda recipe: recipe.name)[:limit]
 
@@ -41,6 +41,8 @@ def is_builtin(name: str) -> bool:
 
 def builtin(name: str) -> Recipe:
     """Returns a built-in recipe as a resource of a project."""
-    word = name.rpartition("/")[2]
-    recipe = Recipe(name=name, display_name=builtin_recipe(word).summary[:200], yaml=builtin_yaml(word), builtin=True)
+    recipe_id = name.rpartition("/")[2]
+    recipe = Recipe(
+        name=name, display_name=builtin_recipe(recipe_id).summary[:200], yaml=builtin_yaml(recipe_id), builtin=True
+    )
     return with_etag(recipe)

@@ -171,10 +171,10 @@ class _TorchGroup:
             tensor.copy_(total.view(tensor.shape))
 
     def broadcast(self, make: Callable[[], T]) -> T:
-        made: list[Any] = [make() if self.rank == 0 else None]
+        objects: list[Any] = [make() if self.rank == 0 else None]
         with _converting_errors():
-            distributed.broadcast_object_list(made, src=0)
-        value: T = made[0]
+            distributed.broadcast_object_list(objects, src=0)
+        value: T = objects[0]
         return value
 
 

@@ -19,7 +19,7 @@ from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.exit_codes import PERMANENT_EXIT_CODE, TRANSIENT_EXIT_CODE
 from vesta_training.runs.trainer_settings import TrainerSettings
 
-OF_SIGNALS = 128
+SIGNAL_EXIT_CODE = 128
 
 
 def main(arguments: list[str]) -> int:
@@ -37,9 +37,9 @@ def main(arguments: list[str]) -> int:
         run(parse_args(arguments))  # type: ignore[no-untyped-call]
     except ChildFailedError as failed:
         _, first = failed.get_first_failure()
-        return first.exitcode if first.exitcode >= 0 else OF_SIGNALS - first.exitcode
+        return first.exitcode if first.exitcode >= 0 else SIGNAL_EXIT_CODE - first.exitcode
     except SignalException as stopped:
-        return OF_SIGNALS + stopped.sigval
+        return SIGNAL_EXIT_CODE + stopped.sigval
     except RuntimeError as error:
         sys.stderr.write(f"the pods of the run cannot connect to each other: {error}\n")
         return TRANSIENT_EXIT_CODE

@@ -35,8 +35,8 @@ class DeletedFiles:
         """Deletes a file and its row, unless another version has the file. A lock prevents new versions with the file meanwhile."""
         with self._postgres.transaction() as connection:
             queries.lock_file(connection, object_key=file.object_key)
-            taken = queries.take_file_of_deleted(connection, object_key=file.object_key)
-            if taken and not queries.is_file_of_version(connection, object_key=file.object_key):
+            row = queries.take_file_of_deleted(connection, object_key=file.object_key)
+            if row and not queries.is_file_of_version(connection, object_key=file.object_key):
                 delete(file.object_key)
 
     def postpone(self, file: DeletedFile, delay: timedelta) -> None:

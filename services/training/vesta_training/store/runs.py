@@ -49,10 +49,10 @@ class Runs:
         """
         if run.champion:
             existing(queries.share_version(connection, name=run.champion), run.champion)
-        made = queries.find_version_of_run(connection, training_run=run.name)
-        if made is not None:
+        version = queries.find_version_of_run(connection, training_run=run.name)
+        if version is not None:
             raise AlreadyExists(
-                f"{run.name} created {made}, which refers to it permanently; choose another id",
+                f"{run.name} created {version}, which refers to it permanently; choose another id",
                 reason="RESOURCE_EXISTS",
                 metadata={"name": run.name},
             )
@@ -131,7 +131,7 @@ class Runs:
         """Returns the runs of rows, with the position of those in the queue."""
         waiting = [row["name"] for row in rows if row["state"] == "QUEUED" and not row["waiting_reason"]]
         places = queries.list_places(connection, names=waiting) if waiting else ()
-        before = {place["name"]: place["before"] for place in places}
+        before = {row["name"]: row["before"] for row in places}
         return [_run(row, before.get(row["name"], 0)) for row in rows]
 
 
@@ -143,8 +143,8 @@ def _run(row: dict[str, Any], before: int) -> TrainingRun:
     if row["progress"] is not None:
         run.progress.ParseFromString(bytes(row["progress"]))
     if run.state == TrainingRun.QUEUED:
-        behind = f"behind {before} other run{'s' * (before != 1)}" if before else "for a free worker"
-        run.waiting_reason = row["waiting_reason"] or behind
+        position = f"behind {before} other run{'s' * (before != 1)}" if before else "for a free worker"
+        run.waiting_reason = row["waiting_reason"] or position
     elif run.state == TrainingRun.RUNNING:
         run.waiting_reason = row["pending_reason"]
     set_times(run, row, "create_time", "start_time", "end_time")

@@ -53,8 +53,10 @@ def watch_run(session: Session, name: str) -> None:
 
         def advance(run: TrainingRun) -> None:
             loss = f" loss {run.progress.loss:.3f}" if run.progress.HasField("loss") else ""
-            left = run.progress.time_left.ToTimedelta().total_seconds()
-            what = run.waiting_reason or f"{run.progress.phase}{loss}" + (f", {left:.0f} s left" if left else "")
+            seconds_left = run.progress.time_left.ToTimedelta().total_seconds()
+            what = run.waiting_reason or f"{run.progress.phase}{loss}" + (
+                f", {seconds_left:.0f} s left" if seconds_left else ""
+            )
             progress.update(bar, description=what, completed=run.progress.step, total=run.progress.step_count or None)
 
         ended = session.client.wait_for_run(name, advance)

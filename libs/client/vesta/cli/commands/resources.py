@@ -35,8 +35,8 @@ def list_resources(session: Session, collection: str, filter_: str | None, limit
     kind = resources.type_of_collection(collection)
     method = _method(kind, "list")
     if filter_ and not resources.can_filter(kind):
-        able = sorted({other.plural for other in resources.resource_types() if resources.can_filter(other)})
-        raise ValueError(f"{kind.plural} cannot be filtered; omit --filter, or list one of: {', '.join(able)}")
+        filterable = sorted({other.plural for other in resources.resource_types() if resources.can_filter(other)})
+        raise ValueError(f"{kind.plural} cannot be filtered; omit --filter, or list one of: {', '.join(filterable)}")
     parent = collection.rpartition("/")[0] or None
     request = resources.request_for(method, parent=parent, filter=filter_, page_size=min(limit, 1000))
     listed = session.client.pages(lambda page: resources.call(session.client.channel, method, page), request)
@@ -89,7 +89,7 @@ def update_resource(session: Session, name: str, fields: tuple[str, ...], body: 
     if not mask.paths:
         raise ValueError("no fields to update; set some, such as displayName=Vans")
     message.name = name
-    if "etag" in kind.message.fields_by_name and not message.etag:  # protects concurrent updates
+    if "etag" in kind.message.fields_by_name and not message.etag:  # so that a concurrent update is not overwritten
         message.etag = resources.call(session.client.channel, get, resources.request_for(get, name=name)).etag
     request = resources.request_for(method, **{kind.field: message}, update_mask=mask)
     show(resources.call(session.client.channel, method, request), json_output=session.json_output)
@@ -111,11 +111,13 @@ def delete_resource(session: Session, name: str, force: bool) -> None:
         raise ValueError(f"a {kind.singular} cannot be deleted with --force; omit it")
     request = resources.request_for(method, name=name, force=force or None)
     answer = resources.call(session.client.channel, method, request)
-    word = "deleting" if "state" in answer.DESCRIPTOR.fields_by_name else "deleted"  # otherwise the response is Empty
+    outcome = (
+        "deleting" if "state" in answer.DESCRIPTOR.fields_by_name else "deleted"
+    )  # otherwise the response is Empty
     if session.json_output:
-        click.echo(json.dumps({word: name}))
+        click.echo(json.dumps({outcome: name}))
     else:
-        click.echo(f"{word} {name}", err=True)
+        click.echo(f"{outcome} {name}", err=True)
 
 
 def _message(kind: resources.ResourceType, given: dict[str, Any]) -> Any:

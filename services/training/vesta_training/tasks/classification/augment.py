@@ -27,9 +27,9 @@ def draw_crops(count: int, area_min: float, *, flip: bool, generator: "torch.Gen
     area, aspect = uniform(area_min, 1.0), torch.exp(uniform(0, 1) * torch.tensor(ASPECT_MAX / ASPECT_MIN).log())
     aspect = aspect * ASPECT_MIN
     width, height = (area * aspect).sqrt().clamp(max=1.0), (area / aspect).sqrt().clamp(max=1.0)
-    side = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0) if flip else torch.ones(count)
+    sign = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0) if flip else torch.ones(count)
     crops = torch.zeros(count, 2, 3)
-    crops[:, 0, 0] = width * side
+    crops[:, 0, 0] = width * sign
     crops[:, 1, 1] = height
     crops[:, 0, 2] = uniform(-1, 1) * (1 - width)
     crops[:, 1, 2] = uniform(-1, 1) * (1 - height)

@@ -47,19 +47,19 @@ class Learned:
 def learn(assignment: Assignment, backbone: Backbone, stage: Stage, examples: Sequence[Example]) -> Learned:
     """Learns from all examples. Fine-tuning holds out the validation split or, if it is empty, a share of all examples."""
     choices = assignment.recipe.finetune
-    held = _held_out(assignment, choices, examples) if choices is not None else None
-    if choices is None or held is None or not held.any() or held.all():
+    held_out = _held_out(assignment, choices, examples) if choices is not None else None
+    if choices is None or held_out is None or not held_out.any() or held_out.all():
         skipped = NOTHING_HELD_OUT.format(len(examples)) if choices is not None else ""
         fitted = _fit(assignment, stage, examples)
         return Learned(fitted.head, stage, _facts(fitted), fitted.held_out_accuracy, skipped)
-    training_examples = [example for example, out in zip(examples, held, strict=True) if not out]
+    training_examples = [example for example, out in zip(examples, held_out, strict=True) if not out]
     fitted = _fit(assignment, stage, training_examples)
     stage.report.begin("finetune")
     dependencies = stage.dependencies
     inputs = FinetuneInput(
         head=fitted.head,
         learn=_images(assignment, training_examples),
-        held_out=_images(assignment, [example for example, out in zip(examples, held, strict=True) if out]),
+        held_out=_images(assignment, [example for example, out in zip(examples, held_out, strict=True) if out]),
         choices=choices,
         head_choices=assignment.recipe.head or HeadChoices(),
         input_size_px=backbone.input_size_px,
