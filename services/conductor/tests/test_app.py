@@ -16,7 +16,7 @@ from vesta_common.rpc.client import open_channel
 from vesta_common.rpc.server import Server
 from vesta_common.runtime.service import App, stop_app
 from vesta_conductor.app import build
-from vesta_conductor.projects.contents import PEERS
+from vesta_conductor.projects.child_resources import PEERS
 from vesta_conductor.settings import Settings
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,

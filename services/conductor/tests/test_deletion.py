@@ -18,7 +18,7 @@ from vesta_common.storage.postgres import Postgres
 from vesta_conductor import store
 from vesta_conductor.api.loop_service import LoopService
 from vesta_conductor.api.project_service import ProjectService
-from vesta_conductor.projects.contents import PEERS, Kind, contents
+from vesta_conductor.projects.child_resources import PEERS, ChildResource, child_resources_of
 from vesta_conductor.projects.deletion import PASS_INTERVAL, SETTLED, Deletions
 from vesta_conductor.store.deletions import LEASE_DURATION
 from vesta_contracts.conductor.v1 import (
@@ -55,8 +55,8 @@ class Services:
     stops: dict[str, str] = field(default_factory=dict)
     before: Callable[[], None] = lambda: None
 
-    def kinds(self) -> list[Kind]:
-        return [Kind(plural, self._names(plural), self._delete(plural)) for plural in self.held]
+    def kinds(self) -> list[ChildResource]:
+        return [ChildResource(plural, self._names(plural), self._delete(plural)) for plural in self.held]
 
     def left(self, project: str) -> int:
         return sum(name.startswith(f"{project}/") for names in self.held.values() for name in names)
@@ -280,7 +280,7 @@ class TestDeleting:
 
 def test_every_kind_of_resource_below_a_project_is_deleted() -> None:
     channels = {peer: grpc.insecure_channel("127.0.0.1:1") for peer in PEERS}
-    deleted = {kind.plural for kind in contents(channels)}
+    deleted = {kind.plural for kind in child_resources_of(channels)}
     below = {
         kind.plural
         for kind in resource_types()

@@ -17,7 +17,7 @@ from vesta_conductor.execution.queue import POLL_INTERVAL, Worker
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_conductor.peers import Peers
 from vesta_conductor.projects import deletion
-from vesta_conductor.projects.contents import PEERS, contents
+from vesta_conductor.projects.child_resources import PEERS, child_resources_of
 from vesta_conductor.projects.deletion import Deletions
 from vesta_conductor.settings import Settings
 
@@ -32,7 +32,7 @@ def build(settings: Settings) -> App:
     identity = Identity.of(settings, SERVICE)
     channels = {peer: open_channel(getattr(settings, f"{peer}_address"), identity) for peer in PEERS}
     peers = Peers.of_channels(**{peer: channels[peer] for peer in ("datasets", "annotation", "training", "serving")})
-    deletions = Deletions(postgres, contents(channels), clock)
+    deletions = Deletions(postgres, child_resources_of(channels), clock)
     metrics = ConductorMetrics(registry)
     driver = Driver(postgres, peers, clock, metrics)
     workers = [Worker(postgres, driver, clock, metrics) for _ in range(settings.workers)]

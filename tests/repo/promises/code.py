@@ -23,7 +23,7 @@ _EDGES_OF = {
         "execution.driver",
         "peers",
         "execution.queue",
-        "projects.contents",
+        "projects.child_resources",
         "projects.deletion",
     },
     "vesta_connection": {"syncs.dataset_items"},

@@ -1,1 +1,1 @@
-"""The contents of Projects, and their deletion."""
+"""The child resources of Projects, and their deletion."""

@@ -1,4 +1,4 @@
-"""Deletes the contents of Projects in state DELETING in repeated passes, until nothing is left.
+"""Deletes the child resources of Projects in state DELETING in repeated passes, until nothing is left.
 
 A pass lists what exists and deletes it, one kind after another. It stores no plan: after a kill, the next pass continues with what is
 left. Loops are deleted first, so that they create nothing new.
@@ -15,7 +15,7 @@ from vesta_common.leases import LeaseLost
 from vesta_common.storage.postgres import Postgres
 
 from vesta_conductor import store
-from vesta_conductor.projects.contents import LISTED_MAX, Kind
+from vesta_conductor.projects.child_resources import LISTED_MAX, ChildResource
 from vesta_conductor.store.deletions import (
     ClaimedDeletion,
     claim_deletion,
@@ -42,7 +42,7 @@ class Deletions:
         kinds: the kinds of resources in other services, in the order of deletion.
     """
 
-    def __init__(self, postgres: Postgres, kinds: Sequence[Kind], clock: Clock) -> None:
+    def __init__(self, postgres: Postgres, kinds: Sequence[ChildResource], clock: Clock) -> None:
         self._postgres = postgres
         self._kinds = kinds
         self._clock = clock
@@ -115,7 +115,7 @@ def counts_in_words(counts: dict[str, int]) -> str:
     return ", ".join(f"{count}{' or more' if count >= LISTED_MAX else ''} {plural}" for plural, count in counts.items())
 
 
-def _clear(kind: Kind, project: str) -> str:
+def _clear(kind: ChildResource, project: str) -> str:
     """Deletes all resources of one kind that can be deleted now; returns a description of what is left."""
     last_error = ""
     for name in kind.names(project):

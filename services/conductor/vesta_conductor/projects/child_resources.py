@@ -48,7 +48,7 @@ SYNCS_LISTED_MAX = 100  # the newest of a source; a sync that has not ended is a
 
 
 @dataclass(frozen=True)
-class Kind:
+class ChildResource:
     """One kind of resource directly below a Project in the resource hierarchy.
 
     Attributes:
@@ -63,7 +63,7 @@ class Kind:
     delete: Callable[[str], object]
 
 
-def contents(channels: Mapping[str, grpc.Channel]) -> tuple[Kind, ...]:
+def child_resources_of(channels: Mapping[str, grpc.Channel]) -> tuple[ChildResource, ...]:
     """Returns every kind in the order of deletion: a kind that creates or uses another one comes before it.
 
     Args:
@@ -92,40 +92,42 @@ def contents(channels: Mapping[str, grpc.Channel]) -> tuple[Kind, ...]:
         sources.DeleteSource(DeleteSourceRequest(name=name))
 
     return (
-        Kind(
+        ChildResource(
             "pipelines",
             _names_by(pipelines.ListPipelines, ListPipelinesRequest, "pipelines"),
             lambda name: pipelines.DeletePipeline(DeletePipelineRequest(name=name)),
         ),
-        Kind(
+        ChildResource(
             "deployments",
             _names_by(deployments.ListDeployments, ListDeploymentsRequest, "deployments"),
             lambda name: deployments.DeleteDeployment(DeleteDeploymentRequest(name=name)),
         ),
-        Kind(
+        ChildResource(
             "campaigns",
             _names_by(campaigns.ListCampaigns, ListCampaignsRequest, "campaigns"),
             lambda name: campaigns.DeleteCampaign(DeleteCampaignRequest(name=name)),
         ),
-        Kind("studies", _names_by(studies.ListStudies, ListStudiesRequest, "studies"), delete_study),
-        Kind("trainingRuns", _names_by(runs.ListTrainingRuns, ListTrainingRunsRequest, "training_runs"), delete_run),
-        Kind(
+        ChildResource("studies", _names_by(studies.ListStudies, ListStudiesRequest, "studies"), delete_study),
+        ChildResource(
+            "trainingRuns", _names_by(runs.ListTrainingRuns, ListTrainingRunsRequest, "training_runs"), delete_run
+        ),
+        ChildResource(
             "models",
             _names_by(models.ListModels, ListModelsRequest, "models"),
             lambda name: models.DeleteModel(DeleteModelRequest(name=name, force=True)),
         ),
-        Kind(
+        ChildResource(
             "recipes",
             _names_by(recipes.ListRecipes, ListRecipesRequest, "recipes"),
             lambda name: recipes.DeleteRecipe(DeleteRecipeRequest(name=name)),
         ),
-        Kind("sources", _names_by(sources.ListSources, ListSourcesRequest, "sources"), delete_source),
-        Kind(
+        ChildResource("sources", _names_by(sources.ListSources, ListSourcesRequest, "sources"), delete_source),
+        ChildResource(
             "datasets",
             _names_by(datasets.ListDatasets, ListDatasetsRequest, "datasets"),
             lambda name: datasets.DeleteDataset(DeleteDatasetRequest(name=name)),
         ),
-        Kind(
+        ChildResource(
             "taxonomies",
             _names_by(taxonomies.ListTaxonomies, ListTaxonomiesRequest, "taxonomies"),
             lambda name: taxonomies.DeleteTaxonomy(DeleteTaxonomyRequest(name=name)),
