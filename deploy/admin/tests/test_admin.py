@@ -18,7 +18,7 @@ from vesta_admin.setup import EngineError, migrate, set_up, set_up_database
 from vesta_common.ids import new_id
 from vesta_common.storage.postgres import Postgres, SchemaTooOldError
 from vesta_local.engines.addresses import admin_settings
-from vesta_local.engines.elsewhere import plain
+from vesta_local.engines.external_engines import plain
 from vesta_local.platform import Platform
 
 PACKAGE = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from vesta_common.events.broker import Broker
 from vesta_common.storage.objects import open_client
 from vesta_common.storage.postgres import address_of
 from vesta_local import services
-from vesta_local.engines import elsewhere
+from vesta_local.engines import external_engines
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.engines.inference import check_authorities
 from vesta_local.home import Home
@@ -45,7 +45,7 @@ def site(engines: Platform, tmp_path: Path) -> Iterator[tuple[Settings, TlsProxy
                 "wait_seconds": 30,
             }
         )
-        yield Settings(**{name: elsewhere.plain(value) for name, value in found}), postgres
+        yield Settings(**{name: external_engines.plain(value) for name, value in found}), postgres
 
 
 def test_services_run_on_engines_elsewhere_and_what_a_test_puts_there_is_gone_afterwards(
@@ -79,7 +79,7 @@ def _leftovers(settings: Settings) -> dict[str, bool]:
 def test_status_says_what_hinders_an_engine_elsewhere(site: tuple[Settings, TlsProxy], tmp_path: Path) -> None:
     given, proxy = site
     home = Home(tmp_path / "home")
-    elsewhere.choose(home, given)
+    external_engines.choose(home, given)
     platform = Platform(home, ["postgres", "annotation"])
     home.make_sockets()
     platform.supervisor.start(list(platform.programs.values()))
@@ -96,16 +96,16 @@ def test_status_says_what_hinders_an_engine_elsewhere(site: tuple[Settings, TlsP
 def test_a_home_keeps_its_engines_and_how_to_reach_them(tmp_path: Path) -> None:
     home = Home(tmp_path)
     managed = Settings(postgres_url="postgresql://vesta@db.example/vesta", postgres_password="swordfish")
-    elsewhere.choose(home, managed)
+    external_engines.choose(home, managed)
     assert (home.run / "engines.json").stat().st_mode & 0o077 == 0
-    assert elsewhere.of(Home(tmp_path)).elsewhere == {"postgres"}
+    assert external_engines.of(Home(tmp_path)).external == {"postgres"}
     environment = services.environment(home, "annotation")
     assert environment["VESTA_ANNOTATION_POSTGRES_URL"] == "postgresql://vesta@db.example/vesta"
     assert environment["VESTA_ANNOTATION_POSTGRES_PASSWORD"] == "swordfish"
     home.choose_ports()
-    elsewhere.choose(home, managed.model_copy(update={"postgres_url": "postgresql://vesta@other.example/vesta"}))
-    with pytest.raises(RuntimeError, match=r"was started with postgres elsewhere.*use another home"):
-        elsewhere.choose(home, Settings(kafka_bootstrap="kafka.example:9092"))
+    external_engines.choose(home, managed.model_copy(update={"postgres_url": "postgresql://vesta@other.example/vesta"}))
+    with pytest.raises(RuntimeError, match=r"was started with the external engines postgres .*use another home"):
+        external_engines.choose(home, Settings(kafka_bootstrap="kafka.example:9092"))
 
 
 def test_a_triton_of_the_home_s_own_must_trust_the_object_store_by_the_system_s_authorities(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_triton_of_the_home_s_own_must_trust_the_object_store_by_the_system_s_
 
 def test_consumers_of_a_broker_elsewhere_have_the_plain_settings_of_kafka_s_clients(tmp_path: Path) -> None:
     own, kafka = Home(tmp_path / "own"), Home(tmp_path / "kafka")
-    elsewhere.choose(kafka, Settings(kafka_bootstrap="one.example:9092,two.example:9092"))
+    external_engines.choose(kafka, Settings(kafka_bootstrap="one.example:9092,two.example:9092"))
     assert "VESTA_PIPELINING_KAFKA_FETCH_WAIT_MS" in services.environment(own, "pipelining")
     told = services.environment(kafka, "pipelining")
     assert {name: value for name, value in told.items() if "_KAFKA_" in name} == {

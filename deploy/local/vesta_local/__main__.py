@@ -16,7 +16,7 @@ from vesta_admin.catalogue import topics
 from vesta_common.settings import load_settings
 
 from vesta_local import services, wheels
-from vesta_local.engines import apache_kafka, elsewhere, retention
+from vesta_local.engines import apache_kafka, external_engines, retention
 from vesta_local.home import BROKERS, Home
 from vesta_local.platform import Platform
 from vesta_local.settings import Settings
@@ -56,8 +56,8 @@ def up(home: Home, only: str, replicas: int | None, kafka: str | None) -> None:
     External engines are configured by VESTA_LOCAL_… variables at the first start, and remembered; see docs/operating.md.
     """
     engines = load_settings(Settings)
-    if engines.elsewhere:
-        elsewhere.choose(home, engines)
+    if engines.external:
+        external_engines.choose(home, engines)
     if kafka:
         home.choose_broker(kafka)
     if replicas is not None:

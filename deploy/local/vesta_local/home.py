@@ -258,13 +258,13 @@ class Home:
             self.address(f"{replica}_{listener}" if listener else replica) for replica in self.replicas_of(program)
         )
 
-    def write_addresses(self, elsewhere: Mapping[str, str] = MappingProxyType({})) -> Path:
+    def write_addresses(self, external: Mapping[str, str] = MappingProxyType({})) -> Path:
         """Writes `run/addresses.json`, which the demo, the command line and the tests read.
 
         Args:
-            elsewhere: addresses of external engines, which replace the home's own.
+            external: addresses of external engines, which replace the home's own.
         """
         path = self.run / "addresses.json"
-        addresses = {**{name: self.address(name) for name in self.ports}, **elsewhere}
+        addresses = {**{name: self.address(name) for name in self.ports}, **external}
         path.write_text(json.dumps(addresses, indent=2) + "\n")
         return path

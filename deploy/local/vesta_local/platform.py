@@ -10,12 +10,12 @@ from datetime import timedelta
 from vesta_admin import setup
 
 from vesta_local import identities, services, wheels
-from vesta_local.engines import elsewhere, events, inference, objects, postgres, retention, storage
+from vesta_local.engines import events, external_engines, inference, objects, postgres, retention, storage
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.home import Home
 from vesta_local.processes import memory_bytes
 from vesta_local.program import Program
-from vesta_local.status import Row, row_of, rows_elsewhere
+from vesta_local.status import Row, external_rows, row_of
 from vesta_local.supervisor import ExitCounter, ProcessState, Supervisor
 
 ENGINES = ("postgres", "objects", "events", "inference", "retention", storage.NAME)
@@ -74,7 +74,7 @@ class Platform:
 
         The embedded broker always stores its data in the home's own object store, even if the platform uses an external one.
         """
-        own = {*ENGINES} - elsewhere.of(self.home).elsewhere
+        own = {*ENGINES} - external_engines.of(self.home).external
         if not events.is_apache(self.home):
             own |= {"objects"}
         needs = {"retention": not events.is_apache(self.home), storage.NAME: "objects" in own}
@@ -219,7 +219,7 @@ class Platform:
             rows = list(pool.map(lambda pair: row_of(*pair), known))
         return [
             *rows,
-            *rows_elsewhere(self.home, self._chosen),
+            *external_rows(self.home, self._chosen),
             Row("supervisor", "", "healthy", memory_bytes(self.supervisor.own_pid(), family=False) / 2**20),
         ]
 

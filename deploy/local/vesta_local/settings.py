@@ -26,7 +26,7 @@ class Settings(AdminSettings):
     )
 
     @property
-    def elsewhere(self) -> frozenset[str]:
+    def external(self) -> frozenset[str]:
         """The external engines: those with an address."""
         addresses = {
             POSTGRES: self.postgres_url,

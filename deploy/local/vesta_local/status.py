@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from vesta_common.runtime.engine_checks import engine_checks_of
 from vesta_common.runtime.engine_watch import KAFKA, OBJECTS, POSTGRES, EngineCheck, describe_failure
 
-from vesta_local.engines import elsewhere
+from vesta_local.engines import external_engines
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.home import Home
 from vesta_local.processes import memory_bytes
@@ -33,7 +33,7 @@ def row_of(program: Program, state: ProcessState) -> Row:
     return Row(program.name, program.address, state_name, memory_bytes(state.pid) / 2**20 if state.pid else 0)
 
 
-def rows_elsewhere(home: Home, names: Collection[str]) -> list[Row]:
+def external_rows(home: Home, names: Collection[str]) -> list[Row]:
     """Returns the state of those engines of `names` that are external."""
     engines = admin_settings(home)
     checks = engine_checks_of("local", engines, (), has_objects=True)
@@ -44,15 +44,15 @@ def rows_elsewhere(home: Home, names: Collection[str]) -> list[Row]:
         "inference": ("Triton", engines.triton_address),
     }
     return [
-        Row(name, address, _state_elsewhere(engine, checks.get(engine)), 0)
+        Row(name, address, _external_state(engine, checks.get(engine)), 0)
         for name, (engine, address) in engines_by_program.items()
-        if name in names and name in elsewhere.of(home).elsewhere
+        if name in names and name in external_engines.of(home).external
     ]
 
 
-def _state_elsewhere(engine: str, attempt: EngineCheck | None) -> str:
+def _external_state(engine: str, attempt: EngineCheck | None) -> str:
     if attempt is None:
-        return "elsewhere"
+        return "external"
     try:
         attempt()
     except Exception as error:  # noqa: BLE001 - any error means that the engine is not usable

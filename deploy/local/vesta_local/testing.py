@@ -30,7 +30,7 @@ from vesta_common.identity import CredentialFiles, Identity
 from vesta_common.ids import new_id
 
 from vesta_local import identities
-from vesta_local.engines import addresses, elsewhere
+from vesta_local.engines import addresses, external_engines
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.home import BROKERS, Home
 from vesta_local.platform import Platform
@@ -135,7 +135,7 @@ def _count_gpus() -> int:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselects tests: those of the other broker, those without events with Apache Kafka, those that kill engines with external engines."""
-    if Settings().elsewhere:
+    if Settings().external:
         foreign = ("embedded_kafka", "apache_kafka", "own_engines")
         selected = [item for item in items if not any(map(item.get_closest_marker, foreign))]
     elif config.getoption("--kafka") == "apache":
@@ -253,7 +253,7 @@ def running_platform(
     home = Home(folder, ports(block))
     name = f"vesta-test-{new_id()}"
     given = engines or Settings()
-    elsewhere.choose(home, elsewhere.apart(given, name) if given.elsewhere else given)
+    external_engines.choose(home, external_engines.apart(given, name) if given.external else given)
     home.choose_broker(broker)
     home.choose_replicas(replicas)
     if other_checkout:
@@ -267,8 +267,8 @@ def running_platform(
         yield platform
     finally:
         platform.down()
-        if given.elsewhere:
-            elsewhere.remove(elsewhere.of(home), name)
+        if given.external:
+            external_engines.remove(external_engines.of(home), name)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -346,7 +346,9 @@ def objects_settings(engines: Platform) -> dict[str, Any]:
 
 def _shared(engines: Platform, prefix: str) -> dict[str, Any]:
     """Returns the engine settings whose names begin with the prefix, with secrets unwrapped."""
-    return {name: elsewhere.plain(value) for name, value in admin_settings(engines.home) if name.startswith(prefix)}
+    return {
+        name: external_engines.plain(value) for name, value in admin_settings(engines.home) if name.startswith(prefix)
+    }
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pydantic import SecretStr
 from vesta_common.events.broker import Broker
 from vesta_common.settings import EngineSettings
 
-from vesta_local.engines import elsewhere, events, objects, postgres
+from vesta_local.engines import events, external_engines, objects, postgres
 from vesta_local.home import Home
 from vesta_local.settings import EVENTS, INFERENCE, OBJECTS, POSTGRES, Settings
 
@@ -13,11 +13,11 @@ EMBEDDED_CONSUMER = "vesta_local.embedded_consumer:EmbeddedBrokerConsumer"
 
 def admin_settings(home: Home) -> Settings:
     """Returns the engine settings of a home for `vesta-admin` and the services."""
-    external = elsewhere.of(home)
+    given = external_engines.of(home)
     own: dict[str, object] = {}
-    if POSTGRES not in external.elsewhere:
+    if POSTGRES not in given.external:
         own["postgres_url"] = postgres.url(home)
-    if OBJECTS not in external.elsewhere:
+    if OBJECTS not in given.external:
         own |= {
             "s3_endpoint_url": objects.endpoint(home),
             "s3_access_key": home.secrets["s3_access_key"],
@@ -25,13 +25,13 @@ def admin_settings(home: Home) -> Settings:
             "s3_bucket": objects.BUCKET,
             "storage_path": str(home.data),
         }
-    if EVENTS not in external.elsewhere:
+    if EVENTS not in given.external:
         own["kafka_bootstrap"] = home.address(EVENTS)
         if not events.is_apache(home):
             own |= {"kafka_idempotence": False, "kafka_consumer_class": EMBEDDED_CONSUMER}
-    if INFERENCE not in external.elsewhere:
+    if INFERENCE not in given.external:
         own["triton_address"] = home.addresses(INFERENCE)
-    return external.model_copy(update=own)
+    return given.model_copy(update=own)
 
 
 def broker(home: Home) -> Broker:
@@ -43,4 +43,8 @@ def service_settings(home: Home) -> dict[str, str]:
     """Returns the engine settings of every service that differ from the default, by setting."""
     settings = admin_settings(home)
     fields = {name: (getattr(settings, name), field.default) for name, field in EngineSettings.model_fields.items()}
-    return {name.upper(): str(elsewhere.plain(value)) for name, (value, default) in fields.items() if value != default}
+    return {
+        name.upper(): str(external_engines.plain(value))
+        for name, (value, default) in fields.items()
+        if value != default
+    }

@@ -1,6 +1,6 @@
 """The broker of a home: the embedded one, or Apache Kafka if the home was created with it."""
 
-from vesta_local.engines import apache_kafka, elsewhere, embedded_kafka
+from vesta_local.engines import apache_kafka, embedded_kafka, external_engines
 from vesta_local.home import Home
 from vesta_local.program import Program
 from vesta_local.settings import EVENTS
@@ -20,4 +20,4 @@ def program(home: Home) -> Program:
 
 def is_apache(home: Home) -> bool:
     """Whether the broker is Apache Kafka, which supports idempotent producers and retention. True for an external broker."""
-    return home.broker == "apache" or EVENTS in elsewhere.of(home).elsewhere
+    return home.broker == "apache" or EVENTS in external_engines.of(home).external

@@ -33,12 +33,12 @@ def choose(home: Home, settings: Settings) -> None:
     Raises:
         RuntimeError: the home has been started with other engines, which contain its data.
     """
-    known = of(home).elsewhere
-    if home.was_started and settings.elsewhere != known:
+    known = of(home).external
+    if home.was_started and settings.external != known:
         own = ", ".join(sorted({POSTGRES, OBJECTS, EVENTS, INFERENCE} - known)) or "none"
         raise RuntimeError(
-            f"{home.root} was started with {', '.join(sorted(known)) or 'no engine'} elsewhere and {own} of its own, and what it knows is "
-            "there; use another home (VESTA_HOME), or the same engines (VESTA_LOCAL_…)"
+            f"{home.root} was started with the external engines {', '.join(sorted(known)) or 'none'} and its own engines {own}, which "
+            "contain its data; use another home (VESTA_HOME), or the same engines (VESTA_LOCAL_…)"
         )
     write_secret(home.run / "engines.json", json.dumps({name: plain(value) for name, value in settings}))
 
@@ -57,9 +57,9 @@ def apart(settings: Settings, name: str) -> Settings:
         name: lower-case letters, digits and hyphens.
     """
     update: dict[str, str] = {"kafka_topic_prefix": f"{settings.kafka_topic_prefix}{name}."}
-    if POSTGRES in settings.elsewhere:
+    if POSTGRES in settings.external:
         update["postgres_url"] = urlsplit(settings.postgres_url)._replace(path=f"/{name}").geturl()
-    if INFERENCE in settings.elsewhere:
+    if INFERENCE in settings.external:
         update["s3_prefix"] = f"{settings.s3_prefix}{name}/"
     else:
         update["s3_bucket"] = name
@@ -72,14 +72,14 @@ def remove(settings: Settings, name: str) -> None:
     Raises:
         psycopg.Error, BotoCoreError, ClientError, KafkaError: an engine does not respond, or rejects the request.
     """
-    if POSTGRES in settings.elsewhere:
+    if POSTGRES in settings.external:
         with psycopg.connect(
             make_conninfo(address_of(settings), dbname=MAINTENANCE_DATABASE), autocommit=True
         ) as server:
             server.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-    if OBJECTS in settings.elsewhere:
+    if OBJECTS in settings.external:
         _remove_objects(settings, whole_bucket=settings.s3_bucket == name)
-    if EVENTS in settings.elsewhere:
+    if EVENTS in settings.external:
         _remove_topics(settings)
 
 
