@@ -15,7 +15,7 @@ from vesta_contracts.serving.v1 import Deployment, PredictInput
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE
 from vesta_serving.triton.client import Scores, Triton
-from vesta_serving.triton.replicas import AWAY_MAX, Tritons, addresses_of
+from vesta_serving.triton.replicas import UNAVAILABLE_MAX, Tritons, addresses_of
 from vesta_serving.triton.repository import BATCH_MAX
 
 pytestmark = pytest.mark.own_engines
@@ -131,13 +131,13 @@ def test_an_unavailable_replica_is_awaited_for_a_bounded_time_then_reported_and_
     with pytest.raises(Unavailable, match=NOBODY):
         tritons.load(name)
     assert not tritons.is_live()
-    now = (AWAY_MAX + timedelta(seconds=1)).total_seconds()
+    now = (UNAVAILABLE_MAX + timedelta(seconds=1)).total_seconds()
 
     tritons.load(name)
     tritons.probe(name, classifies=True)
 
     assert tritons.is_live()
-    assert (tritons.count(answering=True), tritons.count(answering=False)) == (1, 1)
+    assert (tritons.count(available=True), tritons.count(available=False)) == (1, 1)
 
 
 def test_the_error_says_that_no_replica_responds(serving: Serving) -> None:

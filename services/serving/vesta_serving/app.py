@@ -56,8 +56,8 @@ def build(settings: Settings) -> App:
     files = ModelFiles(store, media)
     triton = Tritons(settings.triton_address)
     replicas = Gauge("vesta_serving_tritons", "Triton replicas", ["state"], registry=metrics)
-    for state, is_answering in (("answering", True), ("away", False)):
-        replicas.labels(state).set_function(partial(triton.count, answering=is_answering))
+    for state, is_available in (("available", True), ("unavailable", False)):
+        replicas.labels(state).set_function(partial(triton.count, available=is_available))
     deployer = Deployer(
         store,
         registry,

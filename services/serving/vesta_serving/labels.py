@@ -62,7 +62,7 @@ class Vocabulary:
 
 
 def check_thresholds(thresholds: Mapping[str, float], vocabulary: Vocabulary) -> None:
-    """Checks a deployment's thresholds against its wanted model version.
+    """Checks a deployment's thresholds against its desired model version.
 
     Raises:
         InvalidArgument: MODEL_NOT_MULTI_LABEL, the version has no thresholds; THRESHOLD_CONCEPT_UNKNOWN, a threshold is for a
@@ -107,7 +107,7 @@ def score(probabilities: Floats, vocabulary: Vocabulary, policy: Policy, now: da
         predicted = np.zeros(probabilities.shape, np.bool_)
         if probabilities.size:
             predicted[probabilities.argmax()] = best >= np.float32(policy.score_threshold)
-        margin = _lead(probabilities)
+        margin = _margin(probabilities)
         certain = best >= policy.score_certain and margin >= policy.margin_certain
     scores = ImageScores(
         model_version=vocabulary.model_version,
@@ -148,7 +148,7 @@ def _thresholds(vocabulary: Vocabulary, policy: Policy) -> Floats | None:
     return np.array([policy.thresholds.get(concept, threshold) for concept, threshold in own], np.float32)
 
 
-def _lead(probabilities: Floats) -> float:
+def _margin(probabilities: Floats) -> float:
     """Returns the difference of the two best scores; the score itself for one concept, 0 for none."""
     if probabilities.size < 2:
         return float(probabilities.sum())

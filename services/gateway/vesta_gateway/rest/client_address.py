@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 
-EVERYBODY = "*"
+TRUST_ALL = "*"
 
 
 class Proxies:
@@ -17,9 +17,9 @@ class Proxies:
     """
 
     def __init__(self, trusted: str) -> None:
-        self._is_everybody = trusted.strip() == EVERYBODY
+        self._trusts_all = trusted.strip() == TRUST_ALL
         parts = [part.strip() for part in trusted.split(",") if part.strip()]
-        self._networks = [] if self._is_everybody else [ip_network(part, strict=False) for part in parts]
+        self._networks = [] if self._trusts_all else [ip_network(part, strict=False) for part in parts]
 
     def client_of(self, peer: str, forwarded: Sequence[str]) -> str:
         """Returns the client's address.
@@ -35,7 +35,7 @@ class Proxies:
         return client
 
     def _trusts(self, address: str) -> bool:
-        if self._is_everybody:
+        if self._trusts_all:
             return True
         try:
             ip = ip_address(address)

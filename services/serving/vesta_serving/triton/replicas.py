@@ -1,7 +1,7 @@
 """Treats several Triton servers as one: a model is ready when every server has loaded it, and requests are distributed round-robin.
 
 A server that fails is used last, and its requests go to another server. A change does not wait for a server that has been unavailable for
-more than `AWAY_MAX`. When it is back, or when a new server joins, the deployer first loads the models, and only then is it used again.
+more than `UNAVAILABLE_MAX`. When it is available again, or when a new server joins, the deployer loads the models before it is used.
 """
 
 import itertools
@@ -24,7 +24,7 @@ from vesta_serving.triton.client import ModelMissing, Scores, Triton
 from vesta_serving.triton.repository import BATCH_MAX
 
 RESOLVE_INTERVAL = timedelta(seconds=5)
-AWAY_MAX = timedelta(seconds=60)
+UNAVAILABLE_MAX = timedelta(seconds=60)
 THREADS = 8
 BATCH_THREADS = 16
 
@@ -47,23 +47,23 @@ class Replica:
         self.triton = triton
         self.is_current = False
         self._monotonic = monotonic
-        self._away_since: float | None = None
+        self._unavailable_since: float | None = None
 
     @property
-    def is_answering(self) -> bool:
+    def is_available(self) -> bool:
         """False after a failed call, until a call succeeds."""
-        return self._away_since is None
+        return self._unavailable_since is None
 
     @property
-    def is_given_up(self) -> bool:
+    def is_long_unavailable(self) -> bool:
         """Whether it has been unavailable for so long that changes do not wait for it."""
-        since = self._away_since
-        return since is not None and self._monotonic() - since > AWAY_MAX.total_seconds()
+        since = self._unavailable_since
+        return since is not None and self._monotonic() - since > UNAVAILABLE_MAX.total_seconds()
 
     def is_live(self) -> bool:
         """Checks whether the server responds."""
         is_live = self.triton.is_live()
-        self._record(is_answering=is_live)
+        self._record(is_available=is_live)
         return is_live
 
     @contextmanager
@@ -79,16 +79,16 @@ class Replica:
             self.is_current = False
             raise ModelMissing(f"{self.address}: {error.message}", reason=error.reason) from error
         except Unavailable as error:
-            self._record(is_answering=False)
+            self._record(is_available=False)
             raise Unavailable(f"{self.address}: {error.message}", reason=error.reason) from error
-        self._record(is_answering=True)
+        self._record(is_available=True)
 
-    def _record(self, *, is_answering: bool) -> None:
-        if is_answering and self._away_since is not None:
-            self._away_since = None
+    def _record(self, *, is_available: bool) -> None:
+        if is_available and self._unavailable_since is not None:
+            self._unavailable_since = None
             log.info("triton_recovered", address=self.address)
-        elif not is_answering and self._away_since is None:
-            self._away_since = self._monotonic()
+        elif not is_available and self._unavailable_since is None:
+            self._unavailable_since = self._monotonic()
             self.is_current = False
             log.warning("triton_unavailable", address=self.address)
 
@@ -110,7 +110,7 @@ class Tritons:
         self._lock = threading.Lock()
         self._resolved = -RESOLVE_INTERVAL.total_seconds()
         self._replicas: dict[str, Replica] = {}
-        self._turn = itertools.count()
+        self._next_start = itertools.count()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="triton")
         self._batches = ThreadPoolExecutor(BATCH_THREADS, thread_name_prefix="batch")
 
@@ -122,10 +122,10 @@ class Tritons:
                 self._resolved = self._monotonic()
             return list(self._replicas.values())
 
-    def count(self, *, answering: bool) -> int:
+    def count(self, *, available: bool) -> int:
         """Returns the number of servers that respond, or that do not; for metrics."""
         with self._lock:
-            return sum(replica.is_answering == answering for replica in self._replicas.values())
+            return sum(replica.is_available == available for replica in self._replicas.values())
 
     def check(self) -> None:
         """Checks that at least one server responds.
@@ -161,8 +161,8 @@ class Tritons:
         self._each(lambda triton: triton.probe(name, classifies=classifies))
 
     def is_live(self) -> bool:
-        """Whether all servers respond, except those that were given up."""
-        return all(self._pool.map(Replica.is_live, self._awaited()))
+        """Whether all servers respond, except those that are unavailable for long."""
+        return all(self._pool.map(Replica.is_live, self._required()))
 
     def loaded(self) -> set[str]:
         """Returns the models that at least one server has loaded."""
@@ -193,38 +193,38 @@ class Tritons:
     def _infer_batch(self, name: str, pixels: NDArray[np.uint8], classifies: bool, embeds: bool) -> Scores:
         """Runs `Triton.infer` on the next server in round-robin order, or on another one if it fails."""
         failure: Unavailable | None = None
-        for replica in self._in_turn():
+        for replica in self._round_robin():
             try:
                 with replica.call() as triton:
                     return triton.infer(name, pixels, classifies=classifies, embeds=embeds)
             except Unavailable as error:
                 if failure is None or isinstance(error, ModelMissing):
                     failure = error
-        raise failure or _nowhere(self._parts)
+        raise failure or _no_address(self._parts)
 
-    def _in_turn(self) -> list[Replica]:
+    def _round_robin(self) -> list[Replica]:
         """Returns the servers in the order to use: those with all models, then those without, last those that do not respond."""
         replicas = self.replicas()
-        start = next(self._turn) % len(replicas) if replicas else 0
-        turned = replicas[start:] + replicas[:start]
-        return sorted(turned, key=lambda replica: (not replica.is_answering, not replica.is_current))
+        start = next(self._next_start) % len(replicas) if replicas else 0
+        rotated = replicas[start:] + replicas[:start]
+        return sorted(rotated, key=lambda replica: (not replica.is_available, not replica.is_current))
 
-    def _awaited(self) -> list[Replica]:
-        """Returns the servers that a change waits for; all servers if all were given up."""
+    def _required(self) -> list[Replica]:
+        """Returns the servers that a change waits for; all servers if all are."""
         replicas = self.replicas()
-        return [replica for replica in replicas if not replica.is_given_up] or replicas
+        return [replica for replica in replicas if not replica.is_long_unavailable] or replicas
 
     def _each(self, act: Callable[[Triton], T]) -> list[T]:
         """Calls all servers concurrently and returns their results. Raises the first error after all calls have ended."""
 
-        def ask(replica: Replica) -> T:
+        def call(replica: Replica) -> T:
             with replica.call() as triton:
                 return act(triton)
 
-        replicas = self._awaited()
+        replicas = self._required()
         if not replicas:
-            raise _nowhere(self._parts)
-        futures = [self._pool.submit(ask, replica) for replica in replicas]
+            raise _no_address(self._parts)
+        futures = [self._pool.submit(call, replica) for replica in replicas]
         for future in futures:
             future.exception()
         return [future.result() for future in futures]
@@ -258,5 +258,5 @@ def addresses_of(part: str) -> Sequence[str]:
     return [f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for address in hosts]
 
 
-def _nowhere(parts: Sequence[str]) -> Unavailable:
+def _no_address(parts: Sequence[str]) -> Unavailable:
     return Unavailable(f"{', '.join(parts)} resolves to no address of Triton", reason="TRITON_UNAVAILABLE")

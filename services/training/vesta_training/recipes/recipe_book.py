@@ -24,14 +24,14 @@ class RecipeBook:
         """Returns a recipe, in the transaction of the caller. Raises NotFound."""
         if is_builtin(name):
             return builtin(name)
-        shipped = f"built-in recipes: {', '.join(BUILTIN)}"
-        return existing(self._store.recipes.find(connection, name), name, shipped)
+        hint = f"built-in recipes: {', '.join(BUILTIN)}"
+        return existing(self._store.recipes.find(connection, name), name, hint)
 
     def list_after(self, connection: Connection, project: str, after: str, limit: int) -> list[Recipe]:
         """Lists the recipes of a project whose names are greater than `after`, ordered by name."""
-        shipped = [builtin(name) for recipe_id in BUILTIN if (name := f"{project}/recipes/{recipe_id}") > after]
+        builtin_recipes = [builtin(name) for recipe_id in BUILTIN if (name := f"{project}/recipes/{recipe_id}") > after]
         own = self._store.recipes.list_page(connection, project, after, limit)
-        return sorted([*shipped, *own], key=lambda recipe: recipe.name)[:limit]
+        return sorted([*builtin_recipes, *own], key=lambda recipe: recipe.name)[:limit]
 
 
 def is_builtin(name: str) -> bool:
