@@ -32,10 +32,10 @@ def migrate_command(phase: str) -> None:
 @click.option("--repair", is_flag=True, help="Correct the counts that differ.")
 def check_command(*, repair: bool) -> None:
     """Compare the counts of each dataset with its items; exits with status 1 if any differ and are not repaired."""
-    found = check(_settings(), repair=repair)
-    for dataset, rows, difference in found:
+    differences = check(_settings(), repair=repair)
+    for dataset, rows, difference in differences:
         click.echo(f"{'repaired ' if repair else ''}{dataset}: {difference} {rows} are counted wrongly")
-    if not found:
+    if not differences:
         click.echo("all counts are correct")
     elif not repair:
         sys.stderr.write("run `vesta-admin check --repair` to correct the counts; the services may be running\n")

@@ -36,7 +36,7 @@ def check_counts(url: str, *, repair: bool) -> list[Difference]:
     """
     with Postgres(url, "datasets").connect() as connection:
         connection.execute("SET LOCAL statement_timeout = 0")
-        found = [Difference(**row) for row in connection.execute(_DIFFERENCES)]
-        if repair and found:
+        differences = [Difference(**row) for row in connection.execute(_DIFFERENCES)]
+        if repair and differences:
             connection.execute("SELECT repair_counts()")
-    return found
+    return differences

@@ -91,15 +91,15 @@ def excesses(
     Raises:
         KeyError: a parameter has no value.
     """
-    found = []
+    complaints = []
     for name, statement in statements.items():
         work = work_of(connection, statement, {key: values[key] for key in _PARAMETER.findall(statement)})
         scanned = set(work.scanned) & set(large)
         if scanned or work.rows > rows_max or work.blocks > BLOCKS_MAX:
-            found.append(
+            complaints.append(
                 f"{name} scans {work.rows} rows, {work.blocks} blocks and all of {sorted(scanned)}: {work.plan}"
             )
-    return found
+    return complaints
 
 
 def statement_of_call(call: Callable[[Any], object]) -> tuple[str, dict[str, Any]]:

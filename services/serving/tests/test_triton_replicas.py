@@ -181,5 +181,5 @@ def test_a_deadline_of_the_caller_that_passes_is_not_a_failure_of_triton(serving
     with pytest.raises(DeadlineExceeded), deadline.within(0):
         tritons.infer(name, PICTURE, classifies=True, embeds=False)
 
-    assert tritons.count(answering=True) == 1
+    assert tritons.count(available=True) == 1
     assert tritons.infer(name, PICTURE, classifies=True, embeds=False).probabilities.shape == (1, 3)

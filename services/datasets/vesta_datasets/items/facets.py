@@ -47,7 +47,7 @@ def allowed_facets(condition: Condition | None) -> FacetFilter:
 
 def is_about_facets(condition: Condition) -> bool:
     """Whether the facets of an item decide a condition."""
-    return all(one.field == "split" or one.field in BITS for one in comparisons(condition))
+    return all(comparison.field == "split" or comparison.field in BITS for comparison in comparisons(condition))
 
 
 def comparisons(condition: Condition) -> Iterator[Comparison]:
@@ -62,9 +62,9 @@ def comparisons(condition: Condition) -> Iterator[Comparison]:
 def _holds(facets: int, comparison: Comparison) -> bool | None:
     """Whether a comparison holds for items with these facets; None if they do not decide it."""
     if comparison.field == "split":
-        found: object = SPLITS[facets & SPLIT_MASK]
+        actual: object = SPLITS[facets & SPLIT_MASK]
     elif comparison.field in BITS:
-        found = facets & BITS[comparison.field] != 0
+        actual = facets & BITS[comparison.field] != 0
     else:
         return None
-    return (found == comparison.value) is (comparison.operator == "=")
+    return (actual == comparison.value) is (comparison.operator == "=")
