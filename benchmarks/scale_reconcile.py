@@ -43,7 +43,7 @@ def measure(platform: Platform, dataset: str) -> Figure:
     )
     with ExitStack() as stack:
         channels = (stack.enter_context(open_channel(platform.home.address(service), identity)) for service in PEERS)
-        peers = Peers.over(*channels)
+        peers = Peers.of_channels(*channels)
         found = []
         for _ in range(CALLS):
             start = time.perf_counter()
