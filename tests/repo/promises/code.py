@@ -29,6 +29,7 @@ _EDGES_OF = {
     "vesta_connection": {"syncs.dataset_items"},
     "vesta_datasets": {"ingest.add_items", "operations.transfers", "operations.worker"},
     "vesta_gateway": {
+        "background",
         "calls.backends",
         "calls.dependencies",
         "calls.projects",
@@ -40,7 +41,7 @@ _EDGES_OF = {
     },
     "vesta_pipelining": {"forwarder"},
     "vesta_serving": {"registry", "scoring.scorer"},
-    "vesta_training": {"models.deployments", "recipes.recipe_book", "worker"},
+    "vesta_training": {"models.deployments", "recipes.recipe_book", "runs.job_builder"},
 }
 """What a service has at its edges beside what every service has."""
 
