@@ -141,10 +141,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     elif config.getoption("--kafka") == "apache":
         selected = [item for item in items if _touches_events(item) and not item.get_closest_marker("embedded_kafka")]
     else:
-        kept = [item for item in items if not item.get_closest_marker("apache_kafka")]
-    chosen = {*kept}
+        selected = [item for item in items if not item.get_closest_marker("apache_kafka")]
+    chosen = {*selected}
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-    items[:] = kept
+    items[:] = selected
 
 
 def _touches_events(item: pytest.Item) -> bool:
