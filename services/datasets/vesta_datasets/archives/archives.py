@@ -115,22 +115,6 @@ def _read_coco(root: Path, timeout: timedelta) -> list[ArchivedItem]:
     return items
 
 
-def _write_coco(items: Sequence[ArchivedItem], concepts: Sequence[str], folder: Path) -> None:
-    for item in items:
-        _check_for_coco(item)
-    images = [
-        CocoImage(
-            str(item.path.relative_to(folder.parent)),
-            item.split.lower() or "train",
-            [annotation.SerializeToString() for annotation in item.annotations or ()],
-            item.height_px,
-            item.width_px,
-        )
-        for item in items
-    ]
-    _run("vesta_datasets.archives.coco:write_coco", folder.parent, (images, list(concepts), folder.name), TIMEOUT)
-
-
 def _run(function: str, folder: Path, argument: Any, timeout: timedelta) -> Any:
     """Runs a function in a sandboxed child process that can access only the folder.
 

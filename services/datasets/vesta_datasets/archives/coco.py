@@ -43,32 +43,6 @@ def read_coco(folder: Path, _: None) -> list[CocoImage]:
         raise UnreadableArchiveError(f"Datumaro cannot read the archive: {_innermost(error)}") from error
 
 
-def write_coco(folder: Path, argument: tuple[Sequence[CocoImage], Sequence[str], str]) -> None:
-    """Writes images with labels, boxes, masks and polygons without holes.
-
-    Args:
-        argument: the images, with paths below `folder`; the concepts; and the name of the folder to create in `folder`. Each image is
-            written under its file name without the suffix, which is the id of the item and must be unique.
-    """
-    images, concepts, name = argument
-    index = {concept: number for number, concept in enumerate(concepts)}
-    numbers = count(1)
-    items = [
-        dm.DatasetItem(
-            id=Path(image.path).stem,
-            subset=image.split,
-            media=dm.Image.from_file(path=str(folder / image.path), size=(image.height_px, image.width_px)),
-            annotations=[
-                _to_datumaro(Annotation.FromString(annotation), index, next(numbers))
-                for annotation in image.annotations or ()
-            ],
-        )
-        for image in images
-    ]
-    dataset = dm.Dataset.from_iterable(items, categories=list(concepts), media_type=dm.Image)
-    dataset.export(str(folder / name), "coco", save_media=True, tasks=[_SHAPES, _LABELS])
-
-
 def warm_up() -> None:
     """Reads a small archive, so that the modules that Datumaro imports lazily are loaded."""
     # Affects only the child process: Datumaro logs a warning for each annotation file of another task.
