@@ -59,7 +59,7 @@ def small(platform: WholePlatform, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.own_engines
-def test_the_loop_completes_while_every_copy_is_deleted_in_each_phase(
+def test_the_loop_completes_while_all_local_copies_are_deleted_in_each_phase(
     platform: WholePlatform, small: SmallLoop
 ) -> None:
     deleting = Deleting(platform.home)
@@ -70,7 +70,7 @@ def test_the_loop_completes_while_every_copy_is_deleted_in_each_phase(
 
 
 @pytest.mark.own_engines
-def test_models_that_are_deleted_while_they_answer_are_loaded_again(platform: WholePlatform, small: SmallLoop) -> None:
+def test_models_that_are_deleted_while_in_use_are_loaded_again(platform: WholePlatform, small: SmallLoop) -> None:
     for path in copies(platform.home):
         delete(path)
     platform.kill("inference")  # what it had in memory is gone with it

@@ -300,13 +300,11 @@ def doors(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Doors]:
 @example(given=[Annotation(concept="van", keypoints=Keypoints(points=[Keypoint(label="elbow", point=PixelPoint())]))])
 @example(given=[Annotation(concept="van", box=PixelBox(x_max_px=WIDTH_PX + 9, y_max_px=9))])
 @example(given=[Annotation(concept="van", track=Track(track_id="1", keyframes=[Keyframe()]))])
-def test_whatever_one_door_accepts_all_accept_and_they_refuse_for_the_same_reason(
-    doors: Doors, given: list[Annotation]
-) -> None:
+def test_all_ways_to_annotate_accept_and_reject_the_same_annotations(doors: Doors, given: list[Annotation]) -> None:
     reasons = doors.reasons(given)
     assert len(set(reasons.values())) == 1, reasons
 
 
-def test_the_doors_are_open_for_what_is_right_and_shut_for_what_is_not(doors: Doors) -> None:
+def test_each_way_to_annotate_accepts_valid_and_rejects_invalid_annotations(doors: Doors) -> None:
     assert set(doors.reasons([VAN]).values()) == {""}
     assert set(doors.reasons([Annotation(concept="airship", image_label=ImageLabel())]).values()) == {"CONCEPT_UNKNOWN"}

@@ -78,7 +78,7 @@ def typed(platform: WholePlatform, tmp_path_factory: pytest.TempPathFactory) -> 
         yield Typed(folder, printed, owner)
 
 
-def test_the_dataset_has_a_test_side_whose_labels_are_known(typed: Typed) -> None:
+def test_the_dataset_has_a_labelled_test_split(typed: Typed) -> None:
     dataset = typed.owner.datasets.GetDataset(GetDatasetRequest(name=DATASET))
     counts = dataset.counts
     assert dataset.split_policy == SplitPolicy(validation_share=0, test_share=0.2)
@@ -88,7 +88,7 @@ def test_the_dataset_has_a_test_side_whose_labels_are_known(typed: Typed) -> Non
     assert f"testData 0 of {counts.test_item_count} test items are labelled" in told  # before the labels came
 
 
-def test_the_loop_measured_the_model_that_it_deployed_and_says_so(typed: Typed) -> None:
+def test_the_loop_reports_the_metrics_of_the_deployed_model(typed: Typed) -> None:
     status = typed.owner.loops.GetLoop(GetLoopRequest(name=LOOP)).status
     metrics = status.champion_metrics
     assert status.champion == "projects/acme/models/digits/versions/1"
@@ -100,14 +100,14 @@ def test_the_loop_measured_the_model_that_it_deployed_and_says_so(typed: Typed) 
     assert followed.strip().splitlines()[-1].startswith(LoopStatus.Phase.Name(LoopStatus.EXHAUSTED))
 
 
-def test_the_card_says_what_was_learned_from_and_tested_on(typed: Typed) -> None:
+def test_the_card_lists_training_and_test_items(typed: Typed) -> None:
     champion = typed.owner.loops.GetLoop(GetLoopRequest(name=LOOP)).status.champion
     version = typed.owner.models.GetModelVersion(GetModelVersionRequest(name=champion))
     assert (version.metrics_missing_reason, version.HasField("excluded")) == ("", False)
     assert f"On {version.metrics.item_count} test items" in version.card
 
 
-def test_the_model_answers_for_every_image_that_was_asked_about(typed: Typed) -> None:
+def test_the_model_predicts_every_requested_image(typed: Typed) -> None:
     (told,) = (text for line, text in typed.printed.items() if line.startswith("vesta predict"))
     answers = [line.split("\t") for line in told.strip().splitlines()]
     assert len(answers) == 20
@@ -115,7 +115,7 @@ def test_the_model_answers_for_every_image_that_was_asked_about(typed: Typed) ->
     assert sum(labels.startswith("7 ") for _, labels in answers) > 10
 
 
-def test_the_commands_and_the_code_of_the_sdks_own_page_go_on_from_there(
+def test_the_commands_and_the_code_of_the_sdk_page_work_afterwards(
     typed: Typed, platform: WholePlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (ROOT / "libs" / "client" / "README.md").read_text()

@@ -61,7 +61,7 @@ def predicted(scores: ImageScores) -> set[str]:
     st.tuples(SHARES, SHARES, SHARES),
     st.dictionaries(st.sampled_from(CONCEPTS), SHARES),
 )
-def test_pre_annotations_and_the_order_of_selection_follow_what_predict_answers(
+def test_pre_annotations_and_selection_order_follow_the_predictions(
     probabilities: Shares, thresholds: tuple[float, ...], overrides: dict[str, float]
 ) -> None:
     said = answers(probabilities, thresholds, overrides)
@@ -78,7 +78,7 @@ def test_pre_annotations_and_the_order_of_selection_follow_what_predict_answers(
         assert named == [predicted(scores) for scores in said]
 
 
-def test_live_accuracy_is_that_of_the_deployed_thresholds_and_not_of_one_half() -> None:
+def test_live_accuracy_uses_the_deployed_thresholds() -> None:
     probabilities = np.array([[0.1, 0.6, 0.0], [0.0, 0.85, 0.2], [0.3, 0.0, 0.0], [0.02, 0.1, 0.3]], np.float32)
     said = answers(probabilities, (0.05, 0.8, 0.5), {"rust": 0.15})
     truth = [{"crack"}, {"dent", "rust"}, {"crack"}, {"rust"}]  # the deployment is right about all, one half about none

@@ -69,7 +69,7 @@ UNLABELLED = 30
 STRICT_AND_LOOSE = {"round": 0.97, "closed": 0.03, "straight": 0.9}
 
 
-def test_whatever_the_thresholds_items_selection_and_predict_agree(platform: WholePlatform, tmp_path: Path) -> None:
+def test_items_selection_and_predict_agree_for_any_thresholds(platform: WholePlatform, tmp_path: Path) -> None:
     owner = Vesta(platform.addresses["gateway_grpc"], platform.owner_key)
     project, dataset, truth = _a_dataset(owner, platform, tmp_path)
     pool = _of_side(owner, dataset, Split.SPLIT_TRAIN)[:UNLABELLED]
@@ -93,7 +93,7 @@ def test_whatever_the_thresholds_items_selection_and_predict_agree(platform: Who
     assert [_labels(one) for one in answers] != [_labels(one) for one in again]
 
 
-def test_the_live_accuracy_of_a_loop_is_that_of_what_predict_answers(platform: WholePlatform, tmp_path: Path) -> None:
+def test_the_live_accuracy_of_a_loop_equals_that_of_its_predictions(platform: WholePlatform, tmp_path: Path) -> None:
     address = platform.addresses["gateway_grpc"]
     owner = Vesta(address, platform.owner_key)
     project, dataset, truth = _a_dataset(owner, platform, tmp_path)

@@ -65,14 +65,14 @@ def turned(platform: WholePlatform, tmp_path_factory: pytest.TempPathFactory) ->
     return small
 
 
-def test_every_round_trains_a_model_and_the_gate_says_why(turned: SmallLoop) -> None:
+def test_every_round_trains_a_model_and_has_a_verdict(turned: SmallLoop) -> None:
     rounds = turned.ended_rounds()
     assert [one.number for one in rounds] == [1, 2]
     assert all(one.model_version and one.verdict.reason for one in rounds)
     assert rounds[0].verdict.passed
 
 
-def test_the_deployed_model_is_right_more_often_than_not(turned: SmallLoop) -> None:
+def test_the_deployed_model_is_right_for_most_images(turned: SmallLoop) -> None:
     metrics = turned.status().champion_metrics
     assert metrics.accuracy.value > 0.6  # four classes: chance is 0.25
     assert metrics.accuracy.low < metrics.accuracy.value < metrics.accuracy.high or metrics.accuracy.value == 1.0
@@ -85,13 +85,13 @@ def test_every_accepted_answer_is_in_the_dataset_once(turned: SmallLoop) -> None
     assert len({item.accepted.task for item in labelled}) == 40
 
 
-def test_the_history_tells_what_was_done_and_why(turned: SmallLoop) -> None:
+def test_the_history_lists_the_decisions_with_their_reasons(turned: SmallLoop) -> None:
     decisions = list(turned.owner.pages(turned.owner.loops.ListDecisions, ListDecisionsRequest(parent=turned.loop)))
     assert len({one.request_id for one in decisions}) == len(decisions)
     assert all(one.action and one.reason for one in decisions)
 
 
-def test_the_deployment_tags_new_bytes_and_items_and_survives_a_broken_image(turned: SmallLoop) -> None:
+def test_the_deployment_predicts_bytes_and_items_and_rejects_a_broken_image(turned: SmallLoop) -> None:
     item = turned.items("split = TEST")[0]
     picture = b"".join(body.data for body in turned.owner.items.DownloadItem(DownloadItemRequest(name=item.name)))
     answers = turned.owner.predict(turned.status().deployment, [picture, b"\xff\xd8 no image"])
@@ -101,7 +101,7 @@ def test_the_deployment_tags_new_bytes_and_items_and_survives_a_broken_image(tur
 
 
 @pytest.mark.parametrize("by_file", [True, False], ids=["requirements file", "extra index"])
-def test_a_customer_installs_the_sdk_from_the_gateway_alone_and_predicts(
+def test_a_customer_installs_the_sdk_from_the_gateway_and_predicts(
     turned: SmallLoop, platform: WholePlatform, tmp_path: Path, by_file: bool
 ) -> None:
     (tmp_path / "digit.png").write_bytes(turned.unused[0].read_bytes())
@@ -124,7 +124,7 @@ def test_a_customer_installs_the_sdk_from_the_gateway_alone_and_predicts(
     assert len(set(ours.values())) == 1
 
 
-def test_rolling_back_answers_with_the_version_before_in_one_call(turned: SmallLoop) -> None:
+def test_a_rollback_serves_the_previous_version_after_one_call(turned: SmallLoop) -> None:
     owner, deployments = turned.owner, turned.owner.deployments
     # A deployment of its own, so that two classifiers follow one another whatever the gate has said of the second.
     first, second = (one.model_version for one in turned.ended_rounds())
@@ -154,7 +154,7 @@ def test_the_nearest_neighbour_of_an_item_is_itself(turned: SmallLoop) -> None:
     assert [one.distance for one in found.neighbours] == sorted(one.distance for one in found.neighbours)
 
 
-def test_agreement_of_single_answers_is_not_claimed(turned: SmallLoop) -> None:
+def test_agreement_is_unset_for_single_answers(turned: SmallLoop) -> None:
     found = turned.owner.campaigns.GetAgreement(GetAgreementRequest(name=turned.status().campaign))
     assert not found.HasField("alpha")
     assert sum(one.submission_count for one in found.annotators) == 40
@@ -198,7 +198,7 @@ def upload(turned: SmallLoop, platform: WholePlatform, picture: Path, headers: M
     ).raise_for_status()
 
 
-def test_one_trace_goes_from_an_upload_over_kafka_to_triton_and_back_to_the_dataset(
+def test_one_trace_covers_upload_kafka_triton_and_dataset(
     turned: SmallLoop, platform: WholePlatform, traces: TraceReceiver
 ) -> None:
     asked, trace = "00f067aa0ba902b7", "5a" * 16
@@ -232,7 +232,7 @@ def metrics_addresses(home: Home) -> dict[str, str]:
     return {name: home.address(f"{name}_metrics") for name in (*NAMES, "inference")}
 
 
-def test_dashboards_and_alerts_ask_for_series_that_the_services_export(
+def test_dashboards_and_alerts_query_series_that_the_services_export(
     turned: SmallLoop,  # so that there is something to be seen
     platform: WholePlatform,
 ) -> None:
@@ -265,7 +265,7 @@ def test_a_real_prometheus_answers_every_panel_and_every_alert(
     assert without <= NOTHING_TO_SEE
 
 
-def test_at_last_the_project_is_deleted_with_everything_in_every_service(turned: SmallLoop) -> None:
+def test_the_project_is_deleted_with_all_its_resources_in_every_service(turned: SmallLoop) -> None:
     owner, project = turned.owner, turned.project
     with pytest.raises(ApiError) as refused:
         owner.projects.DeleteProject(DeleteProjectRequest(name=project))

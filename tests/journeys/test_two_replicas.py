@@ -60,7 +60,7 @@ def turned(pair: Platform, tmp_path_factory: pytest.TempPathFactory) -> SmallLoo
     return small
 
 
-def test_the_second_replica_gets_its_share_of_calls_and_of_models(pair: Platform, turned: SmallLoop) -> None:
+def test_the_second_replica_gets_its_share_of_calls_and_models(pair: Platform, turned: SmallLoop) -> None:
     for _ in range(CALLS_MIN):
         turned.owner.predict(turned.status().deployment, [turned.unused[0].read_bytes()])
     calls = replica_load.calls_per_replica(pair.home)

@@ -82,7 +82,7 @@ def trained(owner: Vesta, snapshot: Snapshot) -> tuple[TrainingRun, ModelVersion
     return run, owner.models.GetModelVersion(GetModelVersionRequest(name=run.model_version))
 
 
-def test_what_is_no_image_label_is_counted_and_teaches_nothing(owner: Vesta, tmp_path: Path) -> None:
+def test_annotations_other_than_image_labels_are_counted_and_not_trained_on(owner: Vesta, tmp_path: Path) -> None:
     dataset, items = a_dataset(owner, tmp_path, SplitPolicy(), per_class=30)
     told = {item: [label(digit)] for digit, some in items.items() for item in some}
     boxed, none, both = items["1"][0], items["1"][1], items["1"][2]
@@ -104,7 +104,7 @@ def test_what_is_no_image_label_is_counted_and_teaches_nothing(owner: Vesta, tmp
     assert run.metrics.item_count == tested.labelled_count - tested.no_label_count > 0
 
 
-def test_a_dataset_without_a_test_side_gives_a_model_without_figures(owner: Vesta, tmp_path: Path) -> None:
+def test_a_dataset_without_a_test_split_gives_a_model_without_metrics(owner: Vesta, tmp_path: Path) -> None:
     dataset, items = a_dataset(owner, tmp_path, SplitPolicy(test_share=0.0), per_class=8)
     annotate(owner, dataset, {item: [label(digit)] for digit, some in items.items() for item in some})
     found = owner.datasets.GetDataset(GetDatasetRequest(name=dataset))
