@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,14 @@ from vesta_common.settings import ServiceSettings
 from vesta_contracts.datasets.v1 import GetItemRequest, ListItemsRequest
 from vesta_local.testing import identity_files, identity_of, identity_settings
 
-NOW = float(int(time.time()))
 ADA = "projects/acme/members/ada"
+
+
+@cache
+def now() -> float:
+    """The time of these tests. The certificates of the session are issued first, because they are not valid before that."""
+    identity_of("gateway")
+    return float(int(time.time()))
 
 
 def written(folder: Path, service: str, authority: KeyPair, moment: datetime | None = None) -> CredentialFiles:
@@ -37,7 +44,7 @@ def written(folder: Path, service: str, authority: KeyPair, moment: datetime | N
 def signed(by: Credentials, **changes: Any) -> str:
     """A token as `by` could make it, had its code been changed."""
     told = {"iss": by.service, "aud": "datasets", "sub": ADA, "role": "owner", "project": "projects/acme"}
-    told |= {"iat": int(NOW), "exp": int(NOW) + 120, **changes}
+    told |= {"iat": int(now()), "exp": int(now()) + 120, **changes}
     certificate = base64.b64encode(by.certificate.public_bytes(Encoding.DER)).decode()
     claims = {name: value for name, value in told.items() if value is not None}
     return jwt.encode(claims, by.key, tokens.ALGORITHM, headers={"x5c": [certificate]})
@@ -61,30 +68,31 @@ def test_a_role_that_a_service_may_not_assert_is_not_passed_on() -> None:
 
 
 def test_a_token_is_used_again_for_half_of_its_life() -> None:
-    now = [NOW]
-    gateway = Identity(identity_files("gateway"), lambda: now[0])
+    moment = [now()]
+    gateway = Identity(identity_files("gateway"), lambda: moment[0])
     first = gateway.metadata("datasets", ADA, "owner")
-    now[0] += 59
+    moment[0] += 59
     assert gateway.metadata("datasets", ADA, "owner") == first
     assert gateway.metadata("serving", ADA, "owner") != first
-    now[0] += 2
+    moment[0] += 2
     assert gateway.metadata("datasets", ADA, "owner") != first
 
 
 def test_a_token_that_was_verified_still_ends() -> None:
-    now = [NOW]
-    metadata = dict([Identity(identity_files("gateway"), lambda: now[0]).metadata("datasets")])
-    datasets = Identity(identity_files("datasets"), lambda: now[0])
+    moment = [now()]
+    metadata = dict([Identity(identity_files("gateway"), lambda: moment[0]).metadata("datasets")])
+    datasets = Identity(identity_files("datasets"), lambda: moment[0])
     datasets.verify(metadata, "datasets")
-    now[0] += 149
+    moment[0] += 149
     datasets.verify(metadata, "datasets")
     with pytest.raises(Unauthenticated, match=r"[Aa]udience"):
         datasets.verify(metadata, "serving")
-    now[0] += 2
+    moment[0] += 2
     with pytest.raises(Unauthenticated, match="expired"):
         datasets.verify(metadata, "datasets")
 
 
+# Times are in seconds from `now`.
 BAD_CLAIMS = [
     ({"aud": "serving"}, "[Aa]udience"),
     ({"aud": ["datasets", "serving"]}, "strict"),
@@ -93,18 +101,19 @@ BAD_CLAIMS = [
     ({"role": None}, "role"),
     ({"role": 7}, "inconsistent"),
     ({"project": "projects/other"}, "inconsistent"),
-    ({"exp": int(NOW) + 3600}, "longer than 120 s"),
-    ({"iat": int(NOW) - 300, "exp": int(NOW) - 180}, "expired 180 s ago"),
-    ({"iat": int(NOW) + 300, "exp": int(NOW) + 400}, "valid only in 300 s"),
+    ({"exp": 3600}, "longer than 120 s"),
+    ({"iat": -300, "exp": -180}, "expired 180 s ago"),
+    ({"iat": 300, "exp": 400}, "valid only in 300 s"),
     ({"exp": "never"}, "invalid"),
 ]
 
 
 @pytest.mark.parametrize(("changes", "why"), BAD_CLAIMS, ids=[why for _, why in BAD_CLAIMS])
 def test_a_token_with_a_wrong_claim_is_refused(changes: dict[str, Any], why: str) -> None:
-    token = signed(identity_of("training").credentials, **changes)
+    times = {name: int(now()) + value for name, value in changes.items() if name in ("iat", "exp") and value != "never"}
+    token = signed(identity_of("training").credentials, **changes | times)
     with pytest.raises(Unauthenticated, match=why) as refused:
-        Identity(identity_files("datasets"), lambda: NOW).verify({TOKEN_KEY: f"Bearer {token}"}, "datasets")
+        Identity(identity_files("datasets"), now).verify({TOKEN_KEY: f"Bearer {token}"}, "datasets")
     assert refused.value.reason == "TOKEN_INVALID"
 
 
@@ -208,18 +217,18 @@ def test_the_audience_is_the_service_that_a_method_belongs_to() -> None:
 
 
 def test_renewed_files_are_read_again_and_broken_ones_are_not_used(tmp_path: Path) -> None:
-    now = [0.0]
+    moment = [0.0]
     authority = new_authority(datetime.now(UTC))
     files = written(tmp_path / "own", "datasets", authority)
-    source = CredentialSource(files, lambda: now[0])
+    source = CredentialSource(files, lambda: moment[0])
     first = source.current()
     written(tmp_path / "own", "datasets", authority)
     assert source.current() is first
-    now[0] += LOOK_SECONDS
+    moment[0] += LOOK_SECONDS
     second = source.current()
     assert second.certificate != first.certificate
     files.key.write_bytes(first.key_pem)
-    now[0] += LOOK_SECONDS
+    moment[0] += LOOK_SECONDS
     assert source.current() is second
 
 
