@@ -1,9 +1,11 @@
 """Every method of every fake has a contract test, so that the suite stays complete."""
 
 import ast
-import importlib
+import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from fakes import FAKES
@@ -41,12 +43,23 @@ def covered() -> Iterator[tuple[str, str]]:
     """Yields each caller and method that a contract test runs for; the fixture `peer` checks that the test calls the method."""
     for path in HERE.glob("test_*.py"):
         if path != Path(__file__):
-            for test in vars(importlib.import_module(path.stem)).values():
+            for test in vars(_loaded(path)).values():
                 for mark in getattr(test, "pytestmark", ()):
                     if mark.name == "parametrize" and mark.args[0] == "peer":
                         for parameter in mark.args[1]:
                             _, caller, methods = parameter.values[0]
                             yield from ((caller, method) for method in methods)
+
+
+def _loaded(path: Path) -> ModuleType:
+    """Loads a module by its path, because tests of a service may have the same name."""
+    spec = importlib.util.spec_from_file_location(f"contracts_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look up their module
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_servicer_classes_are_found() -> None:

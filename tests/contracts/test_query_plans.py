@@ -93,7 +93,8 @@ SERVING = Service(
     {
         "name": "small", "parent": "p", "body": b"", "wanted": "v", "now": NOW, "after": "", "limit": 10, "dataset": "d",
         "state": "READY", "error": "", "deployment": "small", "deployments": ["small"], "datasets": ["d"], "version": "v2",
-        "triton_name": "t", "model_version": "v", "generation": 1, "embeds": True, "page_token": "", "scored_count": 1, "done": True,
+        "triton_name": "t", "head": None,
+        "model_version": "v", "generation": 1, "embeds": True, "page_token": "", "scored_count": 1, "done": True,
         "item_count": 1, "item": "new", "object_key": "", "sha256": "", "traceparent": "", "items": ["i1", "i2"], "retry_time": NOW,
         "before": datetime(2025, 1, 1, tzinfo=UTC),
     },
@@ -202,7 +203,7 @@ def excesses_of(service: Service, connection: Connection, statements: Mapping[st
 
 def test_no_list_scans_the_rows_of_another_project(filled: Callable[[Service], Connection], postgres_url: str) -> None:
     postgres, clock = Postgres(postgres_url, "unused"), ManualClock()
-    deployment = DeploymentRow("small", Deployment(), "v", "v", "", "READY", "", 1, NOW, NOW)
+    deployment = DeploymentRow("small", Deployment(), "v", "v", "", "READY", "", 1, NOW, NOW, NOW)
     tasks, logged, observed = (
         AnnotationStore(postgres, clock),
         LoggedPredictions(postgres, clock),

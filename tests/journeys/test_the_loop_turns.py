@@ -47,12 +47,12 @@ from vesta_local.trace_receiver import ReceivedSpan, TraceReceiver
 NOTHING_TO_SEE = {
     "ingest.json: Frames a second",
     "ingest.json: Uncertain frames",
-    "queues.json: Refused as overloaded",
+    "queues.json: Rejected as overloaded",
     "serving.json: Failed calls, all services",
-    "serving.json: Refused as overloaded",
+    "serving.json: Rejected as overloaded",
     "training.json: Failed calls",
 }
-"""Panels that are empty on a platform without cameras where nothing was refused and nothing failed."""
+"""Panels that are empty on a platform without cameras where nothing was rejected and nothing failed."""
 PREDICTION_MADE = "vesta.serving.prediction.v1.created"
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(600)]
 

@@ -20,7 +20,8 @@ def a_python(tmp_path: Path) -> Callable[[str], str]:
         (tmp_path / "usercustomize.py").write_text("")
         (tmp_path / "sitecustomize.py").write_text(lines)
         program = tmp_path / "python3"
-        program.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+        # Without bytecode, which Python would not renew for lines of the same length that are written within a second.
+        program.write_text(f'#!/bin/sh\nPYTHONDONTWRITEBYTECODE=1 PYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
         program.chmod(0o755)
         return str(program)
 
