@@ -109,6 +109,8 @@ class Triton:
             Unavailable: Triton does not respond.
             DeadlineExceeded: the deadline of the call that is being handled has passed.
         """
+        if deadline.has_passed():
+            raise deadline_passed()
         sent = triton.InferInput("pixels", list(pixels.shape), "UINT8")
         sent.set_data_from_numpy(np.ascontiguousarray(pixels))
         outputs = [output for output, is_wanted in (("probabilities", classifies), ("embedding", embeds)) if is_wanted]
