@@ -51,11 +51,13 @@ class ModelFiles:
         Raises:
             DataLoss, NotFound: the model file differs from the registered one, or is missing.
         """
-        with self._lock:  # one thread reads a file, the others wait for the result
+        with self._lock:
             known = self._served.get(version.model.name)
-            if known is None:
-                known = self._served[version.model.name] = self._find(version)
-            return known[0]
+        if known is None:
+            known = self._find(version)  # without the lock, because a slow read must not delay other deployments
+            with self._lock:
+                self._served[version.model.name] = known
+        return known[0]
 
     def triton_file(self, version: Version) -> bytes:
         """Returns the ONNX file for Triton.

@@ -129,10 +129,9 @@ class Deployer:
             self._triton.load(parts.triton_name)
             self._triton.probe(parts.triton_name, classifies=parts.triton_classifies)
         except Unavailable as error:
+            # A retry writes a model again that was removed for a deleted version meanwhile.
             is_written = find_configuration(self._repository, parts.triton_name) is not None
-            if (
-                is_written and self._triton.is_live()
-            ):  # otherwise it was removed for a deleted version meanwhile; a retry writes it
+            if is_written and self._triton.is_live():
                 raise FailedPrecondition(
                     f"Triton rejects {version.model.name}: {error}", reason="MODEL_REJECTED"
                 ) from error
