@@ -150,13 +150,14 @@ class RestApi:
 
 
 async def _read(match: Match, exchange: Exchange, body: bytes) -> Message:
-    given = exchange.headers.get("content-type", "")
-    if is_file_type(media_type(given)) and files_field(match.rpc):
-        return read_files(match, exchange.query, body, given)
-    content_type = body_type(exchange.headers) if match.rule.body else ""
+    content_type = exchange.headers.get("content-type", "")
+    if is_file_type(media_type(content_type)) and files_field(match.rpc):
+        read = read_files
+    else:
+        read, content_type = read_request, body_type(exchange.headers) if match.rule.body else ""
     if len(body) < THREAD_BYTES_MIN or content_type == PROTOBUF:
-        return read_request(match, exchange.query, body, content_type)
-    return await asyncio.to_thread(read_request, match, exchange.query, body, content_type)
+        return read(match, exchange.query, body, content_type)
+    return await asyncio.to_thread(read, match, exchange.query, body, content_type)
 
 
 async def _upload_messages(match: Match, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -5,7 +5,6 @@ query parameters, or form fields of a multipart body.
 """
 
 from collections.abc import Sequence
-from email.message import Message as Headers
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
@@ -47,9 +46,8 @@ def read_files(match: Match, query: str, body: bytes, content_type: str) -> Mess
     """
     field = files_field(match.rpc)
     assert field is not None, f"{match.rpc.full_name} accepts no files"
-    headers = Headers()
-    headers["content-type"] = content_type
-    found = _read_multipart(body, headers) if headers.get_content_type() == MULTIPART else FileBody([body], [])
+    media_type, options = multipart.parse_options_header(content_type)
+    found = _read_multipart(body, options.get("boundary", "")) if media_type == MULTIPART else FileBody([body], [])
     pairs = [*parse_qsl(query, keep_blank_values=True), *found.fields]
     request = read_fields(match, pairs, {*match.captured, field.name})
     for data in found.files:
@@ -57,9 +55,8 @@ def read_files(match: Match, query: str, body: bytes, content_type: str) -> Mess
     return request
 
 
-def _read_multipart(body: bytes, headers: Headers) -> FileBody:
+def _read_multipart(body: bytes, boundary: str) -> FileBody:
     """A part with a file name or a media type of its own is a file; the others are form fields."""
-    boundary = headers.get_boundary()
     if not boundary:
         raise _malformed("the header Content-Type has no boundary")
     files: list[bytes] = []
