@@ -43,10 +43,10 @@ def written(folder: Path, service: str, authority: KeyPair, moment: datetime | N
 
 def signed(by: Credentials, **changes: Any) -> str:
     """A token as `by` could make it, had its code been changed."""
-    told = {"iss": by.service, "aud": "datasets", "sub": ADA, "role": "owner", "project": "projects/acme"}
-    told |= {"iat": int(now()), "exp": int(now()) + 120, **changes}
+    stated = {"iss": by.service, "aud": "datasets", "sub": ADA, "role": "owner", "project": "projects/acme"}
+    stated |= {"iat": int(now()), "exp": int(now()) + 120, **changes}
     certificate = base64.b64encode(by.certificate.public_bytes(Encoding.DER)).decode()
-    claims = {name: value for name, value in told.items() if value is not None}
+    claims = {name: value for name, value in stated.items() if value is not None}
     return jwt.encode(claims, by.key, tokens.ALGORITHM, headers={"x5c": [certificate]})
 
 
