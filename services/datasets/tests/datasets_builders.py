@@ -107,6 +107,7 @@ class Ingest:
 
     def __init__(self, meanwhile: Callable[[int], None] = lambda call: None) -> None:
         self.calls = 0
+        self.file_names: list[str] = []
         self._meanwhile = meanwhile
 
     def IngestMedia(self, request: IngestMediaRequest, timeout: float) -> IngestMediaResponse:
@@ -116,10 +117,12 @@ class Ingest:
         if request.ByteSize() > MESSAGE_BYTES_MAX:
             raise ResourceExhausted(f"a message of {request.ByteSize()} bytes is too large")
         results = []
+        self.file_names += [file.file_name for file in request.files]
         for file in request.files:
             media = a_medium(0)
             media.sha256 = hashlib.sha256(file.data.partition(b"EXIF")[0]).hexdigest()
             media.perceptual_hash = int(media.sha256[:16], 16)
+            media.provenance.original_sha256 = hashlib.sha256(file.data).hexdigest()
             results.append(IngestedMedia(media=media))
         return IngestMediaResponse(results=results)
 

@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -28,7 +30,8 @@ from vesta_contracts.datasets.v1 import (
 from vesta_datasets.archives.archives import unpack
 from vesta_datasets.archives.scratch_folders import scratch_folder
 from vesta_datasets.items.annotations import labels_of
-from vesta_datasets.operations.transfers import BATCH_BYTES_MAX, BATCH_FILES_MAX, Export, Import
+from vesta_datasets.operations.incoming import BATCH_BYTES_MAX, BATCH_FILES_MAX
+from vesta_datasets.operations.transfers import Export, Import
 from vesta_datasets.operations.worker import ATTEMPTS_MAX, Claim, Operations
 from vesta_datasets.snapshot_writer import SnapshotWriter
 from vesta_datasets.store.operations import EXPORT, IMPORT, LEASE_DURATION, OperationProgress
@@ -177,6 +180,47 @@ def test_labels_that_arrive_after_their_images_are_accepted(datasets: Datasets) 
         assert a_worker(datasets, Ingest()).step()
     assert labels_in(datasets, dataset) == [["van"]]
     assert answer_of(datasets, operation) == ImportDatasetResponse(duplicate_count=2)
+
+
+def test_images_that_the_dataset_has_are_not_ingested_again(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    plain, with_metadata = {"1.jpg": b"1"}, {"2.jpg": b"2EXIF in May"}
+    datasets.begin_import(dataset, {**plain, **with_metadata})
+    assert a_worker(datasets, Ingest()).step()
+    files = {"van/1.jpg": b"1", "car/2.jpg": b"2EXIF in May", "car/3.jpg": b"3"}
+    operation, ingest = datasets.begin_import(dataset, files), Ingest()
+    assert a_worker(datasets, ingest).step()
+    assert answer_of(datasets, operation) == ImportDatasetResponse(duplicate_count=2, added_count=1)
+    assert ingest.file_names == ["car/3.jpg"]
+    assert labels_in(datasets, dataset) == [["van"], ["car"], ["car"]]
+
+
+def test_the_next_batch_is_ingested_while_a_batch_is_committed(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    operation = datasets.begin_import(dataset, photographs(MANY))
+    is_ingested = threading.Event()
+
+    def note(call: int) -> None:
+        if call == 2:
+            is_ingested.set()
+
+    with datasets.store.postgres.transaction() as connection, ThreadPoolExecutor(1) as thread:
+        datasets.store.datasets.get(connection, dataset, lock=True)  # so that no batch can be committed
+        done = thread.submit(a_worker(datasets, Ingest(note)).step)
+        assert is_ingested.wait(30)
+        connection.commit()
+        assert done.result(60)
+    assert answer_of(datasets, operation).added_count == MANY
+
+
+def test_an_image_with_an_invalid_label_is_rejected_and_its_batch_is_imported(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    operation = datasets.begin_import(dataset, {"car/1.jpg": b"1", "spoon/2.jpg": b"2", "van/3.jpg": b"3"})
+    assert a_worker(datasets, Ingest()).step()
+    answer = answer_of(datasets, operation)
+    assert (answer.added_count, answer.rejected_count) == (2, 1)
+    assert answer.rejections[0].startswith("spoon/2.jpg: annotations[0] has the concept 'spoon'")
+    assert labels_in(datasets, dataset) == [["car"], ["van"]]
 
 
 def test_labels_of_an_archive_are_attributed_to_the_caller(datasets: Datasets) -> None:

@@ -148,8 +148,14 @@ UPDATE datasets SET published_prediction_count = :prediction_count, publish_time
 
 -- name: lock_items_by_hash
 -- Locks the rows until the end of the transaction, so that concurrently accepted annotations are not overwritten.
-SELECT name, sha256, duplicate_of, split, accepted FROM items WHERE dataset = :dataset AND sha256 = ANY(:hashes)
+SELECT name, sha256, duplicate_of, split, accepted, control FROM items WHERE dataset = :dataset AND sha256 = ANY(:hashes)
 ORDER BY name FOR UPDATE;
+
+-- name: list_items_by_file
+-- Items by the hash of their file. `original_sha256` is empty if the stored image equals the file.
+SELECT sha256 AS file_sha256, media FROM items WHERE dataset = :dataset AND sha256 = ANY(:hashes)
+UNION ALL
+SELECT original_sha256, media FROM items WHERE dataset = :dataset AND original_sha256 = ANY(:hashes) AND original_sha256 <> '';
 
 -- name: list_known_media
 SELECT DISTINCT ON (sha256) sha256, media FROM items WHERE sha256 = ANY(:hashes) AND dataset LIKE :datasets
@@ -191,11 +197,15 @@ WHERE items.group_name = heir.group_name AND items.name <> :name AND :name IN (i
 -- name: delete_item!
 DELETE FROM items WHERE name = :name;
 
--- name: accept!
--- Stores the accepted annotations that apply. The caller determines them with the row locked.
+-- name: put_accepted!
+-- Stores the accepted annotations that apply. The caller determines them with the rows locked.
 UPDATE items SET
-    accepted = :accepted, labels = :labels, shape_concepts = :shape_concepts, reviewed = :reviewed, control = control OR :control, update_time = :now
-WHERE name = :name;
+    accepted = new.accepted, labels = ARRAY(SELECT jsonb_array_elements_text(new.labels)),
+    shape_concepts = ARRAY(SELECT jsonb_array_elements_text(new.shape_concepts)), reviewed = new.reviewed,
+    control = items.control OR new.control, update_time = :now
+FROM unnest(:names::text[], :accepted::bytea[], :labels::jsonb[], :shape_concepts::jsonb[], :reviewed::boolean[], :control::boolean[])
+    AS new (name, accepted, labels, shape_concepts, reviewed, control)
+WHERE items.name = new.name;
 
 -- name: lock_scored
 -- Locks the items of a batch in order of name, so that two batches do not wait for each other.

@@ -27,7 +27,7 @@ _EDGES_OF = {
         "projects.deletion",
     },
     "vesta_connection": {"syncs.dataset_items"},
-    "vesta_datasets": {"ingest.add_items", "operations.transfers", "operations.worker"},
+    "vesta_datasets": {"ingest.add_items", "operations.incoming", "operations.transfers", "operations.worker"},
     "vesta_gateway": {
         "background",
         "calls.backends",

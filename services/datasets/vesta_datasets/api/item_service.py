@@ -45,7 +45,7 @@ from vesta_contracts.datasets.v1 import (
 )
 
 from vesta_datasets.api.visibility import check_sees_predictions, visible, visible_filter
-from vesta_datasets.ingest.add_items import accept_directly, add_items, known_media
+from vesta_datasets.ingest.add_items import DirectAnswer, accept_directly, add_items, known_media
 from vesta_datasets.items.filters import item_filter
 from vesta_datasets.selection.pool_builder import choose, strategy_name
 from vesta_datasets.store import Store
@@ -159,16 +159,12 @@ class ItemService(ItemServiceServicer):
             for index, entry in enumerate(request.items):
                 terms = Terms(taxonomy, items[entry.item].media, dataset.multi_label)
                 check_annotations(entry.annotations, terms, f"items[{index}].annotations")
-            for entry in request.items:
-                accept_directly(
-                    self._store,
-                    connection,
-                    entry.item,
-                    entry.annotations,
-                    trace.caller(),
-                    reviewed=entry.reviewed,
-                    stored=items[entry.item].accepted,
-                )
+            answers = [
+                DirectAnswer(entry.item, entry.annotations, entry.reviewed, item.control, item.accepted)
+                for entry in request.items
+                for item in (items[entry.item],)
+            ]
+            accept_directly(self._store, connection, answers, trace.caller())
             return BatchAnnotateItemsResponse(annotated_count=len(names))
 
         return run_once(self._store.postgres, request, BatchAnnotateItemsResponse, annotate)

@@ -78,7 +78,7 @@ def _with_labels_of_copies(items: Sequence[ArchivedItem]) -> list[ArchivedItem]:
     for digest, item in zip(digests, items, strict=True):
         concepts.setdefault(digest, set()).update(concepts_of(item.annotations or ()))
     return [
-        replace(item, annotations=[_label(concept) for concept in sorted(concepts[digest])] or None)
+        replace(item, annotations=[_label(concept) for concept in sorted(concepts[digest])] or None, sha256=digest)
         for digest, item in zip(digests, items, strict=True)
     ]
 

@@ -33,6 +33,7 @@ class ArchivedItem:
         path: of the unpacked file.
         split: TRAIN, VALIDATION or TEST; empty if the archive does not specify it.
         annotations: None if the archive has no annotations of the image, or incomplete ones; empty for "none of the concepts".
+        sha256: of the file, if the reader of the layout has computed it.
     """
 
     file_name: str
@@ -41,6 +42,7 @@ class ArchivedItem:
     annotations: Sequence[Annotation] | None
     width_px: int = 0
     height_px: int = 0
+    sha256: str = ""
 
     @property
     def is_there(self) -> bool:

@@ -1,11 +1,12 @@
 """Adds media to a dataset: assigns each new item to a split, stores it and publishes events, in one transaction per batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.ids import new_id
 from vesta_common.media.annotations import Terms, check_annotations
-from vesta_common.messages import without
+from vesta_common.messages import copy_of, without
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import Annotation, Media
 from vesta_contracts.datasets.v1 import (
@@ -21,13 +22,25 @@ from vesta_contracts.datasets.v1 import (
 from vesta_datasets.items import splits
 from vesta_datasets.items.accepted_annotations import next_accept_time
 from vesta_datasets.items.duplicates import DISTANCE_MAX_BITS, DuplicateIndex, Hashed, near, probes
+from vesta_datasets.items.splits import Shares
 from vesta_datasets.store import Store
+
+
+class Added(NamedTuple):
+    """A new or an existing item.
+
+    Attributes:
+        accepted: the accepted annotations of the item, if the request has annotations for it.
+    """
+
+    created: CreatedItem
+    accepted: AcceptedAnnotations | None
 
 
 def add_items(
     store: Store, connection: Connection, dataset_name: str, new_items: Sequence[NewItem], annotator: str
 ) -> list[CreatedItem]:
-    """Adds media as items. For media that the dataset already has, the existing item is returned.
+    """Adds media as items, all or none. For media that the dataset already has, the existing item is returned.
 
     Annotations in `new_items` are accepted for items that have no accepted annotations, also for existing items. They do not
     replace accepted annotations.
@@ -40,43 +53,85 @@ def add_items(
         InvalidArgument: the taxonomy does not allow the annotations.
     """
     dataset = store.datasets.get(connection, dataset_name, lock=True, counted=False)
-    _check(store, connection, dataset, new_items)
-    known = store.items.lock_by_hash(connection, dataset_name, [item.media.sha256 for item in new_items])
+    fields = [f"items[{index}].annotations" for index in range(len(new_items))]
+    for error in _errors(store, connection, dataset, new_items, fields):
+        if error:
+            raise error
+    return [added.created for added in _add(store, connection, dataset_name, Shares.of(dataset), new_items, annotator)]
+
+
+def add_valid_items(
+    store: Store, connection: Connection, dataset_name: str, new_items: Sequence[NewItem], annotator: str
+) -> list[Added | InvalidArgument]:
+    """As `add_items`, but adds the items whose annotations the taxonomy allows, and returns an error for each other one. In order."""
+    dataset = store.datasets.get(connection, dataset_name, lock=True, counted=False)
+    errors = _errors(store, connection, dataset, new_items, ["annotations"] * len(new_items))
+    valid = [item for item, error in zip(new_items, errors, strict=True) if error is None]
+    added = iter(_add(store, connection, dataset_name, Shares.of(dataset), valid, annotator))
+    return [error or next(added) for error in errors]
+
+
+def _add(
+    store: Store,
+    connection: Connection,
+    dataset: str,
+    shares: Shares,
+    new_items: Sequence[NewItem],
+    annotator: str,
+) -> list[Added]:
+    """Adds valid items to a dataset whose row is locked."""
+    known = store.items.lock_by_hash(connection, dataset, [item.media.sha256 for item in new_items])
     fresh: dict[str, NewItem] = {}
     for item in new_items:
         if item.media.sha256 not in known:
             fresh.setdefault(item.media.sha256, item)
-    placements = _place(store, connection, dataset, list(fresh.values()))
-    rows = [
-        (placement_name, item.media, item.metadata, placement)
-        for item, (placement_name, placement) in zip(fresh.values(), placements, strict=True)
-    ]
-    store.items.insert(connection, dataset_name, rows)
-    for name, media, _, placement in rows:
-        split = Split.Value(f"SPLIT_{placement.split.value}")
-        store.publish(connection, name, ItemCreated(item=name, media=media, split=split))
-    created = {
-        media.sha256: (name, placement.duplicate_of or "", placement.split.value) for name, media, _, placement in rows
-    }
-    existing = {digest: (row["name"], row["duplicate_of"], row["split"]) for digest, row in known.items()}
-    decided = {digest for digest, row in known.items() if row["accepted"] is not None}
-    seen: set[str] = set()
+    created = {}
+    if fresh:
+        placements = _place(store, connection, dataset, shares, list(fresh.values()))
+        rows = [
+            (name, item.media, item.metadata, placement)
+            for item, (name, placement) in zip(fresh.values(), placements, strict=True)
+        ]
+        store.items.insert(connection, dataset, rows)
+        created = {media.sha256: _created(name, placement) for name, media, _, placement in rows}
+        events = (
+            (name, ItemCreated(item=name, media=media, split=created[media.sha256].split)) for name, media, _, _ in rows
+        )
+        store.publish_all(connection, events)
+    existing = {digest: _existing(row) for digest, row in known.items()}
+    answers: dict[str, DirectAnswer] = {}
+    for item in new_items:
+        digest = item.media.sha256
+        row = known.get(digest)
+        if item.HasField("annotations") and digest not in answers and (row is None or row["accepted"] is None):
+            name = created[digest].name if row is None else row["name"]
+            control = row is not None and row["control"]
+            answers[digest] = DirectAnswer(name, item.annotations.annotations, reviewed=item.reviewed, control=control)
+    now_accepted = accept_directly(store, connection, list(answers.values()), annotator)
     results = []
     for item in new_items:
         digest = item.media.sha256
-        name, duplicate_of, split_name = created.get(digest) or existing[digest]
-        existed = digest in existing or digest in seen
-        seen.add(digest)
-        if item.HasField("annotations") and digest not in decided:
-            given = item.annotations.annotations
-            accept_directly(store, connection, name, given, annotator, reviewed=item.reviewed)
-            decided.add(digest)
-        results.append(
-            CreatedItem(
-                name=name, already_existed=existed, duplicate_of=duplicate_of, split=Split.Value(f"SPLIT_{split_name}")
-            )
-        )
+        result = existing.get(digest) or created[digest]
+        accepted = None
+        if item.HasField("annotations"):
+            accepted = now_accepted.get(result.name) or AcceptedAnnotations.FromString(bytes(known[digest]["accepted"]))
+        results.append(Added(result, accepted))
+        existing.setdefault(digest, copy_of(result, already_existed=True))
     return results
+
+
+def _created(name: str, placement: splits.Placement) -> CreatedItem:
+    split = Split.Value(f"SPLIT_{placement.split.value}")
+    return CreatedItem(name=name, duplicate_of=placement.duplicate_of or "", split=split)
+
+
+def _existing(row: Mapping[str, Any]) -> CreatedItem:
+    return CreatedItem(
+        name=row["name"],
+        already_existed=True,
+        duplicate_of=row["duplicate_of"],
+        split=Split.Value(f"SPLIT_{row['split']}"),
+    )
 
 
 def known_media(store: Store, connection: Connection, project: str, new_items: Sequence[NewItem]) -> list[NewItem]:
@@ -102,30 +157,40 @@ def known_media(store: Store, connection: Connection, project: str, new_items: S
     return items
 
 
-def _check(store: Store, connection: Connection, dataset: Dataset, new_items: Sequence[NewItem]) -> None:
-    """Checks the annotations of all new items before anything is stored."""
+def _errors(
+    store: Store, connection: Connection, dataset: Dataset, new_items: Sequence[NewItem], fields: Sequence[str]
+) -> list[InvalidArgument | None]:
+    """Returns the error in the annotations of each new item, if any. `fields` has the path of the annotations of each."""
     if not any(item.HasField("annotations") for item in new_items):
-        return
+        return [None] * len(new_items)
     taxonomy = store.taxonomies.get(connection, dataset.taxonomy)
-    for index, item in enumerate(new_items):
-        terms = Terms(taxonomy, item.media, dataset.multi_label)
-        check_annotations(item.annotations.annotations, terms, f"items[{index}].annotations")
+    return [
+        _error(item.annotations.annotations, Terms(taxonomy, item.media, dataset.multi_label), field)
+        for item, field in zip(new_items, fields, strict=True)
+    ]
+
+
+def _error(annotations: Sequence[Annotation], terms: Terms, field: str) -> InvalidArgument | None:
+    try:
+        check_annotations(annotations, terms, field)
+    except InvalidArgument as error:
+        return error
+    return None
 
 
 def _place(
-    store: Store, connection: Connection, dataset: Dataset, new_items: Sequence[NewItem]
+    store: Store, connection: Connection, dataset: str, shares: Shares, new_items: Sequence[NewItem]
 ) -> list[tuple[str, splits.Placement]]:
     """Returns a name and a placement for each new item, in order. Items of the same batch can be near-duplicates of each other too."""
-    shares = splits.Shares.of(dataset)
     all_probes = [probe for item in new_items for probe in probes(item.media.perceptual_hash, DISTANCE_MAX_BITS)]
     placed: dict[str, splits.Placed] = {}
     index = DuplicateIndex()
-    for row in store.items.find_candidates(connection, dataset.name, all_probes) if all_probes else ():
+    for row in store.items.find_candidates(connection, dataset, all_probes) if all_probes else ():
         placed[row["name"]] = splits.Placed(row["name"], row["group_name"], splits.Split(row["split"]))
         index.add(Hashed(row["name"], row["perceptual_hash"]))
     results = []
     for item in new_items:
-        name = f"{dataset.name}/items/{new_id()}"
+        name = f"{dataset}/items/{new_id()}"
         media: Media = item.media
         neighbours = index.near(media.perceptual_hash, DISTANCE_MAX_BITS)
         ordered = [placed[hashed.name] for hashed in near(media.perceptual_hash, neighbours, DISTANCE_MAX_BITS)]
@@ -140,28 +205,43 @@ def _asked(split: Split.ValueType) -> splits.Split | None:
     return None if split == Split.SPLIT_UNSPECIFIED else splits.Split(Split.Name(split).removeprefix("SPLIT_"))
 
 
-def accept_directly(
-    store: Store,
-    connection: Connection,
-    item: str,
-    annotations: Sequence[Annotation],
-    annotator: str,
-    *,
-    reviewed: bool,
-    stored: AcceptedAnnotations | None = None,
-) -> None:
-    """Accepts annotations that do not come from a task, and publishes ItemAnnotated.
+class DirectAnswer(NamedTuple):
+    """Annotations of an item that do not come from a task. The row of the item is locked.
 
-    Args:
+    Attributes:
         reviewed: whether a second person has checked them, as stated by the caller.
-        stored: the currently accepted annotations of the item, read with its row locked.
+        control: whether the random control arm drew the item.
+        stored: the accepted annotations that they replace.
     """
-    accepted = AcceptedAnnotations(
-        annotations=annotations,
-        annotators=[annotator] if annotator else [],
-        reviewed=reviewed,
-        control=stored is not None and stored.control,
+
+    item: str
+    annotations: Sequence[Annotation]
+    reviewed: bool
+    control: bool
+    stored: AcceptedAnnotations | None = None
+
+
+def accept_directly(
+    store: Store, connection: Connection, answers: Sequence[DirectAnswer], annotator: str
+) -> dict[str, AcceptedAnnotations]:
+    """Accepts annotations that do not come from a task, and publishes ItemAnnotated for each. Returns what was accepted, by item.
+
+    The last of several answers for one item applies.
+    """
+    now = store.clock.now()
+    accepted = {
+        answer.item: AcceptedAnnotations(
+            annotations=answer.annotations,
+            annotators=[annotator] if annotator else [],
+            reviewed=answer.reviewed,
+            control=answer.control,
+        )
+        for answer in answers
+    }
+    for answer in answers:
+        accepted[answer.item].accept_time.FromDatetime(next_accept_time(answer.stored, now))
+    store.items.put_accepted(connection, accepted)
+    store.publish_all(
+        connection, ((item, ItemAnnotated(item=item, accepted=entry)) for item, entry in accepted.items())
     )
-    accepted.accept_time.FromDatetime(next_accept_time(stored, store.clock.now()))
-    store.items.accept(connection, item, accepted)
-    store.publish(connection, item, ItemAnnotated(item=item, accepted=accepted))
+    return accepted

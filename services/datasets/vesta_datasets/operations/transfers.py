@@ -1,18 +1,19 @@
 """The work of import and export operations, in batches. After a crash only one batch is repeated, and nothing is counted twice."""
 
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from vesta_common.errors import InvalidArgument
 from vesta_common.manifests import read_manifest, read_rows
-from vesta_common.media.image_formats import IMAGE_BYTES_MAX
+from vesta_common.prefetch import prefetched
 from vesta_common.resources.names import project_of
 from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import Annotation
-from vesta_contracts.connection.v1 import IngestedMedia, IngestMediaRequest, MediaFile, MediaServiceStub
+from vesta_contracts.connection.v1 import IngestedMedia, MediaServiceStub
 from vesta_contracts.datasets.v1 import (
     AnnotationList,
     Dataset,
@@ -28,9 +29,10 @@ from vesta_contracts.datasets.v1 import (
 from vesta_datasets.archives.archives import check, pack, unpack
 from vesta_datasets.archives.layout import ArchivedItem
 from vesta_datasets.archives.scratch_folders import scratch_folder
-from vesta_datasets.ingest.add_items import add_items
+from vesta_datasets.ingest.add_items import Added, add_valid_items
 from vesta_datasets.items.annotations import concepts_of, same_annotations
 from vesta_datasets.items.splits import Shares
+from vesta_datasets.operations.incoming import IncomingFiles, Ingested
 from vesta_datasets.operations.worker import Claim
 from vesta_datasets.snapshot_writer import SnapshotWriter
 from vesta_datasets.snapshots.manifest import COLUMNS, ManifestRow, rows_of
@@ -39,12 +41,9 @@ from vesta_datasets.store.operations import OperationProgress
 
 ARCHIVES = "archives"
 ARCHIVE_BYTES_MAX = 16 * 1024**3
-BATCH_FILES_MAX = 32
-BATCH_BYTES_MAX = 32 * 1024 * 1024
-"""Size limit of the files of one call: half of the size limit of a gRPC message."""
-FILE_NAME_LENGTH_MAX = 1024
 REJECTIONS_MAX = 100
-INGEST_TIMEOUT_SECONDS = 120.0
+PROGRESS_ITEMS = 32
+"""How many items an export writes between two updates of its progress."""
 
 
 def archive_folder(name: str) -> str:
@@ -60,113 +59,62 @@ def owns(objects: ObjectStore, name: str, archive_key: str) -> bool:
 
 
 class Import:
-    """Imports an archive in batches. The items of a batch and the progress of the operation are committed in one transaction."""
+    """Imports an archive in batches. The items of a batch and the progress of the operation are committed in one transaction.
+
+    The files of the next batch are ingested while a batch is committed.
+    """
 
     def __init__(
         self, store: Store, objects: ObjectStore, media: MediaServiceStub, work_folder: Path | None = None
     ) -> None:
         self._store = store
         self._objects = objects
-        self._media = media
+        self._incoming = IncomingFiles(store, media)
         self._work_folder = work_folder
 
     def __call__(self, claim: Claim, /) -> ImportDatasetResponse:
         """Imports the remaining items, and returns the totals of this and all previous attempts."""
         request = ImportDatasetRequest.FromString(claim.operation.request)
         response = ImportDatasetResponse.FromString(claim.operation.response)
-        with scratch_folder(self._work_folder, "vesta-import-") as scratch:
+        with (
+            scratch_folder(self._work_folder, "vesta-import-") as scratch,
+            ThreadPoolExecutor(1, thread_name_prefix="import") as thread,
+        ):
             archive = scratch / "archive.zip"
             self._objects.download(request.archive_key, archive)
             items = unpack(archive, scratch / "files", request.format)
-            only_named = {entry.path for entry in items if not entry.is_there}
             done = claim.operation.done_count
-            for batch in _in_batches(items[done:]):
+            for batch in prefetched(self._incoming.batches(request.name, items, done), thread):
                 claim.check()
                 done += len(batch)
-                response = self._import_batch(
-                    claim, request, batch, only_named, response, OperationProgress(done, len(items))
-                )
+                response = self._import_batch(claim, request, batch, response, OperationProgress(done, len(items)))
         return response
 
     def _import_batch(
         self,
         claim: Claim,
         request: ImportDatasetRequest,
-        batch: Sequence[ArchivedItem],
-        only_named: Collection[Path],
+        batch: Sequence[Ingested],
         response: ImportDatasetResponse,
         progress: OperationProgress,
     ) -> ImportDatasetResponse:
         """Imports a batch and commits it with the updated response, which is returned."""
-        results = self._take(request, batch, only_named)
+        new_items = [
+            _new_item(*ingested, reviewed=request.reviewed) for ingested in batch if not ingested.result.reason
+        ]
 
         def keep(connection: Connection) -> ImportDatasetResponse:
             updated = ImportDatasetResponse()
             updated.CopyFrom(response)
-            for entry, ingested in zip(batch, results, strict=True):
-                self._add(
-                    connection,
-                    request.name,
-                    claim.operation.caller,
-                    entry,
-                    ingested,
-                    updated,
-                    reviewed=request.reviewed,
-                )
+            added = iter(add_valid_items(self._store, connection, request.name, new_items, claim.operation.caller))
+            for entry, result in batch:
+                why = result.message if result.reason else _count(updated, entry, next(added))
+                if why:
+                    _reject(updated, entry.file_name, why)
             claim.advance(connection, progress, updated.SerializeToString())
             return updated
 
         return self._store.postgres.run(keep)
-
-    def _take(
-        self, request: ImportDatasetRequest, batch: Sequence[ArchivedItem], only_named: Collection[Path]
-    ) -> list[IngestedMedia]:
-        """Sends the files to the connection service. Returns for each file its media or the reason of its rejection."""
-        rejected = [_rejection_of(entry, only_named) for entry in batch]
-        files = [
-            MediaFile(file_name=entry.file_name[-FILE_NAME_LENGTH_MAX:], data=entry.path.read_bytes())
-            for entry, rejection in zip(batch, rejected, strict=True)
-            if rejection is None
-        ]
-        results: Iterator[IngestedMedia] = iter(())
-        if files:
-            ingest_request = IngestMediaRequest(parent=project_of(request.name), files=files)
-            results = iter(self._media.IngestMedia(ingest_request, timeout=INGEST_TIMEOUT_SECONDS).results)
-        return [next(results) if rejection is None else rejection for rejection in rejected]
-
-    def _add(
-        self,
-        connection: Connection,
-        dataset: str,
-        annotator: str,
-        entry: ArchivedItem,
-        ingested: IngestedMedia,
-        response: ImportDatasetResponse,
-        *,
-        reviewed: bool,
-    ) -> None:
-        """Adds an image to the dataset, or a rejection to the response.
-
-        An existing item with different accepted annotations is a rejection too.
-        """
-        if ingested.reason:
-            _reject(response, entry.file_name, ingested.message)
-            return
-        try:
-            with connection.transaction():
-                (created,) = add_items(
-                    self._store, connection, dataset, [_new_item(entry, ingested, reviewed=reviewed)], annotator
-                )
-        except InvalidArgument as error:
-            _reject(response, entry.file_name, str(error))
-            return
-        if created.already_existed and entry.annotations is not None:
-            accepted = self._store.items.get(connection, created.name).accepted.annotations
-            if not same_annotations(accepted, entry.annotations):
-                _reject(response, entry.file_name, _differs(created.name, accepted, entry.annotations))
-                return
-        response.duplicate_count += created.already_existed
-        response.added_count += not created.already_existed
 
 
 class Export:
@@ -223,7 +171,7 @@ class Export:
     def _fetched(self, claim: Claim, rows: Iterable[ManifestRow], count: int, scratch: Path) -> Generator[ArchivedItem]:
         """Yields each item with its image, which is deleted when the next item is requested."""
         for done, row in enumerate(rows):
-            if done % BATCH_FILES_MAX == 0:
+            if done % PROGRESS_ITEMS == 0:
                 claim.check()
                 with self._store.postgres.transaction() as connection:
                     claim.advance(connection, OperationProgress(done, count))
@@ -242,17 +190,19 @@ def _annotations_of(row: ManifestRow) -> list[Annotation]:
     return list(AnnotationList.FromString(row.annotations).annotations)
 
 
-def _rejection_of(entry: ArchivedItem, only_named: Collection[Path]) -> IngestedMedia | None:
-    """Returns a rejection for an image that is missing or too large; None otherwise.
+def _count(response: ImportDatasetResponse, entry: ArchivedItem, added: Added | InvalidArgument) -> str:
+    """Counts an image as added or existing. Returns the reason if it is rejected instead.
 
-    Args:
-        only_named: paths of files that the archive names but does not contain. Any other missing file was lost from the scratch folder.
+    An existing item with different accepted annotations is a rejection too.
     """
-    if entry.path in only_named:
-        return IngestedMedia(reason="FILE_UNREADABLE", message="is referenced by the archive but not in it")
-    if entry.path.stat().st_size > IMAGE_BYTES_MAX:
-        return IngestedMedia(reason="IMAGE_TOO_LARGE", message=f"has more than {IMAGE_BYTES_MAX} bytes")
-    return None
+    if isinstance(added, InvalidArgument):
+        return str(added)
+    created, accepted = added
+    if accepted and entry.annotations is not None and not same_annotations(accepted.annotations, entry.annotations):
+        return _differs(created.name, accepted.annotations, entry.annotations)
+    response.duplicate_count += created.already_existed
+    response.added_count += not created.already_existed
+    return ""
 
 
 def _new_item(entry: ArchivedItem, ingested: IngestedMedia, *, reviewed: bool) -> NewItem:
@@ -276,18 +226,3 @@ def _reject(response: ImportDatasetResponse, file_name: str, why: str) -> None:
     response.rejected_count += 1
     if len(response.rejections) < REJECTIONS_MAX:
         response.rejections.append(f"{file_name}: {why}")
-
-
-def _in_batches(items: Iterable[ArchivedItem]) -> Iterator[list[ArchivedItem]]:
-    """Splits the items, in order, into batches within the limits of one call."""
-    batch: list[ArchivedItem] = []
-    size_bytes = 0
-    for item in items:
-        item_bytes = item.path.stat().st_size if item.is_there else 0
-        if batch and (len(batch) == BATCH_FILES_MAX or size_bytes + item_bytes > BATCH_BYTES_MAX):
-            yield batch
-            batch, size_bytes = [], 0
-        batch.append(item)
-        size_bytes += item_bytes
-    if batch:
-        yield batch

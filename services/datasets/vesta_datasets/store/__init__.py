@@ -1,5 +1,6 @@
 """The database layer: PostgreSQL, one module per resource. No other package contains SQL."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from vesta_common.clock import Clock
@@ -34,5 +35,9 @@ class Store:
 
     def publish(self, connection: Connection, subject: str, *payloads: Any) -> None:
         """Publishes events about a resource, in the transaction of the caller."""
+        self.publish_all(connection, ((subject, payload) for payload in payloads))
+
+    def publish_all(self, connection: Connection, events: Iterable[tuple[str, Any]]) -> None:
+        """Publishes events about several resources, given as subject and payload, in the transaction of the caller."""
         now = self.clock.now()
-        outbox.publish(connection, *(new_event(SERVICE, subject, payload, now) for payload in payloads))
+        outbox.publish(connection, *(new_event(SERVICE, subject, payload, now) for subject, payload in events))

@@ -63,6 +63,14 @@ class Items:
         rows = queries.list_known_media(connection, datasets=f"{project}/datasets/%", hashes=list(hashes))
         return {row["sha256"]: Media.FromString(bytes(row["media"])) for row in rows}
 
+    def find_by_file(self, connection: Connection, dataset: str, hashes: Sequence[str]) -> dict[str, Media]:
+        """Returns the media of items of a dataset by the SHA-256 of the file that was ingested, or of the stored image.
+
+        Items of versions without the column `original_sha256` are found only by the stored image.
+        """
+        rows = queries.list_items_by_file(connection, dataset=dataset, hashes=list(hashes))
+        return {row["file_sha256"]: Media.FromString(bytes(row["media"])) for row in rows}
+
     def find_candidates(self, connection: Connection, dataset: str, probes: Sequence[int]) -> list[dict[str, Any]]:
         """Returns items that can be near-duplicates. `perceptual_hash` is unsigned."""
         rows = queries.find_candidates(connection, dataset=dataset, probes=sorted(set(probes)))
@@ -77,7 +85,7 @@ class Items:
             connection.cursor() as cursor,
             cursor.copy(
                 "COPY items (name, dataset, sha256, media, file_name, source, metadata, split, group_name, duplicate_of, straddles, "
-                "perceptual_hash, bands, create_time, update_time) FROM STDIN"
+                "perceptual_hash, bands, original_sha256, create_time, update_time) FROM STDIN"
             ) as copy,
         ):
             for name, media, metadata, placement in rows:
@@ -96,6 +104,7 @@ class Items:
                         placement.straddles,
                         media.perceptual_hash - (1 << 64) if media.perceptual_hash >= _SIGN else media.perceptual_hash,
                         list(bands(media.perceptual_hash)),
+                        _other_original(media),
                         now,
                         now,
                     )
@@ -167,19 +176,31 @@ class Items:
         new = copy_of(new, control=new.control or item.control)
         current = latest(item.accepted, new)
         if current != item.accepted:
-            queries.accept(
-                connection,
-                name=name,
-                accepted=current.SerializeToString(),
-                labels=list(labels_of(current.annotations)),
-                shape_concepts=list(shape_concepts_of(current.annotations)),
-                reviewed=current.reviewed,
-                control=current.control,
-                now=self._clock.now(),
-            )
+            self.put_accepted(connection, {name: current})
         return AcceptResult.KEPT if current == new else AcceptResult.OUTDATED
+
+    def put_accepted(self, connection: Connection, accepted: Mapping[str, AcceptedAnnotations]) -> None:
+        """Stores the accepted annotations that apply, by item. The caller has determined them with the rows locked."""
+        if not accepted:
+            return
+        answers = list(accepted.values())
+        queries.put_accepted(
+            connection,
+            names=list(accepted),
+            accepted=[answer.SerializeToString() for answer in answers],
+            labels=[json.dumps(labels_of(answer.annotations)) for answer in answers],
+            shape_concepts=[json.dumps(shape_concepts_of(answer.annotations)) for answer in answers],
+            reviewed=[answer.reviewed for answer in answers],
+            control=[answer.control for answer in answers],
+            now=self._clock.now(),
+        )
 
 
 def _locked(row: Mapping[str, Any]) -> LockedItem:
     accepted = None if row["accepted"] is None else AcceptedAnnotations.FromString(bytes(row["accepted"]))
     return LockedItem(Media.FromString(bytes(row["media"])), accepted, row["control"])
+
+
+def _other_original(media: Media) -> str:
+    """Returns the SHA-256 of the ingested file if the stored image differs from it; otherwise an empty string."""
+    return media.provenance.original_sha256 if media.provenance.original_sha256 != media.sha256 else ""
