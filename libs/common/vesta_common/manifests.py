@@ -5,7 +5,7 @@ Memory is bounded by one part, or by a batch of rows if the manifest is a single
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -81,13 +81,19 @@ def read_rows(objects: ObjectStore, parts: Iterable[Part], columns: Sequence[str
     Raises:
         DataLoss: MANIFEST_UNREADABLE, a part is missing or cannot be read; OBJECT_CORRUPT, it does not match its hash.
     """
+    for batch in read_batches(objects, parts, columns):
+        yield batch.to_pydict()
+
+
+def read_batches(objects: ObjectStore, parts: Iterable[Part], columns: Sequence[str]) -> Generator[pa.RecordBatch]:
+    """Yields the rows of parts as `read_rows` does, as Arrow batches, none of which is empty."""
     for part in parts:
         with _downloaded(objects, part.key) as path:
             yield from read_file(path, columns, part.key)
 
 
-def read_file(path: Path, columns: Sequence[str], key: str) -> Iterator[dict[str, list[Any]]]:
-    """Yields the rows of the file of a part, as `read_rows` does.
+def read_file(path: Path, columns: Sequence[str], key: str) -> Iterator[pa.RecordBatch]:
+    """Yields the rows of the file of a part, as `read_batches` does.
 
     Args:
         key: of the part, for errors.
@@ -95,7 +101,8 @@ def read_file(path: Path, columns: Sequence[str], key: str) -> Iterator[dict[str
     try:
         with pq.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
-                yield batch.select(list(columns)).to_pydict()
+                if len(batch):
+                    yield batch.select(list(columns))
     except (pa.ArrowException, KeyError, OSError) as error:
         raise _unreadable(key, f"cannot be read ({error})") from error
 

@@ -1,9 +1,13 @@
 """Statistics of snapshots are consistent, and differences list the changes."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from vesta_contracts.datasets.v1 import Relabelling, SnapshotDiff
 from vesta_datasets.items.splits import Shares, Split
 from vesta_datasets.snapshots.differences import DIFF_NAMES_MAX, diff
@@ -77,10 +81,27 @@ def test_imbalance_is_the_ratio_of_the_most_to_the_least_frequent_training_conce
     assert statistics(rows, SHARES).imbalance == pytest.approx(3.0)
 
 
+Labelled = tuple[str, list[str] | None]
+
+
+def diff_of(before: Sequence[Labelled], after: Sequence[Labelled], batch_rows: int = 3000) -> SnapshotDiff:
+    """Compares items that are read in batches."""
+    return diff(
+        *([batch_of(rows[at : at + batch_rows]) for at in range(0, len(rows), batch_rows)] for rows in (before, after))
+    )
+
+
+def batch_of(rows: Sequence[Labelled]) -> pa.RecordBatch:
+    columns = [[name for name, _ in rows], [labels for _, labels in rows]]
+    return pa.RecordBatch.from_arrays(
+        [pa.array(columns[0], pa.string()), pa.array(columns[1], pa.list_(pa.string()))], ["name", "labels"]
+    )
+
+
 def test_a_diff_lists_added_removed_and_relabelled_items():
     before = [("a", ["van"]), ("b", ["van"]), ("c", None), ("d", ["x", "y"])]
     after = [("b", ["bus"]), ("c", []), ("d", ["y", "x"]), ("e", ["van"])]
-    assert diff(before, after) == SnapshotDiff(
+    assert diff_of(before, after) == SnapshotDiff(
         added_count=1,
         removed_count=1,
         relabelled_count=2,
@@ -92,14 +113,42 @@ def test_a_diff_lists_added_removed_and_relabelled_items():
 
 def test_nothing_changes_between_a_snapshot_and_itself():
     rows = [("a", ["van"]), ("b", None)]
-    assert diff(rows, rows) == SnapshotDiff()
+    assert diff_of(rows, rows) == SnapshotDiff()
 
 
 def test_a_difference_counts_all_items_and_lists_the_first():
     rows = [(f"{number:05}", ["van"]) for number in range(DIFF_NAMES_MAX + 5)]
-    for added in (diff([], rows), diff(rows, [])):
+    for added in (diff_of([], rows), diff_of(rows, [])):
         listed, count = (added.added, added.added_count) if added.added else (added.removed, added.removed_count)
         assert (list(listed), count) == ([name for name, _ in rows[:DIFF_NAMES_MAX]], len(rows))
+
+
+LABELS = st.none() | st.lists(st.sampled_from("abc"), max_size=3, unique=True)
+ITEMS = st.dictionaries(st.sampled_from([f"{number:02}" for number in range(20)]), LABELS)
+
+
+@given(before=ITEMS, after=ITEMS, batch_rows=st.integers(1, 7))
+def test_a_diff_in_batches_equals_the_comparison_of_all_items(
+    before: dict[str, list[str] | None], after: dict[str, list[str] | None], batch_rows: int
+) -> None:
+    found = diff_of(sorted(before.items()), sorted(after.items()), batch_rows)
+    both = sorted(before.keys() & after.keys())
+    relabelled = [name for name in both if _as_set(before[name]) != _as_set(after[name])]
+    assert list(found.added) == sorted(after.keys() - before.keys())
+    assert list(found.removed) == sorted(before.keys() - after.keys())
+    assert [one.item for one in found.relabelled] == relabelled
+    assert (found.added_count, found.removed_count, found.relabelled_count) == (
+        len(found.added),
+        len(found.removed),
+        len(relabelled),
+    )
+    for one in found.relabelled:
+        assert list(one.labels_before) == (before[one.item] or [])
+        assert list(one.labels_after) == (after[one.item] or [])
+
+
+def _as_set(labels: list[str] | None) -> frozenset[str] | None:
+    return None if labels is None else frozenset(labels)
 
 
 def test_statistics_of_parts_add_up():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import structlog
 from vesta_common.errors import DataLoss, FailedPrecondition
-from vesta_common.manifests import Manifest, Part, read_file, read_manifest, read_rows
+from vesta_common.manifests import Manifest, Part, read_batches, read_file, read_manifest
 from vesta_common.storage.objects import ObjectStore
 
 from vesta_datasets.archives.scratch_folders import scratch_folder
@@ -100,7 +100,8 @@ class SnapshotWriter:
     def rows(self, draft: Draft) -> Iterator[dict[str, list[Any]]]:
         """Yields the rows of a draft, as `vesta_common.manifests.read_rows` does."""
         for part, path in draft.parts:
-            yield from read_file(path, COLUMNS, part.key) if path else read_rows(self._objects, [part], COLUMNS)
+            found = read_file(path, COLUMNS, part.key) if path else read_batches(self._objects, [part], COLUMNS)
+            yield from (batch.to_pydict() for batch in found)
 
     def _parts_of(self, dataset: str, base: SnapshotBase) -> tuple[Sequence[Part], set[int]]:
         """Returns the parts of a base, and the indices of those whose files are missing. No parts if the index is damaged."""
