@@ -227,6 +227,16 @@ def test_select_items_chooses_unlabelled_items_of_the_train_split_that_are_not_e
     assert all(choice.reason for choice in chosen)
 
 
+@contract(ItemServiceServicer.SelectItems, of=("conductor",))
+def test_select_items_of_the_test_split_draws_unlabelled_items_that_are_not_excluded(peer: Peer) -> None:
+    free = {item.name for item in listed(peer, filter="split = TEST AND NOT labelled")}
+    request = SelectItemsRequest(parent=peer.has.dataset, count=100, split=Split.SPLIT_TEST, excluded=[min(free)])
+    drawn = peer.items.SelectItems(request)
+    assert {choice.item for choice in drawn.items} == free - {min(free)}
+    assert drawn.pool_count == len(free) - 1
+    assert not any(choice.pre_annotations for choice in drawn.items)
+
+
 @contract(ItemServiceServicer.SelectItems)
 def test_select_items_chooses_at_most_the_given_count(peer: Peer) -> None:
     assert len(peer.items.SelectItems(SelectItemsRequest(parent=peer.has.dataset, count=2)).items) == 2

@@ -12,6 +12,7 @@ from vesta_contracts.training.v1 import (
     GetModelVersionRequest,
     GetRecipeRequest,
     GetTrainingRunRequest,
+    ListTrainingRunsRequest,
     ModelServiceServicer,
     RecipeServiceServicer,
     TrainingRun,
@@ -63,6 +64,15 @@ def test_a_run_that_succeeded_names_its_version_which_names_the_run(peer: Peer) 
     assert run.model_version == version.name
     assert version.name.startswith(f"{run.model}/versions/")
     assert not run.error
+
+
+@contract(TrainingRunServiceServicer.ListTrainingRuns, TrainingRunServiceServicer.GetTrainingRun)
+def test_list_training_runs_filters_by_model(peer: Peer) -> None:
+    version = peer.models.GetModelVersion(GetModelVersionRequest(name=peer.has.model_version))
+    run = peer.runs.GetTrainingRun(GetTrainingRunRequest(name=version.training_run))
+    for model, names in ((run.model, [run.name]), (f"{run.model}-other", [])):
+        request = ListTrainingRunsRequest(parent=peer.has.project, filter=f'model = "{model}"')
+        assert [found.name for found in peer.runs.ListTrainingRuns(request).training_runs] == names
 
 
 @contract(TrainingRunServiceServicer.GetTrainingRun)

@@ -1,5 +1,6 @@
 """Builders for the tests: situations with defaults, and the steps that reconciliation returns."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -29,6 +30,7 @@ from vesta_contracts.datasets.v1 import (
     SelectItemsResponse,
     Snapshot,
     SnapshotStatistics,
+    Split,
     SplitStatistics,
     Taxonomy,
 )
@@ -154,7 +156,9 @@ def a_snapshot(number: int = 1, *, concepts: dict[str, int] | None = None) -> Sn
 def a_task(item: int | str = 1, *, answer: str = "", ago: float = 120, **fields: Any) -> Task:
     name = item if isinstance(item, str) else f"{DATASET}/items/i{item}"
     state = Task.ACCEPTED if answer else Task.OPEN
-    task = Task(name=f"{NAMES.campaign}/tasks/t{item}", item=name, state=state, **fields)
+    task = Task(
+        name=f"{NAMES.campaign}/tasks/t{item}", item=name, state=state, **{"blind": "/items/test" in name, **fields}
+    )
     if answer:
         task.accepted.append(a_label(answer))
     task.update_time.FromDatetime(NOW - timedelta(seconds=ago))
@@ -232,12 +236,23 @@ def question_of(step: Step) -> SelectItemsRequest:
     return step.question
 
 
-def answered(situation: Situation, *, control: int = 0) -> Step:
-    """Returns the step after the datasets service has returned the requested selection."""
+def answered(situation: Situation, *, control: int = 0, test_items: Sequence[str] = ()) -> Step:
+    """Returns the step after the datasets service has returned the requested selections.
+
+    Args:
+        test_items: unlabelled items of the test split.
+    """
     question = question_of(reconcile(situation))
-    items = [
-        SelectedItem(item=f"{DATASET}/items/s{place}", control=place < control, reason="typical")
-        for place in range(question.count)
-    ]
-    observed = replace(situation.observed, selection=SelectItemsResponse(items=items))
-    return reconcile(replace(situation, observed=observed))
+    if question.split == Split.SPLIT_TEST:
+        free = [item for item in test_items if item not in question.excluded]
+        drawn = [SelectedItem(item=item) for item in free[: question.count]]
+        response = SelectItemsResponse(items=drawn, pool_count=len(free))
+    else:
+        items = [
+            SelectedItem(item=f"{DATASET}/items/s{place}", control=place < control, reason="typical")
+            for place in range(question.count)
+        ]
+        response = SelectItemsResponse(items=items)
+    after = replace(situation, observed=situation.observed.with_answer(question, response))
+    step = reconcile(after)
+    return answered(after, control=control, test_items=test_items) if step.question is not None else step

@@ -40,6 +40,7 @@ from vesta_contracts.datasets.v1 import (
 )
 from vesta_contracts.serving.v1 import Deployment, DeploymentServiceServicer
 from vesta_contracts.training.v1 import (
+    ListTrainingRunsResponse,
     ModelServiceServicer,
     ModelVersion,
     Recipe,
@@ -139,7 +140,7 @@ class _Items(_Servicer, ItemServiceServicer):
     def ListItems(self, request: Any, context: Any) -> ListItemsResponse:
         _check_dataset(request.parent)
         if request.filter == "split = TEST AND NOT labelled":
-            names = [name for name, label in self.platform.items.items() if "/items/test" in name and not label]
+            names = self._unlabelled("test")
         else:
             since = re.fullmatch(r'labelled AND update_time >= "([^"]+)"', request.filter)
             assert since, request.filter
@@ -152,11 +153,11 @@ class _Items(_Servicer, ItemServiceServicer):
     def SelectItems(self, request: Any, context: Any) -> SelectItemsResponse:
         _check_dataset(request.parent)
         excluded = set(request.excluded)
-        free = [
-            name
-            for name, label in self.platform.items.items()
-            if "/items/train" in name and not label and name not in excluded
-        ]
+        if request.split == Split.SPLIT_TEST:
+            free = [name for name in self._unlabelled("test") if name not in excluded]
+            drawn = [SelectedItem(item=item, reason="drawn by the simulation") for item in free[: request.count]]
+            return SelectItemsResponse(items=drawn, pool_count=len(free))
+        free = [name for name in self._unlabelled("train") if name not in excluded]
         by = self.platform.scored_by if self.platform.scored_by.startswith(NAMES.model + "/") else ""
         return SelectItemsResponse(
             items=[
@@ -170,6 +171,9 @@ class _Items(_Servicer, ItemServiceServicer):
                 for place, item in enumerate(free[: request.count])
             ]
         )
+
+    def _unlabelled(self, split: str) -> list[str]:
+        return [name for name, label in self.platform.items.items() if f"/items/{split}" in name and not label]
 
 
 class _Snapshots(_Servicer, SnapshotServiceServicer):
@@ -262,6 +266,7 @@ class _Tasks(_Servicer, TaskServiceServicer):
             task.CopyFrom(wanted)
             task.name = f"{request.parent}/tasks/t{len(self.platform.tasks)}"
             task.state = Task.OPEN
+            task.blind = task.control or "/items/test" in task.item
             task.create_time.FromDatetime(self.platform.clock.now())
             task.update_time.FromDatetime(self.platform.clock.now())
             self.platform.tasks[task.name] = task
@@ -272,6 +277,13 @@ class _Tasks(_Servicer, TaskServiceServicer):
 class _Runs(_Servicer, TrainingRunServiceServicer):
     def GetTrainingRun(self, request: Any, context: Any) -> TrainingRun:
         return _get(self.platform.runs, request.name)
+
+    def ListTrainingRuns(self, request: Any, context: Any) -> ListTrainingRunsResponse:
+        model = re.fullmatch(r'model = "([^"]+)"', request.filter)
+        assert model, request.filter
+        runs = [run for run in self.platform.runs.values() if run.model == model[1]]
+        page, token = _page(runs[::-1], request)
+        return ListTrainingRunsResponse(training_runs=page, next_page_token=token)
 
     def CreateTrainingRun(self, request: Any, context: Any) -> TrainingRun:
         return self.platform.first.once(request, lambda: self._create(request))

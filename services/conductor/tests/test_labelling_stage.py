@@ -123,27 +123,28 @@ class TestTestSide:
     ITEMS = tuple(f"{DATASET}/items/test{number}" for number in range(30))
 
     def test_half_of_a_batch_is_from_the_test_split_while_it_lacks_labels(self) -> None:
-        observed = an_observed_state(dataset=a_dataset(test_labelled_count=0), unlabelled_test_items=self.ITEMS)
-        request = command_of(answered(a_situation(observed=observed, policy=a_policy(test_labels=100)))).request
+        observed = an_observed_state(dataset=a_dataset(test_labelled_count=0))
+        situation = a_situation(observed=observed, policy=a_policy(test_labels=100))
+        request = command_of(answered(situation, test_items=self.ITEMS)).request
         assert isinstance(request, BatchCreateTasksRequest)
         test = [task for task in request.tasks if task.item in self.ITEMS]
         assert (len(test), len(request.tasks)) == (25, 50)
         assert not any(task.pre_annotations or task.control for task in test)
 
     def test_the_selected_test_items_are_stable(self) -> None:
-        observed = an_observed_state(dataset=a_dataset(test_labelled_count=0), unlabelled_test_items=self.ITEMS)
-        situation = a_situation(observed=observed)
-        assert command_of(answered(situation)).request == command_of(answered(situation)).request
+        situation = a_situation(observed=an_observed_state(dataset=a_dataset(test_labelled_count=0)))
+        assert question_of(reconcile(situation)) == question_of(reconcile(situation))
+        first, second = (command_of(answered(situation, test_items=self.ITEMS)).request for _ in range(2))
+        assert first == second
 
     def test_only_missing_test_labels_are_requested_and_none_twice(self) -> None:
         observed = an_observed_state(
-            dataset=a_dataset(test_labelled_count=10, train_labelled_count=49),
+            dataset=a_dataset(test_labelled_count=10, test_item_count=10 + len(self.ITEMS), train_labelled_count=49),
             campaign=a_campaign(open_count=3, accepted_count=60),
             undecided=tuple(a_task(name) for name in self.ITEMS[:3]),
             accepted=tuple(a_task(name, answer="car") for name in self.ITEMS[3:5]),
-            unlabelled_test_items=self.ITEMS,
         )
-        request = command_of(answered(a_situation(observed=observed))).request
+        request = command_of(answered(a_situation(observed=observed), test_items=self.ITEMS)).request
         assert isinstance(request, BatchCreateTasksRequest)
         test = {task.item for task in request.tasks if "test split" in task.selection_reason}
         assert len(test) == 5
@@ -155,27 +156,25 @@ class TestTestSide:
             dataset=a_dataset(test_labelled_count=18, train_labelled_count=60),
             campaign=a_campaign(open_count=2, accepted_count=78),
             undecided=undecided,
-            unlabelled_test_items=self.ITEMS,
         )
         step = reconcile(a_situation(observed=observed))
         assert step.phase == LoopStatus.LABELLING
         assert "2 labels of the test split" in step.message
 
     def test_a_small_test_split_does_not_delay_training(self) -> None:
-        observed = an_observed_state(dataset=a_dataset(test_labelled_count=3, train_labelled_count=50))
+        observed = an_observed_state(
+            dataset=a_dataset(test_item_count=3, test_labelled_count=3, train_labelled_count=50)
+        )
         assert command_of(reconcile(a_situation(observed=observed))).action == "snapshot"
 
     def test_later_trainings_do_not_wait_for_test_labels(self) -> None:
-        situation = after_round_one(
-            dataset=a_dataset(test_labelled_count=5, train_labelled_count=100), unlabelled_test_items=self.ITEMS
-        )
-        assert command_of(reconcile(situation)).action == "snapshot"
+        situation = after_round_one(dataset=a_dataset(test_labelled_count=5, train_labelled_count=100))
+        assert command_of(answered(situation, test_items=self.ITEMS)).action == "snapshot"
 
     def test_a_spent_budget_trains_with_the_existing_test_labels(self) -> None:
         observed = an_observed_state(
             dataset=a_dataset(test_labelled_count=5, train_labelled_count=20),
             campaign=a_campaign(accepted_count=25),
-            unlabelled_test_items=self.ITEMS,
         )
         assert (
             command_of(reconcile(a_situation(observed=observed, policy=a_policy(label_budget=25)))).action == "snapshot"

@@ -118,19 +118,20 @@ def test_an_answer_that_never_arrives_is_awaited_for_at_most_a_minute() -> None:
     assert not look(platform).unsettled
 
 
-def test_test_items_are_listed_only_while_their_labels_lack() -> None:
+def test_the_number_of_calls_depends_neither_on_unlabelled_items_nor_on_missing_runs() -> None:
     platform = a_platform()
-    assert len(look(platform).unlabelled_test_items) == 20
-    for number in range(5):
-        platform.items[f"{DATASET}/items/test{number:04}"] = "car"
-    assert look(platform).unlabelled_test_items == ()
+    assert platform.labelled("test") == 0
+    called: list[str] = []
+    look(platform, before=called.append)
+    assert "ListItems" not in called
+    assert len(called) == len(set(called)) + 1, called  # two lists of tasks
 
 
 def test_tasks_are_not_listed_during_training() -> None:
     platform = a_platform()
     platform.snapshots[NAMES.snapshot(1)] = a_snapshot()
     observed = look(platform)
-    assert (observed.undecided, observed.accepted, observed.unlabelled_test_items) == ((), (), ())
+    assert (observed.undecided, observed.accepted) == ((), ())
     assert observed.campaign is not None
 
 

@@ -40,7 +40,7 @@ VALUES: dict[str, Any] = {
     "space": "space", "excluded": [], "seed": 1, "held_max": 10, "free_max": 10, "before_time": NOW, "before_name": "",
     "kind": "import", "request": b"", "caller": "", "done_count": 1, "total_count": 1, "response": b"", "last_error": "",
     "error": "", "error_code": "", "before": NOW, "seen_version": 0, "manifest_key": "manifests/x", "last_items": [ITEM],
-    "visible": "1:1:", "changes_max": 100, "delete_time": NOW,
+    "visible": "1:1:", "changes_max": 100, "delete_time": NOW, "facets_mask": 39, "facets": 2,
 }  # fmt: skip
 NEW = {"insert_taxonomy": "projects/small/taxonomies/new", "insert_dataset": "projects/small/datasets/new"}
 FILTERS = (

@@ -1,5 +1,6 @@
 """Selection over gRPC: candidates, pre-annotations, the control arm, and concurrency."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import numpy as np
@@ -10,6 +11,7 @@ from vesta_common.errors import (
 )
 from vesta_contracts.common.v1 import ConceptScore, ImageScores
 from vesta_contracts.datasets.v1 import (
+    SelectedItem,
     SelectionStrategy,
     SelectItemsRequest,
     Split,
@@ -104,3 +106,26 @@ def test_selections_run_one_after_another(datasets: Datasets) -> None:
     with service.selecting:
         refusal(ResourceExhausted, lambda: service.SelectItems(request, None), "SELECTION_BUSY")
     assert not service.SelectItems(request, None).items  # type: ignore[arg-type]
+
+
+def test_items_of_the_test_split_are_drawn_at_random_without_pre_annotations(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    names = [one.name for one in datasets.add(dataset, *map(a_medium, range(12)), split=Split.SPLIT_TEST)]
+    datasets.add(dataset, a_medium(99), split=Split.SPLIT_TRAIN)
+    datasets.scored(dataset, names)
+    datasets.annotate(dataset, names[0], "van")
+    request = SelectItemsRequest(
+        parent=dataset, count=4, excluded=[names[0], names[1]], control_share=1, split=Split.SPLIT_TEST
+    )
+    drawn = datasets.items.SelectItems(request)
+    assert len({one.item for one in drawn.items} & set(names[2:])) == 4
+    assert drawn.pool_count == 10
+    assert drawn.strategy == SelectionStrategy.SELECTION_STRATEGY_RANDOM
+    assert not any(one.pre_annotations or one.model_version or one.control for one in drawn.items)
+    assert datasets.items.SelectItems(request) == drawn
+    assert {one.item for seed in range(20) for one in _drawn(datasets, request, seed)} == set(names[2:])
+
+
+def _drawn(datasets: Datasets, request: SelectItemsRequest, seed: int) -> Sequence[SelectedItem]:
+    request.seed = seed
+    return datasets.items.SelectItems(request).items

@@ -265,6 +265,21 @@ LEFT JOIN embeddings ON embeddings.item = drawn.name AND embeddings.space = :spa
 WHERE drawn.place <= CASE WHEN drawn.held THEN :held_max ELSE :free_max END
 ORDER BY drawn.name;
 
+-- name: count_drawable$
+-- Items of a split that are neither labelled nor excluded. The bits of `facets` are those of items/facets.py.
+SELECT (
+    SELECT coalesce(sum(count), 0) FROM item_counts WHERE dataset = :dataset AND facets & :facets_mask = :facets
+) - (
+    SELECT count(*) FROM items WHERE name = ANY(:excluded) AND dataset = :dataset AND facets & :facets_mask = :facets
+);
+
+-- name: draw_items
+-- A uniform random sample by seed of the items that count_drawable counts, from the entries of an index.
+SELECT items.name FROM items
+WHERE dataset = :dataset AND NOT items.name = ANY(:excluded)
+    AND facets = ANY(ARRAY(SELECT facets FROM item_counts WHERE dataset = :dataset AND facets & :facets_mask = :facets))
+ORDER BY hashtextextended(items.name, :seed), items.name LIMIT :limit;
+
 -- name: visible_transactions$
 SELECT pg_current_snapshot()::text;
 

@@ -115,9 +115,9 @@ class Driver:
             policy_revision=stored.policy_revision,
         )
         step = reconcile(situation)
-        if step.question is not None:
+        while step.question is not None:
             selection = self._peers.items.SelectItems(step.question)
-            situation = replace(situation, observed=replace(situation.observed, selection=selection))
+            situation = replace(situation, observed=situation.observed.with_answer(step.question, selection))
             step = reconcile(situation)
         status = status_of(situation, step)
         if step.command is None:

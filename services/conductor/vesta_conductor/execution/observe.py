@@ -9,7 +9,6 @@ from vesta_common.errors import NotFound
 from vesta_common.media.image_labels import image_labels
 from vesta_contracts.annotation.v1 import GetCampaignRequest, ListTasksRequest, Task
 from vesta_contracts.datasets.v1 import (
-    Dataset,
     GetDatasetRequest,
     GetItemRequest,
     GetSnapshotRequest,
@@ -19,7 +18,13 @@ from vesta_contracts.datasets.v1 import (
     ListItemsRequest,
 )
 from vesta_contracts.serving.v1 import Deployment, GetDeploymentRequest
-from vesta_contracts.training.v1 import GetModelVersionRequest, GetTrainingRunRequest, ModelVersion, TrainingRun
+from vesta_contracts.training.v1 import (
+    GetModelVersionRequest,
+    GetTrainingRunRequest,
+    ListTrainingRunsRequest,
+    ModelVersion,
+    TrainingRun,
+)
 
 from vesta_conductor.peers import Peers
 from vesta_conductor.reconciliation.names import LoopNames
@@ -32,7 +37,6 @@ R = TypeVar("R")
 
 PAGE_SIZE = 1000
 PAGES_MAX = 20  # per list of tasks: 20,000 entries
-TEST_PAGES_MAX = 5  # of names of test items: 5,000, from which test items are drawn
 ROUNDS_OF_CONTROL = 20  # earlier rounds whose control answers are read
 RECENT = timedelta(days=1)
 SETTLE = timedelta(seconds=60)  # how long the conductor waits for the dataset to contain an accepted answer
@@ -67,11 +71,10 @@ def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, no
         campaign=campaign,
         undecided=undecided,
         accepted=accepted,
-        unlabelled_test_items=_unlabelled_test_items(peers, dataset, policy) if labelling else (),
         unsettled=unsettled,
         deployment=deployment,
         stable=_stable(peers, deployment),
-        embedding_runs=() if deployment else _attempts(peers, names.embedding_run, EMBEDDING_RUNS_MAX),
+        embedding_runs=() if deployment else _embedding_runs(peers, names),
         snapshot=snapshot,
         runs=_round_runs(peers, names, history) if snapshot else (),
     )
@@ -124,30 +127,6 @@ def _tasks(peers: Peers, names: LoopNames, filter_text: str) -> tuple[Task, ...]
     return tuple(pages())
 
 
-def _unlabelled_test_items(peers: Peers, dataset: Dataset | None, policy: Policy) -> tuple[str, ...]:
-    if dataset is None or dataset.counts.test_labelled_count >= policy.test_labels:
-        return ()
-
-    def pages() -> Iterator[str]:
-        token = ""
-        for _ in range(TEST_PAGES_MAX):
-            page = peers.items.ListItems(
-                ListItemsRequest(
-                    parent=dataset.name,
-                    filter="split = TEST AND NOT labelled",
-                    page_size=PAGE_SIZE,
-                    page_token=token,
-                    view=ItemView.ITEM_VIEW_NAME,
-                )
-            )
-            yield from (item.name for item in page.items)
-            token = page.next_page_token
-            if not token:
-                return
-
-    return tuple(pages())
-
-
 def _fresh(accepted: tuple[Task, ...], now: datetime) -> list[Task]:
     """Returns the accepted tasks whose answers may not have reached their items yet, newest first. Answers may arrive out of order."""
     newest = sorted(accepted, key=lambda task: task.update_time.ToNanoseconds(), reverse=True)[:SETTLE_ANSWERS_MAX]
@@ -186,15 +165,30 @@ def _stable(peers: Peers, deployment: Deployment | None) -> ModelVersion | None:
     return _find(peers.models.GetModelVersion, GetModelVersionRequest(name=deployment.stable_version))
 
 
+def _embedding_runs(peers: Peers, names: LoopNames) -> tuple[TrainingRun, ...]:
+    """Returns the newest attempts, from one page: missing attempts cost no call each."""
+    request = ListTrainingRunsRequest(
+        parent=names.project, filter=f'model = "{names.embedding_model}"', page_size=EMBEDDING_RUNS_MAX
+    )
+    runs = {run.name: run for run in peers.runs.ListTrainingRuns(request).training_runs}
+    return _attempts(runs.get, names.embedding_run, EMBEDDING_RUNS_MAX)
+
+
 def _round_runs(peers: Peers, names: LoopNames, history: History) -> tuple[TrainingRun, ...]:
-    return _attempts(peers, lambda attempt: names.run(history.current.number, attempt), ATTEMPTS_MAX)
+    return _attempts(
+        lambda name: _find(peers.runs.GetTrainingRun, GetTrainingRunRequest(name=name)),
+        lambda attempt: names.run(history.current.number, attempt),
+        ATTEMPTS_MAX,
+    )
 
 
-def _attempts(peers: Peers, name_of: Callable[[int], str], attempts_max: int) -> tuple[TrainingRun, ...]:
+def _attempts(
+    find: Callable[[str], TrainingRun | None], name_of: Callable[[int], str], attempts_max: int
+) -> tuple[TrainingRun, ...]:
     """Returns the existing attempts in order. An attempt is created only after the previous one has failed; that one may be deleted."""
     runs: list[TrainingRun] = []
     for attempt in range(1, attempts_max + 1):
-        run = _find(peers.runs.GetTrainingRun, GetTrainingRunRequest(name=name_of(attempt)))
+        run = find(name_of(attempt))
         if run is None:
             continue
         runs.append(run)

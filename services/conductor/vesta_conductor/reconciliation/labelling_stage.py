@@ -1,12 +1,12 @@
 """The first half of a round: creates tasks for annotators, and decides when there are enough answers to train on."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from vesta_contracts.annotation.v1 import BatchCreateTasksRequest, Task
 from vesta_contracts.conductor.v1 import LoopStatus
-from vesta_contracts.datasets.v1 import SelectedItem, SelectItemsRequest
+from vesta_contracts.datasets.v1 import SelectedItem, SelectItemsRequest, Split
 
 from vesta_conductor.reconciliation.names import version_in_words
 from vesta_conductor.reconciliation.state import Command, RoundOutcome, RoundRecord, Situation, Step
@@ -23,7 +23,8 @@ class LabellingProgress:
         new_labels: labels in the training split since the last training.
         undecided_train: undecided tasks for items of the training split.
         missing_test: labels that the test split needs before the first training.
-        missing_test_to_ask: those of `missing_test` that have no task yet.
+        missing_test_to_ask: those of `missing_test` that have no task yet. Before items of the test split are drawn, accepted tasks whose
+            items are not labelled are not known, and not subtracted.
         pool: items of the training split that can still become tasks.
     """
 
@@ -37,16 +38,18 @@ class LabellingProgress:
     def of(cls, situation: Situation) -> "LabellingProgress":
         assert situation.observed.dataset is not None
         counts = situation.observed.dataset.counts
-        test_items = set(situation.observed.unlabelled_test_items)
-        undecided_test = sum(task.item in test_items for task in situation.observed.undecided)
-        answered_test = len({task.item for task in situation.observed.accepted} & test_items)
+        unlabelled_test = counts.test_item_count - counts.test_labelled_count
+        undecided_test = sum(_is_of_test_split(task) for task in situation.observed.undecided)
         undecided_train = len(situation.observed.undecided) - undecided_test
-        missing = max(0, min(situation.policy.test_labels - counts.test_labelled_count, len(test_items)))
+        missing = max(0, min(situation.policy.test_labels - counts.test_labelled_count, unlabelled_test))
+        drawn = situation.observed.test_selection
+        asked_test = undecided_test if drawn is None else max(0, unlabelled_test - drawn.pool_count)
+        missing_to_ask = max(0, missing - asked_test)
         return cls(
             new_labels=max(0, counts.train_labelled_count - situation.history.learnt_label_count),
             undecided_train=undecided_train,
             missing_test=missing,
-            missing_test_to_ask=max(0, missing - undecided_test - answered_test),
+            missing_test_to_ask=missing_to_ask if drawn is None else min(missing_to_ask, len(drawn.items)),
             pool=max(0, counts.pool_count - undecided_train),
         )
 
@@ -114,18 +117,26 @@ def _ask(situation: Situation, progress: LabellingProgress) -> Step | None:
     test = min(progress.missing_test_to_ask, room - train)
     if train + test <= 0:
         return None
+    if test and situation.observed.test_selection is None:
+        question = _question(situation, min(progress.missing_test_to_ask, room), split=Split.SPLIT_TEST)
+        return Step(LoopStatus.SELECTING, f"Draws {question.count} items of the test split.", question=question)
     if train and situation.observed.selection is None:
-        question = SelectItemsRequest(
-            parent=situation.policy.dataset,
-            count=train,
-            strategy=situation.policy.strategy,
-            control_share=situation.policy.control_share,
-            excluded=sorted(_asked_items(situation))[:EXCLUDED_MAX],
-            seed=situation.observed.task_count,
+        question = _question(
+            situation, train, strategy=situation.policy.strategy, control_share=situation.policy.control_share
         )
         return Step(LoopStatus.SELECTING, f"Selects {train} of {progress.pool} items.", question=question)
     chosen = list(situation.observed.selection.items)[:train] if situation.observed.selection is not None else []
     return _batch(situation, _selected_tasks(chosen) + _test_tasks(situation, test), progress)
+
+
+def _question(situation: Situation, count: int, **fields: Any) -> SelectItemsRequest:
+    return SelectItemsRequest(
+        parent=situation.policy.dataset,
+        count=count,
+        excluded=sorted(_asked_items(situation))[:EXCLUDED_MAX],
+        seed=situation.observed.task_count,
+        **fields,
+    )
 
 
 def _batch(situation: Situation, tasks: list[Task], progress: LabellingProgress) -> Step:
@@ -166,16 +177,17 @@ _TEST_REASON = "Drawn at random from the test split, to measure models."
 
 
 def _test_tasks(situation: Situation, count: int) -> list[Task]:
-    """Draws test items at random, the same ones each time for the same state.
-
-    Their tasks have no pre-annotations: the labels that models are measured by must not depend on a model.
-    """
-    free = set(situation.observed.unlabelled_test_items) - _asked_items(situation)
-    drawn = sorted(free, key=lambda item: hashlib.sha256(f"{situation.uid}/{item}".encode()).digest())[:count]
+    """Returns tasks without pre-annotations: the labels that models are measured by must not depend on a model."""
+    drawn = situation.observed.test_selection.items[:count] if situation.observed.test_selection is not None else []
     return [
-        Task(item=item, priority=1 - index / len(drawn), selection_reason=_TEST_REASON)
-        for index, item in enumerate(drawn)
+        Task(item=chosen.item, priority=1 - index / len(drawn), selection_reason=_TEST_REASON)
+        for index, chosen in enumerate(drawn)
     ]
+
+
+def _is_of_test_split(task: Task) -> bool:
+    """Whether the item of a task is in the test split. All tasks of this split are blind, and so are those of the control arm."""
+    return task.blind and not task.control
 
 
 def _asked_items(situation: Situation) -> set[str]:

@@ -4,14 +4,14 @@ A `Situation` is the whole input of `reconcile`, a `Step` is its whole output.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
 from google.protobuf.message import Message
 from vesta_contracts.annotation.v1 import Campaign, Task
 from vesta_contracts.conductor.v1 import LabelSaving, LoopStatus, Round
-from vesta_contracts.datasets.v1 import Dataset, SelectItemsRequest, SelectItemsResponse, Snapshot, Taxonomy
+from vesta_contracts.datasets.v1 import Dataset, SelectItemsRequest, SelectItemsResponse, Snapshot, Split, Taxonomy
 from vesta_contracts.serving.v1 import Deployment
 from vesta_contracts.training.v1 import ModelVersion, TrainingRun
 
@@ -89,13 +89,13 @@ class ObservedState:
             round's training begins.
         accepted: recently accepted tasks, including all whose item may not be labelled in the dataset yet.
         control: accepted tasks of the control arm, of this round and the twenty before; read only while a classifier is serving.
-        unlabelled_test_items: names; read only while fewer test items are labelled than the policy requires.
         unsettled: whether the dataset does not contain a recently accepted answer yet.
         stable: the version that the deployment serves.
         embedding_runs: attempts at an embedding model; read only while there is no deployment.
         snapshot: of the current round.
         runs: attempts at the current round's training.
-        selection: the response to `Step.question`.
+        selection: the response to `Step.question` about the train split.
+        test_selection: the response to `Step.question` about the test split.
     """
 
     dataset: Dataset | None = None
@@ -104,7 +104,6 @@ class ObservedState:
     undecided: tuple[Task, ...] = ()
     accepted: tuple[Task, ...] = ()
     control: tuple[Task, ...] = ()
-    unlabelled_test_items: tuple[str, ...] = ()
     unsettled: bool = False
     deployment: Deployment | None = None
     stable: ModelVersion | None = None
@@ -112,6 +111,13 @@ class ObservedState:
     snapshot: Snapshot | None = None
     runs: tuple[TrainingRun, ...] = ()
     selection: SelectItemsResponse | None = None
+    test_selection: SelectItemsResponse | None = None
+
+    def with_answer(self, question: SelectItemsRequest, response: SelectItemsResponse) -> "ObservedState":
+        """Returns the state with the response to a question."""
+        if question.split == Split.SPLIT_TEST:
+            return replace(self, test_selection=response)
+        return replace(self, selection=response)
 
     @property
     def champion(self) -> str:
@@ -205,8 +211,8 @@ class Step:
 
     Attributes:
         message: describes the phase and what it waits for.
-        question: a selection to request from the datasets service first; `reconcile` is then called again with the response in
-            `ObservedState.selection`.
+        question: a selection to request from the datasets service first; `reconcile` is then called again with the response, see
+            `ObservedState.with_answer`.
         round: the current round to store; None leaves it unchanged.
         label_saving: of the champion that a promotion makes; None if there is no estimate. Other steps keep the last estimate.
     """

@@ -41,13 +41,14 @@ from vesta_contracts.datasets.v1 import (
     SearchItemsResponse,
     SelectItemsRequest,
     SelectItemsResponse,
+    Split,
     UpdateItemRequest,
 )
 
 from vesta_datasets.api.visibility import check_sees_predictions, visible, visible_filter
 from vesta_datasets.ingest.add_items import DirectAnswer, accept_directly, add_items, known_media
 from vesta_datasets.items.filters import item_filter
-from vesta_datasets.selection.pool_builder import choose, strategy_name
+from vesta_datasets.selection.pool_builder import choose, drawn_at_random, strategy_name
 from vesta_datasets.store import Store
 
 NEIGHBOURS_DEFAULT = 20
@@ -193,7 +194,12 @@ class ItemService(ItemServiceServicer):
         return SearchItemsResponse(neighbours=[Neighbour(item=item, distance=far) for item, far in neighbours])
 
     def SelectItems(self, request: SelectItemsRequest, context: grpc.ServicerContext) -> SelectItemsResponse:
-        """Selects the items to label next. One call runs at a time, because a call can hold hundreds of megabytes of embeddings."""
+        """Selects the items to label next.
+
+        One selection from the train split runs at a time, because it can hold hundreds of megabytes of embeddings.
+        """
+        if request.split not in (Split.SPLIT_UNSPECIFIED, Split.SPLIT_TRAIN):
+            return self._draw(request)
         if not self.selecting.acquire(timeout=self._wait_max.total_seconds()):
             raise ResourceExhausted(
                 "too many selections are running; retry later",
@@ -204,6 +210,15 @@ class ItemService(ItemServiceServicer):
             return self._select(request)
         finally:
             self.selecting.release()
+
+    def _draw(self, request: SelectItemsRequest) -> SelectItemsResponse:
+        split = Split.Name(request.split).removeprefix("SPLIT_")
+        with self._store.postgres.transaction() as connection:
+            self._store.datasets.get(connection, request.parent, counted=False)
+            names, pool_count = self._store.pool.draw(
+                connection, request.parent, split, request.excluded, request.count, request.seed
+            )
+        return drawn_at_random(names, pool_count)
 
     def _select(self, request: SelectItemsRequest) -> SelectItemsResponse:
         with self._store.postgres.transaction() as connection:

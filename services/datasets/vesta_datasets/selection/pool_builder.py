@@ -61,6 +61,12 @@ def choose(
     return SelectItemsResponse(items=items, strategy=kind, pool_count=candidates.free_count)
 
 
+def drawn_at_random(names: Sequence[str], pool_count: int) -> SelectItemsResponse:
+    """Returns the response of a draw of items whose labels measure models: without pre-annotations."""
+    items = [SelectedItem(item=name, reason=str(Reason.RANDOM)) for name in names]
+    return SelectItemsResponse(items=items, strategy=SelectionStrategy.SELECTION_STRATEGY_RANDOM, pool_count=pool_count)
+
+
 def strategy_name(strategy: SelectionStrategy.ValueType) -> str:
     """Returns the key of the strategy in `STRATEGIES`; the default is `adaptive`."""
     if strategy == SelectionStrategy.SELECTION_STRATEGY_UNSPECIFIED:

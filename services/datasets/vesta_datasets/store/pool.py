@@ -8,6 +8,7 @@ from pgvector.psycopg import register_vector
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import ImageScores
 
+from vesta_datasets.items.facets import BITS, SPLIT_MASK, SPLITS
 from vesta_datasets.selection.candidates import Candidates, PoolRow
 from vesta_datasets.store.rows import array_of
 from vesta_datasets.store.statements import queries
@@ -31,13 +32,13 @@ POOL_LIMITS = PoolLimits()
 
 
 class CandidatePool:
-    """The items of the training split, without near-duplicates."""
+    """The items that a selection can pick."""
 
     def __init__(self, limits: PoolLimits = POOL_LIMITS) -> None:
         self._limits = limits
 
     def read(self, connection: Connection, dataset: str, space: str, excluded: Sequence[str], seed: int) -> Candidates:
-        """Reads the candidates row by row into one array.
+        """Reads the items of the training split, without near-duplicates, row by row into one array.
 
         Args:
             space: the embedding space to read.
@@ -62,3 +63,20 @@ class CandidatePool:
                     embeddings[index] = array_of(row["embedding"])
                     embedded[index] = True
         return Candidates(rows, embeddings[: len(rows)], embedded[: len(rows)], counts["free_count"])
+
+    def draw(
+        self, connection: Connection, dataset: str, split: str, excluded: Sequence[str], limit: int, seed: int
+    ) -> tuple[list[str], int]:
+        """Draws unlabelled items of a split uniformly at random. Straddling items are not drawn.
+
+        Returns:
+            The names, and the number of items that could have been drawn.
+        """
+        parameters = {
+            "dataset": dataset,
+            "excluded": list(excluded),
+            "facets_mask": SPLIT_MASK | BITS["labelled"] | BITS["straddles"],
+            "facets": SPLITS.index(split),
+        }
+        names = [row["name"] for row in queries.draw_items(connection, **parameters, seed=seed, limit=limit)]
+        return names, int(queries.count_drawable(connection, **parameters))

@@ -676,6 +676,7 @@ class SelectItemsRequest(_message.Message):
     CONTROL_SHARE_FIELD_NUMBER: _builtins.int
     EXCLUDED_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     count: _builtins.int
     """The number of items to select."""
@@ -683,6 +684,10 @@ class SelectItemsRequest(_message.Message):
     control_share: _builtins.float
     """The share of the batch that is drawn uniformly at random from the whole pool and marked `control`, in [0, 1]."""
     seed: _builtins.int
+    split: _dataset_pb2.Split.ValueType
+    """The split to select from; TRAIN if unset. From another split, items are drawn uniformly at random and without pre_annotations,
+    because their labels measure models: strategy and control_share are ignored.
+    """
     @_builtins.property
     def excluded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Items to skip, such as those that already have a task."""
@@ -696,10 +701,11 @@ class SelectItemsRequest(_message.Message):
         control_share: _builtins.float = ...,
         excluded: _abc.Iterable[_builtins.str] | None = ...,
         seed: _builtins.int = ...,
+        split: _dataset_pb2.Split.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_share", b"control_share", "count", b"count", "excluded", b"excluded", "parent", b"parent", "seed", b"seed", "strategy", b"strategy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_share", b"control_share", "count", b"count", "excluded", b"excluded", "parent", b"parent", "seed", b"seed", "split", b"split", "strategy", b"strategy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -715,7 +721,7 @@ class SelectItemsResponse(_message.Message):
     strategy: Global___SelectionStrategy.ValueType
     """The strategy used."""
     pool_count: _builtins.int
-    """The number of items in the pool."""
+    """The number of items that could have been selected."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___SelectedItem]:
         """In order of priority, the most informative first."""

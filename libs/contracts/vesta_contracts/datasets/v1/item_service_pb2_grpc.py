@@ -165,8 +165,8 @@ class ItemServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SelectItems(self, request, context):
-        """Selects the items to label next from the train split. Skips labelled items, items in `excluded`, and near-duplicates of labelled
-        items. Deterministic for a seed and a state of the pool. Does not change any state. Errors: FAILED_PRECONDITION
+        """Selects the items to label next. Skips labelled items and items in `excluded`, and in the train split also near-duplicates of
+        other items. Deterministic for a seed and a state of the pool. Does not change any state. Errors: FAILED_PRECONDITION
         EMBEDDING_MISSING the strategy requires embeddings and no item has any; RESOURCE_EXHAUSTED SELECTION_BUSY too many selections
         are running.
         """

@@ -66,8 +66,8 @@ class ItemServiceStub:
     not finite.
     """
     SelectItems: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.SelectItemsRequest, _item_service_pb2.SelectItemsResponse]
-    """Selects the items to label next from the train split. Skips labelled items, items in `excluded`, and near-duplicates of labelled
-    items. Deterministic for a seed and a state of the pool. Does not change any state. Errors: FAILED_PRECONDITION
+    """Selects the items to label next. Skips labelled items and items in `excluded`, and in the train split also near-duplicates of
+    other items. Deterministic for a seed and a state of the pool. Does not change any state. Errors: FAILED_PRECONDITION
     EMBEDDING_MISSING the strategy requires embeddings and no item has any; RESOURCE_EXHAUSTED SELECTION_BUSY too many selections
     are running.
     """
@@ -107,8 +107,8 @@ class ItemServiceAsyncStub(ItemServiceStub):
     not finite.
     """
     SelectItems: _aio.UnaryUnaryMultiCallable[_item_service_pb2.SelectItemsRequest, _item_service_pb2.SelectItemsResponse]  # type: ignore[assignment]
-    """Selects the items to label next from the train split. Skips labelled items, items in `excluded`, and near-duplicates of labelled
-    items. Deterministic for a seed and a state of the pool. Does not change any state. Errors: FAILED_PRECONDITION
+    """Selects the items to label next. Skips labelled items and items in `excluded`, and in the train split also near-duplicates of
+    other items. Deterministic for a seed and a state of the pool. Does not change any state. Errors: FAILED_PRECONDITION
     EMBEDDING_MISSING the strategy requires embeddings and no item has any; RESOURCE_EXHAUSTED SELECTION_BUSY too many selections
     are running.
     """
@@ -205,8 +205,8 @@ class ItemServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _item_service_pb2.SelectItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_item_service_pb2.SelectItemsResponse, _abc.Awaitable[_item_service_pb2.SelectItemsResponse]]:
-        """Selects the items to label next from the train split. Skips labelled items, items in `excluded`, and near-duplicates of labelled
-        items. Deterministic for a seed and a state of the pool. Does not change any state. Errors: FAILED_PRECONDITION
+        """Selects the items to label next. Skips labelled items and items in `excluded`, and in the train split also near-duplicates of
+        other items. Deterministic for a seed and a state of the pool. Does not change any state. Errors: FAILED_PRECONDITION
         EMBEDDING_MISSING the strategy requires embeddings and no item has any; RESOURCE_EXHAUSTED SELECTION_BUSY too many selections
         are running.
         """
