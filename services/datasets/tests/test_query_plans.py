@@ -41,6 +41,7 @@ VALUES: dict[str, Any] = {
     "kind": "import", "request": b"", "caller": "", "done_count": 1, "total_count": 1, "response": b"", "last_error": "",
     "error": "", "error_code": "", "before": NOW, "seen_version": 0, "manifest_key": "manifests/x", "last_items": [ITEM],
     "visible": "1:1:", "changes_max": 100, "delete_time": NOW, "facets_mask": 39, "facets": 2,
+    "last_item": ITEM,
 }  # fmt: skip
 NEW = {"insert_taxonomy": "projects/small/taxonomies/new", "insert_dataset": "projects/small/datasets/new"}
 FILTERS = (

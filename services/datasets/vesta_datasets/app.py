@@ -24,6 +24,7 @@ from vesta_datasets.api.taxonomy_service import TaxonomyService
 from vesta_datasets.ingest.count_folding import CountFolder
 from vesta_datasets.ingest.event_handlers import EventHandlers
 from vesta_datasets.ingest.scoring_progress import ProgressPublisher
+from vesta_datasets.operations.purge import Purge
 from vesta_datasets.operations.retention import Retention
 from vesta_datasets.operations.transfers import Export, Import
 from vesta_datasets.operations.worker import Operations
@@ -73,6 +74,7 @@ def build(settings: Settings) -> App:
             Consumer(SERVICE, "labels", event_handlers.label_handlers(), postgres, kafka, metrics),
             Consumer(SERVICE, "predictions", event_handlers.prediction_handlers(), postgres, kafka, metrics),
             worker,
+            BackgroundTask("purge", Purge(store).step, IDLE),
             BackgroundTask("retention", Retention(store, objects).step, RETENTION_IDLE),
             BackgroundTask("count-folding", CountFolder(store).step, FOLDING_IDLE),
             BackgroundTask("scoring-progress", ProgressPublisher(store).step, PROGRESS_IDLE),

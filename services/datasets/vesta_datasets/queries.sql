@@ -54,21 +54,43 @@ SELECT * FROM datasets WHERE parent = :parent AND name > :after ORDER BY name LI
 UPDATE datasets SET body = :body, taxonomy = :taxonomy, update_time = :now WHERE name = :name;
 
 -- name: delete_dataset!
--- The deletion of the items leaves their terms to delete_terms; see 0018_dataset_deletion.sql.
+-- Before 0022_dataset_purge_post.sql, this deletes the items too, and leaves their terms to delete_terms; see 0018_dataset_deletion.sql.
 WITH mark AS (SELECT set_config('vesta.deletes_dataset', 'true', true)) DELETE FROM datasets USING mark WHERE name = :name;
 
--- name: delete_terms!
--- Runs after delete_dataset, so that no item can get another term.
-DELETE FROM item_terms WHERE dataset = :dataset;
-
 -- name: insert_deleted_dataset!
-INSERT INTO deleted_datasets (name, delete_time) SELECT name, :now FROM datasets WHERE name = :name;
+INSERT INTO deleted_datasets (name, delete_time, purged) SELECT name, :now, false FROM datasets WHERE name = :name;
+
+-- name: is_being_purged$
+SELECT EXISTS (SELECT FROM deleted_datasets WHERE name = :name AND NOT purged);
+
+-- name: lock_purge^
+SELECT name, purged_until FROM deleted_datasets WHERE name = :name AND NOT purged FOR UPDATE;
+
+-- name: claim_purge^
+-- The next deleted dataset with items. Skips those that another replica is purging.
+SELECT name, purged_until FROM deleted_datasets WHERE NOT purged ORDER BY delete_time LIMIT 1 FOR UPDATE SKIP LOCKED;
+
+-- name: list_purgeable
+SELECT name FROM items WHERE dataset = :dataset AND name > :after ORDER BY name LIMIT :limit;
+
+-- name: purge_items!
+DELETE FROM items WHERE name = ANY(:names);
+
+-- name: set_purged_until!
+UPDATE deleted_datasets SET purged_until = :last_item WHERE name = :dataset AND NOT purged;
+
+-- name: purge_terms!
+-- Terms that the deletion of the items has left.
+DELETE FROM item_terms WHERE ctid = ANY(ARRAY(SELECT ctid FROM item_terms WHERE dataset = :dataset LIMIT :limit));
+
+-- name: set_purged!
+UPDATE deleted_datasets SET purged = true WHERE name = :dataset AND NOT purged;
 
 -- name: list_deleted_datasets
--- Datasets whose last deletion is old enough and whose name is not in use again.
+-- Purged datasets whose last deletion is old enough and whose name is not in use again.
 SELECT name, max(delete_time) AS delete_time FROM deleted_datasets
 WHERE NOT EXISTS (SELECT FROM datasets WHERE datasets.name = deleted_datasets.name)
-GROUP BY name HAVING max(delete_time) < :before;
+GROUP BY name HAVING max(delete_time) < :before AND bool_and(purged);
 
 -- name: forget_deleted_dataset!
 DELETE FROM deleted_datasets WHERE name = :name AND delete_time <= :delete_time;
@@ -167,13 +189,15 @@ SELECT name, perceptual_hash, group_name, split FROM items WHERE dataset = :data
     AND bands_of_dataset(dataset, bands) && bands_of_dataset(:dataset, :probes::integer[]) AND bands && :probes::integer[];
 
 -- name: find_item^
-SELECT * FROM items WHERE name = :name;
+-- As the next two statements, ignores items of a deleted dataset, which are purged later.
+SELECT * FROM items WHERE name = :name AND EXISTS (SELECT FROM datasets WHERE datasets.name = items.dataset);
 
 -- name: find_items
-SELECT * FROM items WHERE name = ANY(:names);
+SELECT * FROM items WHERE name = ANY(:names) AND EXISTS (SELECT FROM datasets WHERE datasets.name = items.dataset);
 
 -- name: lock_items
-SELECT name, media, accepted, control FROM items WHERE name = ANY(:names) ORDER BY name FOR UPDATE;
+SELECT name, media, accepted, control FROM items
+WHERE name = ANY(:names) AND EXISTS (SELECT FROM datasets WHERE datasets.name = items.dataset) ORDER BY name FOR UPDATE;
 
 -- name: update_metadata!
 UPDATE items SET metadata = :metadata, update_time = :now WHERE name = :name;

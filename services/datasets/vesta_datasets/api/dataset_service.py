@@ -5,7 +5,7 @@ import psycopg
 from google.longrunning import operations_pb2
 from google.protobuf import empty_pb2
 from vesta_common import trace
-from vesta_common.errors import InvalidArgument, NotFound, Violation
+from vesta_common.errors import FailedPrecondition, InvalidArgument, NotFound, Violation
 from vesta_common.ids import new_id
 from vesta_common.messages import copy_of
 from vesta_common.resources.methods import create_once, find_answer, missing, revise, run_once
@@ -31,6 +31,7 @@ from vesta_contracts.datasets.v1 import (
 
 from vesta_datasets.items.splits import TEST_SHARE_DEFAULT, Shares
 from vesta_datasets.items.taxonomies import check_concepts_in_use
+from vesta_datasets.operations.purge import Purge
 from vesta_datasets.operations.transfers import owns
 from vesta_datasets.operations.worker import Operations
 from vesta_datasets.store import Store
@@ -46,6 +47,7 @@ class DatasetService(DatasetServiceServicer):
         self._store = store
         self._objects = objects
         self._operations = operations
+        self._purge = Purge(store)
 
     def CreateDataset(self, request: CreateDatasetRequest, context: grpc.ServicerContext) -> Dataset:
         policy = _split_policy(request.dataset.split_policy)
@@ -55,6 +57,12 @@ class DatasetService(DatasetServiceServicer):
             dataset = copy_of(request.dataset, name=name)
             dataset.split_policy.CopyFrom(policy)
             self._store.datasets.insert(connection, dataset)
+            if self._store.datasets.is_being_purged(connection, name):
+                raise FailedPrecondition(
+                    f"a deleted dataset was named {name}, and its items are still being deleted; try again later, or choose another name",
+                    reason="DATASET_DELETION_UNFINISHED",
+                    metadata={"name": name},
+                )
             return self._store.datasets.get(connection, name)
 
         try:
@@ -92,10 +100,11 @@ class DatasetService(DatasetServiceServicer):
             return self._store.datasets.get(connection, current.name)
 
     def DeleteDataset(self, request: DeleteDatasetRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
-        """Deletes a dataset with its items and snapshots."""
+        """Deletes a dataset with its snapshots, and those of its items that can be deleted within a second; `Purge` deletes the others."""
         with self._store.postgres.transaction() as connection:
             self._store.datasets.get(connection, request.name, lock=True, counted=False)
             self._store.datasets.delete(connection, request.name)
+        self._purge.run(request.name)
         return empty_pb2.Empty()
 
     def ImportDataset(self, request: ImportDatasetRequest, context: grpc.ServicerContext) -> operations_pb2.Operation:

@@ -52,10 +52,31 @@ class Datasets:
         )
 
     def delete(self, connection: Connection, name: str) -> None:
-        """Deletes a dataset with its items and snapshots."""
+        """Deletes a dataset with its snapshots. Its items cannot be read any more, and `purge` deletes them."""
         queries.insert_deleted_dataset(connection, name=name, now=self._clock.now())
         queries.delete_dataset(connection, name=name)
-        queries.delete_terms(connection, dataset=name)
+
+    def is_being_purged(self, connection: Connection, name: str) -> bool:
+        """Whether a deleted dataset of this name still has items."""
+        return bool(queries.is_being_purged(connection, name=name))
+
+    def purge(self, connection: Connection, name: str, limit: int) -> bool:
+        """Deletes up to `limit` items of a deleted dataset; of the next one that has items if `name` is empty.
+
+        Returns:
+            False if there is nothing to do.
+        """
+        found = queries.lock_purge(connection, name=name) if name else queries.claim_purge(connection)
+        if found is None:
+            return False
+        dataset = found["name"]
+        rows = queries.list_purgeable(connection, dataset=dataset, after=found["purged_until"], limit=limit)
+        if items := [row["name"] for row in rows]:
+            queries.purge_items(connection, names=items)
+            queries.set_purged_until(connection, dataset=dataset, last_item=items[-1])
+        elif not queries.purge_terms(connection, dataset=dataset, limit=limit):
+            queries.set_purged(connection, dataset=dataset)
+        return True
 
     def list_deleted(self, connection: Connection, before: datetime) -> dict[str, datetime]:
         """Returns when each dataset was deleted that was deleted before a time, and whose name is not in use."""

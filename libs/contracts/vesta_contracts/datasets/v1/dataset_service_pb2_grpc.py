@@ -81,7 +81,8 @@ class DatasetServiceServicer:
 
     def CreateDataset(self, request, context):
         """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; INVALID_ARGUMENT SPLIT_POLICY_INVALID the sum
-        of the shares is 1 or more.
+        of the shares is 1 or more; FAILED_PRECONDITION DATASET_DELETION_UNFINISHED items of a deleted Dataset of this name are still being
+        deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,7 +111,8 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteDataset(self, request, context):
-        """Deletes one Dataset with its items and snapshots. Errors: NOT_FOUND.
+        """Deletes one Dataset with its items and snapshots. None of them can be read from then on; the items of a large Dataset are deleted
+        in the background. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,8 @@ class DatasetServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DatasetServiceAsyncStub: ...
     CreateDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.CreateDatasetRequest, _dataset_pb2.Dataset]
     """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; INVALID_ARGUMENT SPLIT_POLICY_INVALID the sum
-    of the shares is 1 or more.
+    of the shares is 1 or more; FAILED_PRECONDITION DATASET_DELETION_UNFINISHED items of a deleted Dataset of this name are still being
+    deleted.
     """
     GetDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.GetDatasetRequest, _dataset_pb2.Dataset]
     """Returns one Dataset. Errors: NOT_FOUND."""
@@ -49,7 +50,9 @@ class DatasetServiceStub:
     immutable field.
     """
     DeleteDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetRequest, _empty_pb2.Empty]
-    """Deletes one Dataset with its items and snapshots. Errors: NOT_FOUND."""
+    """Deletes one Dataset with its items and snapshots. None of them can be read from then on; the items of a large Dataset are deleted
+    in the background. Errors: NOT_FOUND.
+    """
     ImportDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ImportDatasetRequest, _operations_pb2.Operation]
     """Imports an archive from the object store. Media are decoded in a sandbox, and annotations are accepted. An image with an
     annotation that cannot be represented is imported unlabelled; an image with an invalid annotation is rejected. The metadata of
@@ -69,7 +72,8 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.CreateDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
     """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; INVALID_ARGUMENT SPLIT_POLICY_INVALID the sum
-    of the shares is 1 or more.
+    of the shares is 1 or more; FAILED_PRECONDITION DATASET_DELETION_UNFINISHED items of a deleted Dataset of this name are still being
+    deleted.
     """
     GetDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.GetDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
     """Returns one Dataset. Errors: NOT_FOUND."""
@@ -80,7 +84,9 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     immutable field.
     """
     DeleteDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.DeleteDatasetRequest, _empty_pb2.Empty]  # type: ignore[assignment]
-    """Deletes one Dataset with its items and snapshots. Errors: NOT_FOUND."""
+    """Deletes one Dataset with its items and snapshots. None of them can be read from then on; the items of a large Dataset are deleted
+    in the background. Errors: NOT_FOUND.
+    """
     ImportDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ImportDatasetRequest, _operations_pb2.Operation]  # type: ignore[assignment]
     """Imports an archive from the object store. Media are decoded in a sandbox, and annotations are accepted. An image with an
     annotation that cannot be represented is imported unlabelled; an image with an invalid annotation is rejected. The metadata of
@@ -103,7 +109,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.Dataset, _abc.Awaitable[_dataset_pb2.Dataset]]:
         """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; INVALID_ARGUMENT SPLIT_POLICY_INVALID the sum
-        of the shares is 1 or more.
+        of the shares is 1 or more; FAILED_PRECONDITION DATASET_DELETION_UNFINISHED items of a deleted Dataset of this name are still being
+        deleted.
         """
 
     @_abc_1.abstractmethod
@@ -138,7 +145,9 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_service_pb2.DeleteDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_empty_pb2.Empty, _abc.Awaitable[_empty_pb2.Empty]]:
-        """Deletes one Dataset with its items and snapshots. Errors: NOT_FOUND."""
+        """Deletes one Dataset with its items and snapshots. None of them can be read from then on; the items of a large Dataset are deleted
+        in the background. Errors: NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def ImportDataset(
