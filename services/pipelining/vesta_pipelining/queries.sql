@@ -50,11 +50,11 @@ UPDATE streams SET
     last_frame_time = :last_frame_time, window_start = :window_start, window_count = :window_count
 WHERE name = :name;
 
--- name: insert_observations*!
+-- name: insert_observation!
 INSERT INTO observations (name, stream, body, label, labels, uncertain, frame_time, create_time)
 VALUES (:name, :stream, :body, :label, :labels, :uncertain, :frame_time, :now);
 
--- name: insert_uncertain_frames*!
+-- name: insert_uncertain_frame!
 INSERT INTO uncertain_frames (observation, stream, source, event_id, data, content_type, frame_time, create_time)
 VALUES (:observation, :stream, :source, :event_id, :data, :content_type, :frame_time, :now);
 

@@ -10,10 +10,11 @@ RETENTION = timedelta(days=14)
 
 def new_among(connection: Connection, consumer: str, event_ids: Sequence[str]) -> set[str]:
     """Records the event ids and returns those that are new. A concurrent call with the same ids waits for the first one."""
-    rows = connection.execute(
-        "INSERT INTO inbox (consumer, event_id) SELECT %s, unnest(%s::text[]) ON CONFLICT DO NOTHING RETURNING event_id",
-        (consumer, sorted(set(event_ids))),
-    )
+    with connection.pipeline():  # one round trip with the BEGIN of the transaction
+        rows = connection.execute(
+            "INSERT INTO inbox (consumer, event_id) SELECT %s, unnest(%s::text[]) ON CONFLICT DO NOTHING RETURNING event_id",
+            (consumer, sorted(set(event_ids))),
+        )
     return {row["event_id"] for row in rows}
 
 

@@ -45,6 +45,16 @@ _MEASURE = """
 SELECT (SELECT count(*) FROM (SELECT FROM outbox LIMIT %s) AS waiting) AS waiting,
        (SELECT headers FROM outbox ORDER BY id LIMIT 1) AS oldest
 """
+_ADD = """
+WITH added AS (
+    INSERT INTO outbox (topic, key, headers, value)
+    SELECT topic, key, headers, value
+    FROM unnest(%(topics)s::text[], %(keys)s::text[], %(headers)s::jsonb[], %(values)b::bytea[])
+        WITH ORDINALITY AS event (topic, key, headers, value, place)
+    ORDER BY place
+)
+SELECT pg_notify(current_schema() || %(suffix)s, '')
+"""
 _CLAIM = """
 SELECT id, topic, key, headers, value FROM outbox
 WHERE topic <> ALL(%s) ORDER BY id LIMIT %s
@@ -59,10 +69,16 @@ def publish(connection: Connection, *events: Event) -> None:
     """
     if not events:
         return
-    rows = [(event.topic, event.subject, _headers(event), _value(event)) for event in events]
-    with connection.pipeline(), connection.cursor() as cursor:  # one round trip for all
-        cursor.executemany("INSERT INTO outbox (topic, key, headers, value) VALUES (%s, %s, %s, %s)", rows)
-        cursor.execute("SELECT pg_notify(current_schema() || %s, '')", (CHANNEL_SUFFIX,))
+    connection.execute(
+        _ADD,
+        {
+            "topics": [event.topic for event in events],
+            "keys": [event.subject for event in events],
+            "headers": [_headers(event) for event in events],
+            "values": [_value(event) for event in events],
+            "suffix": CHANNEL_SUFFIX,
+        },
+    )
 
 
 def _headers(event: Event) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import select
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -87,7 +88,7 @@ class Postgres:
             min_size=1,
             max_size=connections_max,
             timeout=POOL_TIMEOUT.total_seconds(),
-            check=ConnectionPool.check_connection,
+            check=_check_connection,
             open=False,
             name=schema,
         )
@@ -217,6 +218,19 @@ class Postgres:
         if applied_now:
             log.info("schema_migrated", schema=self.schema, applied=applied_now)
         return applied_now
+
+
+def _check_connection(connection: Connection) -> None:
+    """Checks a pooled connection that has something to read, without a round trip for all others: an idle connection receives nothing until
+    the server closes it.
+
+    Raises:
+        psycopg.Error: the connection is closed.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        ConnectionPool.check_connection(connection)
 
 
 _CREATE_RECORD = """

@@ -206,7 +206,7 @@ class Store:
     # Observations.
 
     def insert_observations(self, connection: Connection, observations: Sequence[Observation]) -> None:
-        """Inserts observations and publishes them, in order."""
+        """Inserts observations and publishes them, in order. Waits for no result, so that the caller can pipeline it."""
         if not observations:
             return
         now = self._clock.now()
@@ -223,7 +223,8 @@ class Store:
             }
             for observation in observations
         ]
-        queries.insert_observations(connection, rows)
+        for row in rows:
+            queries.insert_observation(connection, **row)
         outbox.publish(
             connection,
             *(

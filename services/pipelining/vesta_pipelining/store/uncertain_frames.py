@@ -50,9 +50,9 @@ class UncertainFrames:
 
     def insert(self, connection: Connection, frames: Sequence[dict[str, Any]]) -> None:
         """Inserts frames for upload. Each has the columns of an UncertainFrame from `observation` to `frame_time`."""
-        if frames:
-            now = self._clock.now()
-            queries.insert_uncertain_frames(connection, [{**frame, "now": now} for frame in frames])
+        now = self._clock.now()
+        for frame in frames:
+            queries.insert_uncertain_frame(connection, **frame, now=now)
 
     def claim(self) -> UncertainFrame | None:
         """Claims the frame that has waited longest; returns None if there is none without a lease."""
