@@ -97,6 +97,16 @@ def test_what_commits_is_published_and_forgotten(postgres: Postgres, relay: Call
         wait_until(lambda: rows_left(postgres) == 0)
 
 
+def test_events_that_are_added_together_keep_their_order(
+    postgres: Postgres, relay: Callable[[], Relay], topic: Topic
+) -> None:
+    events = [an_event(number) for number in (3, 1, 2, 0)]
+    with running(relay()):
+        with postgres.transaction() as connection:
+            publish(connection, *events)
+        assert topic.events(len(events)) == events
+
+
 def test_what_is_rolled_back_is_never_published(postgres: Postgres, relay: Callable[[], Relay], topic: Topic) -> None:
     def work(connection: Connection) -> None:
         publish(connection, an_event(1))
