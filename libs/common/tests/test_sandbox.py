@@ -4,8 +4,10 @@ import builtins
 import io
 import os
 import pickle
+import struct
 import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -21,7 +23,7 @@ import pytest
 from PIL import Image, ImageCms
 from vesta_common.errors import Internal, InvalidArgument, VestaError
 from vesta_common.media.images import ImageHeader, inspect, model_pixels, normalise
-from vesta_common.sandbox import Limits, Sandbox, run_in_folder
+from vesta_common.sandbox import Limits, Sandbox, run_in_folder, shared_memory
 from vesta_common.sandbox.process import Unpickler
 
 GIB = 1024**3
@@ -220,6 +222,61 @@ class ReachesIn:
 def test_a_child_that_was_taken_over_cannot_make_its_parent_run_anything(answer: Any) -> None:
     with pytest.raises(pickle.UnpicklingError, match="may not return"):
         Unpickler(io.BytesIO(pickle.dumps(answer))).load()
+
+
+def a_frame(*sizes: int) -> bytes:
+    """A result that claims to have buffers of these sizes in the shared memory."""
+    return struct.pack(f">I{len(sizes)}Q", len(sizes), *sizes) + pickle.dumps(None)
+
+
+@pytest.mark.parametrize("frame", [b"", b"\0\0", struct.pack(">I", 7), a_frame(101), a_frame(64, 64), a_frame(1 << 63)])
+def test_a_result_cannot_refer_to_memory_outside_its_own(frame: bytes) -> None:
+    with pytest.raises(pickle.UnpicklingError):
+        shared_memory.load(frame, memoryview(bytearray(100)), Unpickler, bytes)
+
+
+def test_the_shared_memory_cannot_be_resized() -> None:
+    descriptor = shared_memory.create()
+    try:
+        for size_bytes in (0, 2 * shared_memory.SIZE_BYTES):
+            with pytest.raises(PermissionError):
+                os.ftruncate(descriptor, size_bytes)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize("size_bytes", [0, 1, 100, 5000, 3_000_000, shared_memory.SIZE_BYTES, 20_000_000])
+def test_a_file_of_any_size_arrives_and_returns_unchanged(sandbox: Sandbox, size_bytes: int) -> None:
+    content = np.random.default_rng(size_bytes).bytes(size_bytes)
+    assert sandbox.run(bytes, content) == content
+    pixels = sandbox.map(hostile_functions.as_array, [content] * 3)
+    assert all(isinstance(array, np.ndarray) and array.tobytes() == content for array in pixels)
+
+
+def test_this_process_copies_neither_the_file_nor_more_than_once_its_pixels(sandbox: Sandbox) -> None:
+    """The file is 4 MB, so that a copy of it is more than all else."""
+    noise = np.random.default_rng(1).integers(0, 256, (1500, 1500, 3), dtype=np.uint8)
+    target = io.BytesIO()
+    Image.fromarray(noise).save(target, "JPEG", quality=97)
+    jpeg = target.getvalue()
+    sandbox.run(model_pixels, jpeg)
+    tracemalloc.start()
+    try:
+        pixels = sandbox.run(model_pixels, jpeg)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(jpeg) > 10 * pixels.nbytes
+    assert peak_bytes < 2 * pixels.nbytes
+
+
+def test_the_memory_of_a_large_file_is_returned_after_its_call() -> None:
+    descriptor = shared_memory.create()
+    memory = shared_memory.attach(descriptor)
+    memory[:] = bytes(len(memory))
+    shared_memory.release_pages(memory, len(memory))
+    assert os.fstat(descriptor).st_blocks * 512 == shared_memory.RESIDENT_BYTES_MAX
+    os.close(descriptor)
 
 
 def test_children_end_with_the_sandbox() -> None:

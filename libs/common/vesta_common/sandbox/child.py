@@ -1,9 +1,9 @@
 """Main program of a sandbox child: loads modules, confines itself, then serves calls from its parent.
 
 Started only by `vesta_common.sandbox.process`. A frame is a length (eight bytes, big-endian) and its content. The child's first frame is
-JSON: the missing protection layers with reasons. The following frames are pickles. Each request contains a function (by reference, or as
-`module:name`) and its arguments. The child responds with one frame per argument, a result or an error, so that it holds at most one result
-at a time.
+JSON: the missing protection layers with reasons. The following frames are pickles with large buffers in `shared_memory`. Each request
+contains a function (by reference, or as `module:name`) and its arguments. The child responds with one frame per argument, a result or an
+error, so that it holds at most one result at a time.
 """
 
 import json
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vesta_common.errors import Internal, InvalidArgument, VestaError
+from vesta_common.sandbox import shared_memory
 from vesta_common.sandbox.confinement import confine
 
 FRAME_HEADER = struct.Struct(">Q")
@@ -29,27 +30,27 @@ _CODECS = ("ascii", "latin_1", "utf_8", "utf_16", "utf_16_le", "utf_16_be", "cp4
 def main() -> None:
     """Serves calls until the parent closes the channel. The command-line argument is JSON from `vesta_common.sandbox.process`."""
     options = json.loads(sys.argv[1])
-    channel = int(options["channel"])
+    channel, memory = int(options["channel"]), shared_memory.attach_only(int(options["memory"]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops its children itself
     load(options["modules"])
     folder = Path(options["folder"]) if options["folder"] else None
     _limit(options)
     seen, missing = confine(folder, as_nobody=options["as_nobody"])
     _send(channel, json.dumps(missing).encode())
-    while _serve(channel, seen, options["cpu_seconds_max"]):
+    while _serve(channel, memory, seen, options["cpu_seconds_max"]):
         pass
 
 
-def _serve(channel: int, folder: Path | None, cpu_seconds_max: int) -> bool:
+def _serve(channel: int, memory: memoryview, folder: Path | None, cpu_seconds_max: int) -> bool:
     """Serves one frame of calls and frees its memory. Returns False if the parent has closed the channel."""
     frame = _receive(channel)
     if frame is None:
         return False
-    function, arguments = pickle.loads(frame)  # noqa: S301 - from the parent
+    (function, arguments), used_bytes = shared_memory.load(frame, memory, pickle.Unpickler, lambda part: part)
     del frame
-    for argument in arguments:
+    for argument, room in zip(arguments, shared_memory.rooms(used_bytes, len(arguments)), strict=True):
         result = _run(function, argument, folder, cpu_seconds_max)
-        _send(channel, pickle.dumps(result, pickle.HIGHEST_PROTOCOL))
+        _send(channel, shared_memory.dump(result, memory[room])[0])
         del result
     return True
 

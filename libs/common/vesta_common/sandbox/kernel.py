@@ -1,12 +1,14 @@
 """Linux system calls that Python 3.11 does not provide. All functions raise OSError."""
 
 import ctypes
+import mmap
 import os
 import platform
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
 _SECCOMP_MODE_FILTER = 2
+_MAP_FAILED = ctypes.c_void_p(-1).value
 CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWNET = 0x08000000, 0x10000000, 0x40000000
 
 MACHINE = platform.machine()
@@ -42,6 +44,22 @@ def filter_system_calls(program: bytes) -> None:
 def unshare(flags: int) -> None:
     """Moves this process into new namespaces."""
     _checked(_LIBC.unshare(ctypes.c_int(flags)))
+
+
+def map_shared(descriptor: int, size_bytes: int) -> memoryview:
+    """Maps a file into this process, readable and writable, until the process ends."""
+    _LIBC.mmap.restype = ctypes.c_void_p
+    address = _LIBC.mmap(
+        None,
+        ctypes.c_size_t(size_bytes),
+        ctypes.c_int(mmap.PROT_READ | mmap.PROT_WRITE),
+        ctypes.c_int(mmap.MAP_SHARED),
+        ctypes.c_int(descriptor),
+        ctypes.c_long(0),
+    )
+    if address == _MAP_FAILED:
+        _checked(-1)
+    return memoryview((ctypes.c_char * size_bytes).from_address(address)).cast("B")
 
 
 def syscall(number: int, *arguments: int | ctypes.Array[ctypes.c_char] | None) -> int:

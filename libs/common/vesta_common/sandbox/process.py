@@ -1,7 +1,7 @@
 """The parent's view of a child process: start, calls, timeouts, termination, and safe deserialization of results."""
 
-import io
 import json
+import os
 import pickle
 import signal
 import socket
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import timedelta
 from functools import cache
@@ -18,7 +19,7 @@ from typing import Any, TypeVar
 import structlog
 
 from vesta_common.errors import Internal, VestaError
-from vesta_common.sandbox import kernel
+from vesta_common.sandbox import kernel, shared_memory
 from vesta_common.sandbox.child import FRAME_HEADER
 
 T = TypeVar("T")
@@ -52,7 +53,7 @@ class StartError(Exception):
 
 
 class Child:
-    """A child process and its socket. Not thread-safe.
+    """A child process, its socket, and the memory that it shares with this process. Not thread-safe.
 
     Args:
         modules: modules that calls need, imported before the child loses access to files.
@@ -65,12 +66,16 @@ class Child:
     ) -> None:
         self._missing: dict[str, str] | None = None
         self._channel, child_channel = socket.socketpair()
-        with child_channel:
+        memory = shared_memory.create()
+        self._memory = shared_memory.attach(memory)
+        with child_channel, ExitStack() as stack:
+            stack.callback(os.close, memory)
             for end in (self._channel, child_channel):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
             options = {
                 "path": [path for path in sys.path if path],
                 "channel": child_channel.fileno(),
+                "memory": memory,
                 "modules": list(modules),
                 "folder": str(folder) if folder else "",
                 "as_nobody": as_nobody,
@@ -79,7 +84,7 @@ class Child:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", _BOOTSTRAP, json.dumps(options)],
                 env={},
-                pass_fds=[child_channel.fileno()],
+                pass_fds=[child_channel.fileno(), memory],
                 stdin=subprocess.DEVNULL,
                 cwd=folder or "/",  # imported modules may also use it for temporary files if nothing else is writable
             )
@@ -114,7 +119,8 @@ class Child:
         """Runs a function for each argument. Yields a result or an error for each, as they arrive.
 
         Args:
-            function: a function of a loaded module; `module:name` is called with the folder and the argument.
+            function: a function of a loaded module; `module:name` is called with the folder and the argument. It receives large bytes as a
+                read-only memoryview, which is valid during its call.
             timeout: per call.
 
         Raises:
@@ -122,13 +128,18 @@ class Child:
             OSError, EOFError, UnpicklingError: the child died, exceeded the timeout or sent an invalid response; it must be replaced.
         """
         self.await_start()
-        payload = pickle.dumps((function, list(arguments)), pickle.HIGHEST_PROTOCOL)
+        memory = memoryview(self._memory)
+        frame, used_bytes = shared_memory.dump((function, [_out_of_band(argument) for argument in arguments]), memory)
         self._channel.settimeout(timeout.total_seconds())
-        self._channel.sendall(FRAME_HEADER.pack(len(payload)))
-        self._channel.sendall(payload)
-        del payload
-        for _ in arguments:
-            yield Unpickler(io.BytesIO(self._receive_frame(time.monotonic() + timeout.total_seconds()))).load()
+        self._channel.sendall(FRAME_HEADER.pack(len(frame)))
+        self._channel.sendall(frame)
+        del frame
+        for room in shared_memory.rooms(used_bytes, len(arguments)):
+            received = self._receive_frame(time.monotonic() + timeout.total_seconds())
+            result, result_bytes = shared_memory.load(received, memory[room], Unpickler, bytes)
+            used_bytes = max(used_bytes, room.start + result_bytes)
+            yield result
+        shared_memory.release_pages(self._memory, used_bytes)
 
     def kill(self) -> None:
         """Kills the child. May be called from any thread; a thread that waits for the child gets an EOFError."""
@@ -156,6 +167,11 @@ class Child:
                 raise EOFError("the child died")
             view = view[count:]
         return buffer
+
+
+def _out_of_band(argument: Any) -> Any:
+    """Marks bytes as a buffer that a pickle can leave out (PEP 574)."""
+    return pickle.PickleBuffer(argument) if isinstance(argument, bytes) else argument
 
 
 def hide_this_process() -> dict[str, str]:

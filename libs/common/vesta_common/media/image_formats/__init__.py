@@ -37,8 +37,8 @@ MODEL_SIDE_PX = 256
 ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF or a still GIF"
 
 
-def split_file(data: bytes) -> ImageFile:
-    """Checks the headers of an untrusted file against the limits and splits the file into its parts.
+def split_file(data: bytes | memoryview) -> ImageFile:
+    """Checks the headers of an untrusted file against the limits and splits the file into its parts. Copies its pixels once, or not at all.
 
     Raises:
         InvalidArgument: with reason IMAGE_EMPTY, IMAGE_TOO_LARGE, IMAGE_FORMAT_UNSUPPORTED, IMAGE_TRUNCATED, IMAGE_CORRUPT,
@@ -58,12 +58,14 @@ def split_file(data: bytes) -> ImageFile:
     return file
 
 
-def _split(data: bytes) -> ImageFile:
+def _split(data: bytes | memoryview) -> ImageFile:
     try:
-        if data.startswith(b"\xff\xd8\xff"):
-            return read_jpeg(data)
-        if data.startswith(PNG_SIGNATURE):
-            return read_png(data)
+        start = bytes(data[: len(PNG_SIGNATURE)])
+        if start.startswith(b"\xff\xd8\xff"):
+            return read_jpeg(memoryview(data))
+        if start == PNG_SIGNATURE:
+            return read_png(memoryview(data))
+        data = bytes(data)
         if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
             return ImageFile(webp_header(data), data)
         if data.startswith((b"GIF87a", b"GIF89a")):

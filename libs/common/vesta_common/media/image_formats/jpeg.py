@@ -28,9 +28,9 @@ _FILL = re.compile(rb"\xff+")
 _EXIF_MAGIC, _ICC_MAGIC = b"Exif\x00\x00", b"ICC_PROFILE\x00"
 
 
-def read_jpeg(data: bytes) -> ImageFile:
+def read_jpeg(data: memoryview) -> ImageFile:
     """Keeps the segments that a decoder needs: tables, frame, scans, and the colour information of APP0 and APP14."""
-    essential_parts: list[bytes] = [b"\xff\xd8"]
+    essential_parts: list[bytes | memoryview] = [b"\xff\xd8"]
     markers = _markers(data)
     size: tuple[int, int] | None = None
     exif, icc, dropped_bytes, scans, position = b"", {}, 0, 0, 2
@@ -43,7 +43,7 @@ def read_jpeg(data: bytes) -> ImageFile:
         if marker in _STANDALONE:
             continue
         (length,) = struct.unpack_from(">H", data, position)
-        body = data[position + 2 : position + length]
+        body = bytes(data[position + 2 : position + length])
         if length < 2 or len(body) != length - 2:
             raise truncated("a JPEG segment")
         segment_end = position + length
@@ -58,7 +58,7 @@ def read_jpeg(data: bytes) -> ImageFile:
             if size is None:
                 raise corrupt("its pixels precede its size")
         if marker in _SOF or marker in _TABLES or marker == _SOS:
-            essential_parts.append(b"\xff" + bytes([marker]) + data[position:segment_end])
+            essential_parts += b"\xff" + bytes([marker]), data[position:segment_end]
         elif marker == _APP0 and body.startswith(b"JFIF\x00") and len(essential_parts) == 1:
             essential_parts.append(b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00")
         elif marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12:
@@ -79,7 +79,7 @@ def read_jpeg(data: bytes) -> ImageFile:
     return ImageFile(ImageHeader("JPEG", *size, 1), essential, exif, profile if len(profile) <= ICC_BYTES_MAX else b"")
 
 
-def _marker(data: bytes, position: int) -> tuple[int, int]:
+def _marker(data: memoryview, position: int) -> tuple[int, int]:
     """Returns the marker at `position` and the position of its segment length."""
     if position >= len(data):
         raise truncated("the picture")
@@ -97,7 +97,7 @@ def _scan_end(start: int, markers: NDArray[np.int64]) -> int:
     return int(markers[following])
 
 
-def _markers(data: bytes) -> NDArray[np.int64]:
+def _markers(data: memoryview) -> NDArray[np.int64]:
     """Returns the positions that are markers if they are inside entropy-coded data: FF not followed by 00, RSTn or another FF."""
     octets = np.frombuffer(data, np.uint8)
     places = np.flatnonzero(octets[:-1] == 0xFF)

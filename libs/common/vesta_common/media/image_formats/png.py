@@ -19,9 +19,10 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _NEEDED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 
 
-def read_png(data: bytes) -> ImageFile:
+def read_png(data: memoryview) -> ImageFile:
     """Keeps the chunks for header, palette, transparency and pixels."""
-    essential_parts, frames, exif, icc, dropped_bytes = [PNG_SIGNATURE], 1, b"", b"", 0
+    essential_parts: list[bytes | memoryview] = [PNG_SIGNATURE]
+    frames, exif, icc, dropped_bytes = 1, b"", b"", 0
     size: tuple[int, int] | None = None
     for kind, start, end in _chunks(data):
         if size is None:
@@ -37,9 +38,9 @@ def read_png(data: bytes) -> ImageFile:
         if kind == b"acTL":
             (frames,) = struct.unpack_from(">I", data, start)
         elif kind == b"eXIf":
-            exif = data[start:end]
+            exif = bytes(data[start:end])
         elif kind == b"iCCP":
-            icc = _profile(data[start:end])
+            icc = _profile(bytes(data[start:end]))
         elif not kind[0] & 0x20:
             raise corrupt("it has an unknown critical chunk")
     if size is None:
@@ -47,7 +48,7 @@ def read_png(data: bytes) -> ImageFile:
     return ImageFile(ImageHeader("PNG", *size, frames), b"".join(essential_parts), exif, icc)
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def _chunks(data: memoryview) -> Iterator[tuple[bytes, int, int]]:
     """Iterates over the chunks up to and including IEND: type, start and end of the body."""
     position = len(PNG_SIGNATURE)
     for parts in count():
