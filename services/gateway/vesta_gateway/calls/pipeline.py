@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 from google.protobuf.message import DecodeError, Message
 from vesta_common import trace
 from vesta_common.errors import InvalidArgument, Unauthenticated
+from vesta_common.rpc.outline import find_outline
 
 from vesta_gateway.access.authentication import Authenticator
 from vesta_gateway.access.authorization import authorize, authorize_more, project_of_request
@@ -31,6 +33,22 @@ class Session:
     caller: Caller
     secret: str
     origin: Origin
+
+
+class Request(NamedTuple):
+    """A request to a service.
+
+    Attributes:
+        message: the request, or its outline without large files (`vesta_common.rpc.outline`), for checks.
+        raw: the serialized request, if `message` is an outline.
+    """
+
+    message: Message
+    raw: bytes | None = None
+
+    def serialized(self) -> bytes:
+        """Returns the serialized request."""
+        return self.message.SerializeToString() if self.raw is None else self.raw
 
 
 @dataclass(frozen=True)
@@ -120,7 +138,7 @@ class CallPipeline:
         self._limits.throttle.check(rpc.full_name)
         return held
 
-    async def unary(self, session: Session, rpc: Rpc, request: Message, timeout_seconds: float | None = None) -> bytes:
+    async def unary(self, session: Session, rpc: Rpc, request: Request, timeout_seconds: float | None = None) -> bytes:
         """Makes a unary call. Returns the serialized response.
 
         Args:
@@ -131,16 +149,17 @@ class CallPipeline:
             AioRpcError: the backend rejected the call, or the call failed.
         """
         caller = session.caller
-        async with self._audit.around(rpc, caller, request, session.origin) as responses:
-            acting = authorize(caller, rpc, request)
-            self._projects.check_open(rpc, request)
-            self._projects.restrict_list(caller, request)
+        message = request.message
+        async with self._audit.around(rpc, caller, message, session.origin) as responses:
+            acting = authorize(caller, rpc, message)
+            self._projects.check_open(rpc, message)
+            self._projects.restrict_list(caller, message)
             longest = self._limits.timeout.total_seconds()
             timeout = longest if timeout_seconds is None else min(longest, timeout_seconds)
             with trace.calling(acting, role_word(caller.role)):
-                raw = request.SerializeToString()
                 with self._throttled(rpc):
-                    responses.append(await self._backends[rpc.backend].unary(rpc, raw, _metadata(), timeout))
+                    sent = self._backends[rpc.backend].unary(rpc, request.serialized(), _metadata(), timeout)
+                    responses.append(await sent)
                 await self._projects.process_response(rpc, responses[0])
         return responses[0]
 
@@ -149,7 +168,7 @@ class CallPipeline:
         self,
         session: Session,
         rpc: Rpc,
-        first: Message,
+        first: Request,
         later: AsyncIterator[bytes],
         timeout_seconds: float | None = None,
     ) -> AsyncIterator[ResponseStream]:
@@ -164,18 +183,18 @@ class CallPipeline:
             AioRpcError: the backend rejected the call, or the call failed.
         """
         async with (
-            self._audit.around(rpc, session.caller, first, session.origin),
+            self._audit.around(rpc, session.caller, first.message, session.origin),
             self._streaming(session, rpc, first, later, timeout_seconds) as responses,
         ):
             yield responses
 
     @asynccontextmanager
     async def _streaming(
-        self, session: Session, rpc: Rpc, first: Message, later: AsyncIterator[bytes], timeout_seconds: float | None
+        self, session: Session, rpc: Rpc, first: Request, later: AsyncIterator[bytes], timeout_seconds: float | None
     ) -> AsyncIterator[ResponseStream]:
         caller = session.caller
-        acting = authorize(caller, rpc, first)
-        self._projects.check_open(rpc, first)
+        acting = authorize(caller, rpc, first.message)
+        self._projects.check_open(rpc, first.message)
         requests = _Requests(caller, rpc, first, later)
         with trace.calling(acting, role_word(caller.role)):
             responses = self._backends[rpc.backend].stream(rpc, requests.read(), _metadata(), timeout_seconds)
@@ -242,7 +261,7 @@ class _Requests:
         error: why a request was not forwarded.
     """
 
-    def __init__(self, caller: Caller, rpc: Rpc, first: Message, later: AsyncIterator[bytes]) -> None:
+    def __init__(self, caller: Caller, rpc: Rpc, first: Request, later: AsyncIterator[bytes]) -> None:
         self._caller = caller
         self._rpc = rpc
         self._first = first
@@ -251,24 +270,27 @@ class _Requests:
 
     async def read(self) -> AsyncIterator[bytes]:
         """Yields the serialized requests."""
-        project = project_of_request(self._rpc, self._first) if self._rpc.scope else ""
-        yield self._first.SerializeToString()
+        project = project_of_request(self._rpc, self._first.message) if self._rpc.scope else ""
+        yield self._first.serialized()
         try:
             async for raw in self._later:
-                message = read_message(self._rpc, raw)
-                authorize_more(self._caller, project, message)
-                yield message.SerializeToString()
+                request = read_message(self._rpc, raw)
+                authorize_more(self._caller, project, request.message)
+                yield request.serialized()
         except Exception as error:
             self.error = error
             raise
 
 
-def read_message(rpc: Rpc, raw: bytes) -> Message:
-    """Parses a request. Unknown fields are discarded, so that nothing unchecked is forwarded.
+def read_message(rpc: Rpc, raw: bytes) -> Request:
+    """Parses a request. Unknown fields are discarded, so that nothing unchecked is forwarded. A large file is not copied.
 
     Raises:
         InvalidArgument: BODY_MALFORMED.
     """
+    outline = find_outline(rpc.request_type, raw)
+    if outline is not None:
+        return Request(outline.message, raw)
     message = rpc.request_type()
     try:
         message.MergeFromString(raw)
@@ -277,7 +299,7 @@ def read_message(rpc: Rpc, raw: bytes) -> Message:
             f"the request is not a valid {rpc.descriptor.input_type.full_name}", reason="BODY_MALFORMED"
         ) from error
     message.DiscardUnknownFields()
-    return message
+    return Request(message)
 
 
 def _metadata() -> Metadata:

@@ -9,20 +9,20 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from typing import NoReturn
 
-from google.protobuf.message import Message
 from google.rpc import code_pb2
 from opentelemetry.trace import SpanKind
 from vesta_common import trace
 from vesta_common.errors import InvalidArgument, NotFound
+from vesta_common.rpc.outline import serialize_field
 
 from vesta_gateway.audit.entries import Origin
 from vesta_gateway.calls.access_log import AccessLog, Entry
-from vesta_gateway.calls.pipeline import CallPipeline, Session
+from vesta_gateway.calls.pipeline import CallPipeline, Request, Session
 from vesta_gateway.contracts.methods import files_field, is_download, is_upload
 from vesta_gateway.problems import problem_of, status_of
 from vesta_gateway.rest.bodies import BodyLimits, Disconnected, Receive
 from vesta_gateway.rest.exchange import Exchange, Scope, Send
-from vesta_gateway.rest.file_bodies import OCTETS, is_file_type, read_files
+from vesta_gateway.rest.file_bodies import MULTIPART, OCTETS, is_file_type, read_files
 from vesta_gateway.rest.headers import body_type, media_type, request_headers, timeout_of
 from vesta_gateway.rest.pages import Page
 from vesta_gateway.rest.responses import (
@@ -123,8 +123,8 @@ class RestApi:
         async with exchange.body.whole(self._limits.whole_bytes_max, self._limits.budget) as body:
             request = await _read(match, exchange, body)
             last_event_id = exchange.headers.get("last-event-id")
-            if last_event_id and RESUMED in request.DESCRIPTOR.fields_by_name:
-                setattr(request, RESUMED, last_event_id)
+            if last_event_id and RESUMED in request.message.DESCRIPTOR.fields_by_name:
+                setattr(request.message, RESUMED, last_event_id)
             if match.rpc.is_unary:
                 timeout = timeout_of(exchange.headers)
                 response = await exchange.while_connected(self._calls.unary(session, match.rpc, request, timeout))
@@ -144,28 +144,28 @@ class RestApi:
         first = read_upload(match, exchange.query, content_type)
         getattr(first, match.rule.body).data = await anext(chunks, b"")
         later = _upload_messages(match, chunks)
-        async with self._calls.stream(session, match.rpc, first, later) as responses:
+        async with self._calls.stream(session, match.rpc, Request(first), later) as responses:
             response = b"".join([response async for response in responses])
         await respond_with_message(match, exchange, response)
 
 
-async def _read(match: Match, exchange: Exchange, body: bytes) -> Message:
+async def _read(match: Match, exchange: Exchange, body: bytes) -> Request:
     content_type = exchange.headers.get("content-type", "")
     if is_file_type(media_type(content_type)) and files_field(match.rpc):
-        read = read_files
-    else:
-        read, content_type = read_request, body_type(exchange.headers) if match.rule.body else ""
+        if len(body) < THREAD_BYTES_MIN or media_type(content_type) != MULTIPART:
+            return Request(*read_files(match, exchange.query, body, content_type))
+        return Request(*await asyncio.to_thread(read_files, match, exchange.query, body, content_type))
+    content_type = body_type(exchange.headers) if match.rule.body else ""
     if len(body) < THREAD_BYTES_MIN or content_type == PROTOBUF:
-        return read(match, exchange.query, body, content_type)
-    return await asyncio.to_thread(read, match, exchange.query, body, content_type)
+        return Request(read_request(match, exchange.query, body, content_type))
+    return Request(await asyncio.to_thread(read_request, match, exchange.query, body, content_type))
 
 
 async def _upload_messages(match: Match, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Yields the requests after the first one, which contain bytes only."""
+    kind, path = match.rpc.descriptor.input_type, (match.rule.body, "data")
     async for chunk in chunks:
-        message = match.rpc.request_type()
-        getattr(message, match.rule.body).data = chunk
-        yield message.SerializeToString()
+        yield b"".join(serialize_field(kind, path, chunk))
 
 
 async def _nothing() -> AsyncIterator[bytes]:

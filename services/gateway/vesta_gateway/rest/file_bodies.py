@@ -9,8 +9,11 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 import multipart
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from vesta_common.errors import InvalidArgument
+from vesta_common.messages import copy_of
+from vesta_common.rpc.outline import PLACEHOLDER, serialize_field
 
 from vesta_gateway.contracts.methods import files_field
 from vesta_gateway.rest.routes import Match
@@ -34,12 +37,15 @@ def is_file_type(media_type: str) -> bool:
     return media_type in (MULTIPART, OCTETS) or media_type.startswith("image/")
 
 
-def read_files(match: Match, query: str, body: bytes, content_type: str) -> Message:
-    """Converts an HTTP request with files to a request message.
+def read_files(match: Match, query: str, body: bytes, content_type: str) -> tuple[Message, bytes]:
+    """Converts an HTTP request with files to a request message, and to its serialized form, to which each file is copied once.
 
     Args:
         query: the query string without `?`, percent-encoded.
         content_type: the header, with its parameters.
+
+    Returns:
+        The message, with `PLACEHOLDER` instead of each file, and the serialized message with the files.
 
     Raises:
         InvalidArgument: BODY_MALFORMED, or as `vesta_gateway.rest.transcoding.read_request`.
@@ -50,9 +56,20 @@ def read_files(match: Match, query: str, body: bytes, content_type: str) -> Mess
     found = _read_multipart(body, options.get("boundary", "")) if media_type == MULTIPART else FileBody([body], [])
     pairs = [*parse_qsl(query, keep_blank_values=True), *found.fields]
     request = read_fields(match, pairs, {*match.captured, field.name})
-    for data in found.files:
-        getattr(request, field.name).add().data = data
-    return request
+    serialized = _with_files(request, match.rpc.descriptor.input_type, field, found.files)
+    for _ in found.files:
+        getattr(request, field.name).add().data = PLACEHOLDER
+    return request, serialized
+
+
+def _with_files(request: Message, kind: Descriptor, field: FieldDescriptor, files: Sequence[bytes]) -> bytes:
+    """Serializes a request and its files, in the order of the fields, like the protobuf runtime."""
+    before, after = copy_of(request), copy_of(request)
+    for other, _ in request.ListFields():
+        (after if other.number < field.number else before).ClearField(other.name)
+    path = (field.name, "data")
+    parts = (part for content in files for part in serialize_field(kind, path, content))
+    return b"".join((before.SerializeToString(), *parts, after.SerializeToString()))
 
 
 def _read_multipart(body: bytes, boundary: str) -> FileBody:
