@@ -25,7 +25,7 @@ from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
 from vesta_contracts.serving.v1 import DeploymentServiceStub, PredictionServiceStub
 from vesta_contracts.training.v1 import ModelServiceStub
 from vesta_local.testing import identity_of
-from vesta_serving.api import DeploymentService, PredictionService
+from vesta_serving.api import OUTLINED, DeploymentService, PredictionService
 from vesta_serving.deployments.deployer import WHOLE_KEPT, Deployer
 from vesta_serving.model_files import ModelFiles
 from vesta_serving.predictions.prediction_log import PredictionLog
@@ -70,7 +70,7 @@ def serving(service_settings: Callable[[str], dict[str, Any]], triton: str, sand
     scorer = Scorer(store, predictor, item_stub, DatasetServiceStub(channel), media, clock)
     log = PredictionLog(store, clock, CollectorRegistry(), timedelta(days=30))
     api = DeploymentService(store, versions, predictor, log, item_stub, media, sandbox)
-    server = Server(identity_of("serving"), "127.0.0.1:0", [api, PredictionService(store)])
+    server = Server(identity_of("serving"), "127.0.0.1:0", [api, PredictionService(store)], outlined=OUTLINED)
     server.start()
     door = open_channel(server.address, identity_of("gateway"))
     yield Serving(
@@ -88,6 +88,7 @@ def serving(service_settings: Callable[[str], dict[str, Any]], triton: str, sand
         scorer=scorer,
         log=log,
         clock=clock,
+        address=server.address,
     )
     door.close()
     server.stop()

@@ -54,6 +54,7 @@ class Serving:
     scorer: Scorer
     log: PredictionLog
     clock: ManualClock
+    address: str
 
     def deployed(self, version: str, name: str = "vans", **fields: Any) -> Deployment:
         """Creates a deployment and steps the deployer."""

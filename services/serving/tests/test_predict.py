@@ -1,10 +1,16 @@
 """Predictions on a real Triton: images, stored items, embeddings, thresholds, and the limit of images in flight."""
 
+import hashlib
+import io
 import threading
+import tracemalloc
 from datetime import timedelta
 
+import grpc
+import numpy as np
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from PIL import Image
 from serving_builders import DATASET, PROJECT, a_picture, an_onnx, an_onnx_of_several_labels
 from serving_service import GREEN, IMAGES_IN_FLIGHT_MAX, RED, Serving, labels
 from vesta_common.errors import (
@@ -20,9 +26,12 @@ from vesta_contracts.serving.v1 import (
     ListPredictionsRequest,
     PredictInput,
     PredictionCreated,
+    PredictRequest,
     UncertaintyPolicy,
     UpdateDeploymentRequest,
 )
+from vesta_local.testing import identity_of
+from vesta_serving.api import OUTLINED
 
 
 def test_an_invalid_image_does_not_affect_others(serving: Serving) -> None:
@@ -53,6 +62,47 @@ def test_an_item_of_another_project_is_not_found(serving: Serving) -> None:
     item = serving.items.add(a_picture(), dataset="projects/other/datasets/vans")
 
     assert labels(serving, deployment, PredictInput(item=item.name)) == ["RESOURCE_NOT_FOUND"]
+
+
+def a_large_picture(colour: str) -> bytes:
+    """A picture of about 800 kB with noise below the threshold of the model."""
+    noise = np.random.default_rng(1).integers(0, 40, (512, 512, 3), dtype=np.uint8)
+    noise[..., "rgb".index(colour)] += 200
+    target = io.BytesIO()
+    Image.fromarray(noise).save(target, "PNG")
+    return target.getvalue()
+
+
+def test_large_and_small_files_and_items_are_predicted_in_their_order(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    large = [PredictInput(data=a_large_picture(colour)) for colour in "bgr"]
+    item = PredictInput(item=serving.items.add(a_picture("blue")).name)
+    broken = PredictInput(data=b"\xff\xd8\xff" + bytes(100_000))
+
+    found = labels(serving, deployment, large[0], RED, item, large[1], broken, large[2])
+    assert found == ["blue", "red", "blue", "green", "IMAGE_CORRUPT", "red"]
+    serving.log.step()
+    with serving.store.postgres.transaction() as connection:
+        digests = {row["sha256"] for row in connection.execute("SELECT sha256 FROM predictions")}
+    assert digests >= {hashlib.sha256(sent.data).hexdigest() for sent in (*large, RED)}
+
+
+def test_this_process_holds_a_large_file_once_while_it_is_decoded(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    file = a_large_picture("r") + bytes(6_000_000)
+    request = PredictRequest(name=deployment.name, inputs=[PredictInput(data=file)]).SerializeToString()
+    with grpc.insecure_channel(serving.address) as channel:
+        predict = channel.unary_unary(OUTLINED[0])  # of bytes, so that this client copies nothing in Python
+        metadata = [identity_of("gateway").metadata("serving")]
+        predict(request, metadata=metadata)
+        tracemalloc.start()
+        try:
+            predict(request, metadata=metadata)
+            _, peak_bytes = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    # gRPC gathers the file in a buffer that grows, and returns a copy of that buffer.
+    assert peak_bytes < 2.3 * len(file)
 
 
 def test_embeddings_are_returned_only_on_request(serving: Serving) -> None:

@@ -17,6 +17,7 @@ from vesta_common.resources.etags import check_etag
 from vesta_common.resources.masks import apply_update
 from vesta_common.resources.methods import create_once, find_answer, run_once
 from vesta_common.resources.pages import read_page
+from vesta_common.rpc import outline
 from vesta_common.rpc.admission import deadline_passed
 from vesta_common.runtime.service import BackgroundTask
 from vesta_common.sandbox import Sandbox
@@ -36,7 +37,6 @@ from vesta_contracts.serving.v1 import (
     ListDeploymentsResponse,
     ListPredictionsRequest,
     ListPredictionsResponse,
-    PredictInput,
     Prediction,
     PredictionServiceServicer,
     PredictRequest,
@@ -52,6 +52,8 @@ from vesta_serving.registry import Registry
 from vesta_serving.store import Store
 
 FETCH_THREADS = 8
+OUTLINED = ("/vesta.serving.v1.DeploymentService/Predict",)
+"""Methods that read the files of a request with `vesta_common.rpc.outline.contents`."""
 
 _MUTABLE = ("display_name", "model_version", "uncertainty", "datasets")
 _PREDICTION_FIELDS = {
@@ -192,8 +194,9 @@ class DeploymentService(DeploymentServiceServicer):
     def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         """Predicts each image, or returns the reason why an image was rejected."""
         served = self._predictor.served_model(request.name)
+        files = _files(request)
         with self._predictor.admitted(len(request.inputs), context.time_remaining()):
-            decoded = self._decode(request)
+            decoded = self._decode(request, files)
             if not context.is_active():  # the client has cancelled or its deadline has passed
                 raise deadline_passed()
             pictures = [entry for entry in decoded if not isinstance(entry, VestaError)]
@@ -202,12 +205,12 @@ class DeploymentService(DeploymentServiceServicer):
         predictions = [
             ImagePrediction(reason=entry.reason, message=str(entry))
             if isinstance(entry, VestaError)
-            else self._prediction(served, sent, next(results), embeds=request.embedding)
-            for sent, entry in zip(request.inputs, decoded, strict=True)
+            else self._prediction(served, sent.item, file, next(results), embeds=request.embedding)
+            for sent, file, entry in zip(request.inputs, files, decoded, strict=True)
         ]
         return PredictResponse(predictions=predictions)
 
-    def _decode(self, request: PredictRequest) -> list[Pixels | VestaError]:
+    def _decode(self, request: PredictRequest, files: Sequence[bytes | memoryview]) -> list[Pixels | VestaError]:
         """Returns each input's pixels, or the error. Decodes images from outside in the sandbox, stored items in this process."""
         project = request.name.partition("/deployments/")[0]
         inside = [sent.item for sent in request.inputs if sent.item]
@@ -215,11 +218,11 @@ class DeploymentService(DeploymentServiceServicer):
         stored = self._fetchers.map(
             lambda context, item: context.run(self._stored, project, item), [copy_context() for _ in inside], inside
         )
-        outside = [sent.data for sent in request.inputs if not sent.item]
+        outside = [file for sent, file in zip(request.inputs, files, strict=True) if not sent.item]
         decoded = iter([self._alone(outside[0])] if len(outside) == 1 else self._sandbox.map(model_pixels, outside))
         return [next(stored) if sent.item else next(decoded) for sent in request.inputs]
 
-    def _alone(self, data: bytes) -> Pixels | VestaError:
+    def _alone(self, data: bytes | memoryview) -> Pixels | VestaError:
         try:
             return self._sandbox.run(model_pixels, data)
         except VestaError as error:
@@ -235,12 +238,12 @@ class DeploymentService(DeploymentServiceServicer):
             return error
 
     def _prediction(
-        self, served: ServedModel, sent: PredictInput, result: PredictedImage, *, embeds: bool
+        self, served: ServedModel, item: str, file: bytes | memoryview, result: PredictedImage, *, embeds: bool
     ) -> ImagePrediction:
         labels, other_labels = split_labels(result.scores)
-        digest = "" if sent.item else hashlib.sha256(sent.data).hexdigest()
+        digest = "" if item else hashlib.sha256(file).hexdigest()
         name = f"{served.row.name}/predictions/{new_id()}"
-        self._log.add(served.row.name, Prediction(name=name, item=sent.item, sha256=digest, scores=result.scores))
+        self._log.add(served.row.name, Prediction(name=name, item=item, sha256=digest, scores=result.scores))
         return ImagePrediction(
             labels=labels,
             other_labels=other_labels,
@@ -253,6 +256,12 @@ class DeploymentService(DeploymentServiceServicer):
     def _wake(self) -> None:
         for loop in self._loops:
             loop.wake()
+
+
+def _files(request: PredictRequest) -> list[bytes | memoryview]:
+    """Returns the file of each input, without a copy of large ones; empty for an input that is an item."""
+    large = iter(outline.contents())
+    return [next(large) if sent.data == outline.PLACEHOLDER else sent.data for sent in request.inputs]
 
 
 class PredictionService(PredictionServiceServicer):

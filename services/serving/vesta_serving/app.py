@@ -21,7 +21,7 @@ from vesta_common.storage.postgres import Postgres
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
 from vesta_contracts.training.v1 import ModelServiceStub
 
-from vesta_serving.api import DeploymentService, PredictionService
+from vesta_serving.api import OUTLINED, DeploymentService, PredictionService
 from vesta_serving.deployments.deployer import KEEP_INTERVAL, Deployer
 from vesta_serving.event_handlers import EventHandlers
 from vesta_serving.model_files import ModelFiles
@@ -117,4 +117,5 @@ def build(settings: Settings) -> App:
         registry=metrics,
         rpc_threads=settings.images_in_flight_max + OTHER_THREADS,
         admission_metrics=admission_metrics,
+        outlined=OUTLINED,
     )

@@ -5,7 +5,7 @@ on a separate thread pool and are always answered.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
@@ -22,6 +22,7 @@ from vesta_common.identity import Claims, Identity, audience_of
 from vesta_common.identity.callers import check_call, check_project
 from vesta_common.metrics import RpcMetrics
 from vesta_common.rpc.admission import Admission, AdmissionMetrics, deadline_passed
+from vesta_common.rpc.outline import Outline, find_outline, handling
 from vesta_common.rpc.validation import validate
 from vesta_common.storage.storage_guard import storage_full
 
@@ -47,6 +48,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
         identity: the service's identity; verifies the token of each call.
         admission: admission control of the server's threads.
         side_pool: thread pool for rejections and health checks, which must be fast when the server is busy.
+        outlined: unary methods whose handler reads the files of a request with `vesta_common.rpc.outline.contents`.
     """
 
     def __init__(
@@ -56,12 +58,14 @@ class RpcInterceptor(grpc.ServerInterceptor):
         admission: Admission,
         admission_metrics: AdmissionMetrics,
         side_pool: ThreadPoolExecutor,
+        outlined: Collection[str] = (),
     ) -> None:
         self._identity = identity
         self._metrics = metrics
         self._admission = admission
         self._admission_metrics = admission_metrics
         self._side_pool = side_pool
+        self._outlined = outlined
 
     def intercept_service(self, continuation: Callable[..., Any], details: Any) -> Any:
         """Returns the wrapped handler."""
@@ -81,9 +85,12 @@ class RpcInterceptor(grpc.ServerInterceptor):
         name, kind = _KINDS[handler.request_streaming, handler.response_streaming]
         behavior = _raising(rejection) if rejection else self._in_time(claims, getattr(handler, name))
         wrapped = (self._streaming if handler.response_streaming else self._unary)(method, claims, behavior)
+        deserializer = handler.request_deserializer
+        if method in self._outlined:
+            wrapped, deserializer = _of_outline(wrapped), _outline_deserializer(deserializer)
         if rejection:
             wrapped = self._on_side_pool(wrapped)
-        return kind(wrapped, handler.request_deserializer, handler.response_serializer)
+        return kind(wrapped, deserializer, handler.response_serializer)
 
     def _enter(self, details: Any) -> tuple[Claims, VestaError | None]:
         """Authenticates and admits a call. Returns its claims, and the error if the call is rejected."""
@@ -173,6 +180,21 @@ class RpcInterceptor(grpc.ServerInterceptor):
                 call.succeed()
 
         return run
+
+
+def _of_outline(behavior: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a handler of outlines for a handler of messages."""
+
+    def run(request: Outline, context: grpc.ServicerContext) -> Any:
+        with handling(request) as message:
+            return behavior(message, context)
+
+    return run
+
+
+def _outline_deserializer(deserialize: Any) -> Callable[[bytes], Outline]:
+    """Returns a deserializer of outlines for `FromString` of a message type."""
+    return lambda serialized: find_outline(deserialize.__self__, serialized) or Outline(deserialize(serialized), ())
 
 
 def _raising(error: VestaError) -> Callable[..., Any]:

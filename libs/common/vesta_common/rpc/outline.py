@@ -6,6 +6,8 @@ megabytes has an outline of a few hundred bytes, and the contents of its large f
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -17,6 +19,7 @@ FIELDS_MAX = 1000
 """A message with more fields is read completely, because reading each in Python would take longer than copying them."""
 PLACEHOLDER = os.urandom(16)
 """Random, so that no field of a request has this value."""
+_contents: ContextVar[Sequence[memoryview]] = ContextVar("contents", default=())
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES_MAX = 10
 
@@ -49,6 +52,21 @@ def find_outline(kind: type[Message], serialized: bytes) -> Outline | None:
     if not scan.contents or message.SerializeToString(deterministic=True) != short:
         return None
     return Outline(message, scan.contents)
+
+
+def contents() -> Sequence[memoryview]:
+    """Returns the contents of the large fields of the request that is being handled; empty if the request is not an outline."""
+    return _contents.get()
+
+
+@contextmanager
+def handling(outline: Outline) -> Iterator[Message]:
+    """Yields the message of an outline, whose contents are those of the block."""
+    token = _contents.set(outline.contents)
+    try:
+        yield outline.message
+    finally:
+        _contents.reset(token)
 
 
 def serialize_field(kind: Descriptor, path: Sequence[str], content: bytes) -> list[bytes]:

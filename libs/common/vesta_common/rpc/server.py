@@ -1,7 +1,7 @@
 """A gRPC server with health service, authentication of callers, metrics, admission control, and graceful shutdown."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
@@ -85,6 +85,7 @@ class Server:
         admission_metrics: metrics shared with other queues of the service, if given.
         connection_age_max: age at which connections are closed, so that clients reconnect.
         health_address: HOST:PORT of a plaintext server with the health service only; empty for none.
+        outlined: methods whose requests are read as outlines (`vesta_common.rpc.outline`).
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Server:
         admission_metrics: AdmissionMetrics | None = None,
         connection_age_max: timedelta = CONNECTION_AGE_MAX,
         health_address: str = "",
+        outlined: Collection[str] = (),
     ) -> None:
         options = [
             ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -122,7 +124,7 @@ class Server:
         self._side_pool = ThreadPoolExecutor(SIDE_THREADS, thread_name_prefix="rpc-side")
         self._server = grpc.server(
             pool,
-            interceptors=[RpcInterceptor(identity, metrics, admission, admission_metrics, self._side_pool)],
+            interceptors=[RpcInterceptor(identity, metrics, admission, admission_metrics, self._side_pool, outlined)],
             options=options,
         )
         self._health = Health()

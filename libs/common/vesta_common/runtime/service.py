@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -97,6 +97,7 @@ class App:
         engines: settings of the engines whose outage makes the service unready; None to monitor no engines.
         has_objects: whether the service uses the object store.
         checks: checks of further dependencies by name; see `EngineWatch`.
+        outlined: methods whose requests are read without copying their files; see `vesta_common.rpc.outline`.
     """
 
     servicers: Sequence[Any]
@@ -108,6 +109,7 @@ class App:
     engines: EngineSettings | None = None
     has_objects: bool = False
     checks: Mapping[str, EngineCheck] = field(default_factory=dict)
+    outlined: Collection[str] = ()
 
 
 class BackgroundTask(ServiceThread):
@@ -183,6 +185,7 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
         threads=app.rpc_threads,
         admission_metrics=app.admission_metrics,
         health_address=settings.health_address,
+        outlined=app.outlined,
     )
     problem_count = problems_gauge(service, app.registry)
     metrics_address = serve_metrics(settings.metrics_address, app.registry)

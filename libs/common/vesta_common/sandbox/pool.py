@@ -215,7 +215,7 @@ def _chunks(arguments: Sequence[Any]) -> list[range]:
     chunks: list[range] = []
     start = size_bytes = 0
     for index, argument in enumerate(arguments):
-        argument_bytes = len(argument) if isinstance(argument, bytes) else 0
+        argument_bytes = len(argument) if isinstance(argument, bytes | memoryview) else 0
         if index - start == CHUNK_CALLS_MAX or (index > start and size_bytes + argument_bytes > CHUNK_BYTES_MAX):
             chunks.append(range(start, index))
             start, size_bytes = index, 0

@@ -171,7 +171,7 @@ class Child:
 
 def _out_of_band(argument: Any) -> Any:
     """Marks bytes as a buffer that a pickle can leave out (PEP 574)."""
-    return pickle.PickleBuffer(argument) if isinstance(argument, bytes) else argument
+    return pickle.PickleBuffer(argument) if isinstance(argument, bytes | memoryview) else argument
 
 
 def hide_this_process() -> dict[str, str]:
