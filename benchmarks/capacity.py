@@ -3,17 +3,17 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import psutil
 from experts import hire, label
 from figures import Figure
 from loop import Turned
 from pictures import jpegs
+from processor_time import families_seconds
 from vesta import Vesta
 from vesta_common.identity import PEERS
 from vesta_common.ids import new_id
@@ -57,11 +57,11 @@ def measure(owner: Vesta, platform: Platform, turned: Turned) -> Iterator[Figure
         clients = [stack.enter_context(Vesta(address, key)) for _ in range(CLIENTS)]
         folder = Path(stack.enter_context(TemporaryDirectory()))
         for name, act in _acts(owner, platform, turned, clients, folder).items():
-            begun = _processor_seconds(pids)
+            begun = families_seconds(pids)
             time.sleep(SECONDS)  # the CPU time of the services without calls
-            idle = _processor_seconds(pids)
+            idle = families_seconds(pids)
             calls = _repeat(act)
-            end = _processor_seconds(pids)
+            end = families_seconds(pids)
             spent = {service: end[service] - 2 * idle[service] + begun[service] for service in pids}
             each = {service: max(0.0, seconds) * 1000 / calls for service, seconds in spent.items()}
             parts = {service: ms for service, ms in each.items() if ms >= 0.05}
@@ -149,14 +149,3 @@ def _repeat(act: Act) -> int:
         for one in working:
             one.result()
     return sum(done)
-
-
-def _processor_seconds(pids: Mapping[str, int]) -> dict[str, float]:
-    """Returns the CPU time of each service and its children so far."""
-    return {name: _of_family(psutil.Process(pid)) for name, pid in pids.items()}
-
-
-def _of_family(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    ended = times.children_user + times.children_system
-    return ended + sum(sum(one.cpu_times()[:2]) for one in (process, *process.children(recursive=True)))

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 
+OUTSIDE_CORES_MAX = 0.1
+"""A figure is marked if processes outside the benchmark used more than this meanwhile."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -13,6 +16,8 @@ class Figure:
         baseline: what the figure is compared with, as a ratio or difference; empty for absolute figures.
         details: the measurements of the figure, by names with their units.
         note: an explanation for a missed goal.
+        processor_ms: milliseconds of processor time per unit of work, by program.
+        outside_cores: the mean number of cores that processes outside the benchmark used meanwhile.
     """
 
     name: str
@@ -23,6 +28,13 @@ class Figure:
     baseline: str = ""
     details: dict[str, float] = field(default_factory=dict)
     note: str = ""
+    processor_ms: dict[str, float] = field(default_factory=dict)
+    outside_cores: float = 0.0
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether processes outside the benchmark used so much that the figure says little about the platform."""
+        return self.outside_cores > OUTSIDE_CORES_MAX
 
     @property
     def met(self) -> bool:

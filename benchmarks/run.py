@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,11 +16,13 @@ import ingest
 import label_saving
 import loop
 import overload
+import predict_overhead
 import replicas
 import scale
 import serving
 import start
-from figures import Figure
+from figures import OUTSIDE_CORES_MAX, Figure
+from processor_time import Outside
 from rich.console import Console
 from rich.table import Table
 from vesta import Vesta
@@ -28,6 +30,7 @@ from vesta_local.home import BROKERS
 from vesta_local.testing import running_platform
 
 PORT_BLOCK = 5
+PROCESSOR_MS_MIN = 0.05
 GROUPS = ("ingest", "loop", "frames", "capacity", "deployments", "overload", "start", "replicas", "scale", "labels")
 
 console = Console(soft_wrap=True)
@@ -44,8 +47,10 @@ def main() -> int:
     unknown = set(groups) - set(GROUPS)
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
-    figures = []
-    for figure in _measured(groups, options.kafka):
+    figures: list[Figure] = []
+    outside = Outside()
+    for measured in _measured(groups, options.kafka):
+        figure = replace(measured, outside_cores=outside.cores())
         console.print(f"{figure.name} {figure.value:.2f}")
         figures.append(figure)
         record(options.home / "bench" / "report.json", figure, datetime.now(UTC))
@@ -61,7 +66,8 @@ def record(report: Path, figure: Figure, measured: datetime) -> None:
     its time.
     """
     entries = json.loads(report.read_text()) if report.exists() else []
-    entry = {**asdict(figure), "met": figure.met, "holds": figure.holds, "measured": measured.isoformat("T", "seconds")}
+    verdicts = {"met": figure.met, "holds": figure.holds, "disturbed": figure.is_disturbed}
+    entry = {**asdict(figure), **verdicts, "measured": measured.isoformat("T", "seconds")}
     report.parent.mkdir(parents=True, exist_ok=True)
     others = [other for other in entries if other["name"] != figure.name]
     report.write_text(json.dumps([*others, entry], indent=2) + "\n")
@@ -79,6 +85,7 @@ def _measured(groups: list[str], broker: str) -> Iterator[Figure]:
                     if "loop" in groups:
                         yield from found
                         yield from serving.measure(owner, platform, turned.deployment)
+                        yield from predict_overhead.measure(owner, platform, turned.deployment)
                     if {"loop", "frames"} & set(groups):
                         yield from frames.measure(owner, platform, turned)
                     if "capacity" in groups:
@@ -107,11 +114,27 @@ def _print(figures: list[Figure]) -> None:
         met = "yes" if figure.met else "no"
         floor = figure.goal if figure.floor is None else figure.floor
         bounds = (f"{sign} {figure.goal:g}", met, f"{sign} {floor:g}")
-        table.add_row(figure.name, f"{figure.value:.2f}", *bounds, figure.baseline, _made_of(figure))
+        name = f"{figure.name} *" if figure.is_disturbed else figure.name
+        table.add_row(name, f"{figure.value:.2f}", *bounds, figure.baseline, _made_of(figure))
     console.print(table)
+    if any(figure.is_disturbed for figure in figures):
+        console.print(f"* Meanwhile, processes outside the benchmark used more than {OUTSIDE_CORES_MAX:g} cores.")
+    for figure in figures:
+        if figure.processor_ms:
+            console.print(_processor_table(figure))
     for figure in figures:
         if figure.note and not figure.met:
             console.print(f"{figure.name}: {figure.note}")
+
+
+def _processor_table(figure: Figure) -> Table:
+    """The processor time of each program, for a figure about throughput."""
+    table = Table("program", "ms", box=None, pad_edge=False, title=f"{figure.name}: processor time per unit of work")
+    for name, milliseconds in figure.processor_ms.items():
+        if milliseconds >= PROCESSOR_MS_MIN:
+            table.add_row(name, f"{milliseconds:.2f}")
+    table.add_row("all", f"{sum(figure.processor_ms.values()):.2f}")
+    return table
 
 
 def _made_of(figure: Figure) -> str:

@@ -24,7 +24,7 @@ from PIL import Image, ImageCms
 from vesta_common.errors import Internal, InvalidArgument, VestaError
 from vesta_common.media.images import ImageHeader, inspect, model_pixels, normalise
 from vesta_common.sandbox import Limits, Sandbox, run_in_folder, shared_memory
-from vesta_common.sandbox.process import Unpickler
+from vesta_common.sandbox.process import Unpickler, unpickle
 
 GIB = 1024**3
 USUAL = Limits()
@@ -232,7 +232,7 @@ def a_frame(*sizes: int) -> bytes:
 @pytest.mark.parametrize("frame", [b"", b"\0\0", struct.pack(">I", 7), a_frame(101), a_frame(64, 64), a_frame(1 << 63)])
 def test_a_result_cannot_refer_to_memory_outside_its_own(frame: bytes) -> None:
     with pytest.raises(pickle.UnpicklingError):
-        shared_memory.load(frame, memoryview(bytearray(100)), Unpickler, bytes)
+        shared_memory.load(frame, memoryview(bytearray(100)), unpickle, bytes)
 
 
 def test_the_shared_memory_cannot_be_resized() -> None:

@@ -13,7 +13,7 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -46,13 +46,17 @@ def _serve(channel: int, memory: memoryview, folder: Path | None, cpu_seconds_ma
     frame = _receive(channel)
     if frame is None:
         return False
-    (function, arguments), used_bytes = shared_memory.load(frame, memory, pickle.Unpickler, lambda part: part)
+    (function, arguments), used_bytes = shared_memory.load(frame, memory, _unpickle, lambda part: part)
     del frame
     for argument, room in zip(arguments, shared_memory.rooms(used_bytes, len(arguments)), strict=True):
         result = _run(function, argument, folder, cpu_seconds_max)
         _send(channel, shared_memory.dump(result, memory[room])[0])
         del result
     return True
+
+
+def _unpickle(content: memoryview, buffers: Sequence[shared_memory.Buffer]) -> Any:
+    return pickle.loads(content, buffers=buffers)  # noqa: S301 - from the parent
 
 
 def load(modules: list[str]) -> None:

@@ -1,5 +1,6 @@
 """The parent's view of a child process: start, calls, timeouts, termination, and safe deserialization of results."""
 
+import io
 import json
 import os
 import pickle
@@ -136,7 +137,7 @@ class Child:
         del frame
         for room in shared_memory.rooms(used_bytes, len(arguments)):
             received = self._receive_frame(time.monotonic() + timeout.total_seconds())
-            result, result_bytes = shared_memory.load(received, memory[room], Unpickler, bytes)
+            result, result_bytes = shared_memory.load(received, memory[room], unpickle, bytes)
             used_bytes = max(used_bytes, room.start + result_bytes)
             yield result
         shared_memory.release_pages(self._memory, used_bytes)
@@ -221,6 +222,15 @@ _PLAIN = {
     ("numpy._core.numeric", "_frombuffer"),
     ("vesta_common.errors", "_rebuild"),
 }
+
+
+def unpickle(content: shared_memory.Buffer, buffers: Sequence[shared_memory.Buffer] = ()) -> Any:
+    """Reads a pickle from a child, given the buffers that are not in it.
+
+    Raises:
+        UnpicklingError: it contains more than plain values.
+    """
+    return Unpickler(io.BytesIO(content), buffers=buffers).load()
 
 
 class Unpickler(pickle.Unpickler):

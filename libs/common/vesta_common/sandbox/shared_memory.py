@@ -5,7 +5,6 @@ stay in the pickle. The child can change the memory at any time, so the parent c
 """
 
 import fcntl
-import io
 import mmap
 import os
 import pickle
@@ -85,14 +84,14 @@ def dump(value: Any, memory: memoryview) -> tuple[bytes, int]:
 def load(
     frame: Buffer,
     memory: memoryview,
-    unpickler: Callable[..., pickle.Unpickler],
+    unpickle: Callable[[memoryview, Sequence[Buffer]], Any],
     read: Callable[[memoryview], Buffer],
 ) -> tuple[Any, int]:
     """Returns a value, and how much of the memory its buffers use.
 
     Args:
         frame: from `dump`.
-        unpickler: the class of the unpickler.
+        unpickle: reads a pickle, given the buffers that are not in it.
         read: returns the buffer for a part of the memory: a copy, or the part itself.
 
     Raises:
@@ -111,8 +110,7 @@ def load(
         if used_bytes > len(memory):
             raise pickle.UnpicklingError(f"the frame refers to {used_bytes} of {len(memory)} bytes of shared memory")
         buffers.append(read(memory[start:used_bytes]))
-    content = io.BytesIO(memoryview(frame)[_COUNT.size + count * _SIZE.size :])
-    return unpickler(content, buffers=buffers).load(), used_bytes
+    return unpickle(memoryview(frame)[_COUNT.size + count * _SIZE.size :], buffers), used_bytes
 
 
 def release_pages(memory: mmap.mmap, used_bytes: int) -> None:

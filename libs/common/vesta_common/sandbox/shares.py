@@ -10,7 +10,7 @@ RESERVED_BYTES = 192 * MIB
 USEFUL_BYTES = 384 * MIB
 """Preferred address space per child: enough for a JPEG of 64 megapixels, or 11 megapixels in any format. With less, fewer children run."""
 LEAST_BYTES = 256 * MIB
-"""Minimum address space per child: 145 MiB are in use before the first image."""
+"""Minimum address space per child: 161 MiB are in use before the first image, 16 of them shared with the service."""
 
 
 def shared(memory_bytes: int | None, processes: int, limits: Limits) -> tuple[int, Limits]:

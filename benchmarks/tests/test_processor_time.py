@@ -1,0 +1,24 @@
+"""The processor time of others: what is counted, and which figures are marked."""
+
+import subprocess
+import sys
+
+import psutil
+import pytest
+from figures import OUTSIDE_CORES_MAX, Figure
+from processor_time import seconds_of
+
+SPIN = "import time\nwhile time.process_time() < 0.5: pass"
+
+
+def test_processes_that_have_ended_count_as_those_of_their_parent() -> None:
+    before = seconds_of(psutil.Process())
+    subprocess.run([sys.executable, "-c", SPIN], check=True)
+    assert seconds_of(psutil.Process()) - before >= 0.4
+
+
+@pytest.mark.parametrize(
+    ("cores", "is_disturbed"), [(0.0, False), (OUTSIDE_CORES_MAX, False), (0.11, True), (1.5, True)]
+)
+def test_a_figure_taken_beside_other_work_is_marked(cores: float, is_disturbed: bool) -> None:
+    assert Figure("speed", 1.0, 1.0, lower=True, outside_cores=cores).is_disturbed is is_disturbed
