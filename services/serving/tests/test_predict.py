@@ -80,7 +80,7 @@ def test_large_and_small_files_and_items_are_predicted_in_their_order(serving: S
     broken = PredictInput(data=b"\xff\xd8\xff" + bytes(100_000))
 
     found = labels(serving, deployment, large[0], RED, item, large[1], broken, large[2])
-    assert found == ["blue", "red", "blue", "green", "IMAGE_CORRUPT", "red"]
+    assert found == ["blue", "red", "blue", "green", "IMAGE_TRUNCATED", "red"]
     serving.log.step()
     with serving.store.postgres.transaction() as connection:
         digests = {row["sha256"] for row in connection.execute("SELECT sha256 FROM predictions")}
