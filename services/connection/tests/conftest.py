@@ -16,7 +16,7 @@ from vesta_common.rpc.server import Server
 from vesta_common.sandbox import Sandbox
 from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.postgres import Postgres
-from vesta_connection.api import MediaService, SourceService, SyncService
+from vesta_connection.api import OUTLINED, MediaService, SourceService, SyncService
 from vesta_connection.ingest import Ingest
 from vesta_connection.settings import Settings
 from vesta_connection.sources.allow_list import AllowList
@@ -77,6 +77,7 @@ def connection(settings: Settings, datasets: FakeDatasets, sandbox: Sandbox) -> 
             SyncService(store, []),
             MediaService(ingest),
         ],
+        outlined=OUTLINED,
     )
     server.start()
     door = open_channel(server.address, identity_of("gateway"))

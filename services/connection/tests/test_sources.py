@@ -1,12 +1,16 @@
 """The SourceService and MediaService: what is allowed, stored, hidden and rejected."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
-from connection_builders import DATASET, HOSTILE, PROJECT, Connection, a_jpeg, chunks
+from connection_builders import DATASET, HOSTILE, PROJECT, Connection, a_jpeg, chunks, encoded
 from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.field_mask_pb2 import FieldMask
+from PIL import Image
 from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, VestaError
 from vesta_connection.sources.allow_list import AllowList, is_public
 from vesta_contracts.connection.v1 import (
@@ -224,6 +228,18 @@ def test_an_upload_in_chunks_keeps_its_metadata(connection: Connection) -> None:
     (new,) = connection.datasets.added
     assert (new.metadata["camera"], new.media.provenance.file_name) == ("dock-3", "van.jpg")
     assert (answer.item, answer.already_existed) == (connection.datasets.items[new.media.sha256], False)
+
+
+@pytest.mark.parametrize("ends", [[], [50_000], [10, 20, 100_000], [0, 40_000, 40_000, 40_010]])
+def test_a_large_file_arrives_unchanged_in_messages_of_any_size(connection: Connection, ends: list[int]) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (500, 500, 3), dtype=np.uint8)
+    jpeg = encoded(Image.fromarray(noise))
+    assert len(jpeg) > 100_020
+    pieces = [jpeg[start:end] for start, end in pairwise([0, *ends, len(jpeg)])]
+    uploaded(connection, connection.an_upload_source(), pieces)
+
+    (new,) = connection.datasets.added
+    assert new.media.provenance.original_sha256 == hashlib.sha256(jpeg).hexdigest()
 
 
 def test_uploading_the_same_image_again_reports_that_it_exists(connection: Connection) -> None:

@@ -12,6 +12,7 @@ from vesta_common.messages import copy_of
 from vesta_common.resources.methods import create_once, find_answer, revise, run_once
 from vesta_common.resources.page_keys import by_age, by_name, newest_before
 from vesta_common.resources.pages import read_page
+from vesta_common.rpc import outline
 from vesta_common.runtime.service import BackgroundTask
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.connection.v1 import (
@@ -44,6 +45,8 @@ from vesta_connection.sources.allow_list import AllowList
 from vesta_connection.store import Store
 from vesta_connection.syncs.dataset_items import DatasetItems
 
+OUTLINED = ("/vesta.connection.v1.SourceService/UploadItem",)
+"""Methods that read the files of requests with `vesta_common.rpc.outline.contents`."""
 _MUTABLE = ("display_name", "bucket.access_key_id", "bucket.secret_access_key", "split")
 
 
@@ -115,11 +118,12 @@ class SourceService(SourceServiceServicer):
     ) -> UploadItemResponse:
         """Stores one image, which may be sent in several messages."""
         first = next(request_iterator, UploadItemRequest())
-        data = bytearray(first.file.data)
+        parts = [_content_of(first)]
         for message in request_iterator:
-            data += message.file.data
-            if len(data) > IMAGE_BYTES_MAX:
+            parts.append(_content_of(message))
+            if sum(map(len, parts)) > IMAGE_BYTES_MAX:
                 break
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
         requested = copy_of(first)
         requested.file.data = hashlib.sha256(data).digest()
         if answer := find_answer(self._store.postgres, requested, UploadItemResponse):
@@ -130,7 +134,7 @@ class SourceService(SourceServiceServicer):
             raise FailedPrecondition(
                 f"{source.name} is not a source of kind upload; create a Sync instead", reason="SOURCE_NOT_UPLOAD"
             )
-        (media,) = self._ingest.take([Arrival(first.file_name, bytes(data))], source.name)
+        (media,) = self._ingest.take([Arrival(first.file_name, data)], source.name)
         if isinstance(media, RejectedFile):
             raise InvalidArgument(media.message, reason=media.reason, violations=[Violation("file", media.message)])
 
@@ -151,6 +155,12 @@ class SourceService(SourceServiceServicer):
                     reason="SOURCE_KIND_MISSING",
                     violations=[Violation("source", "requires folder, bucket or upload")],
                 )
+
+
+def _content_of(message: UploadItemRequest) -> bytes | memoryview:
+    """Returns the part of the file in a message, which has just been received. A large part is not copied."""
+    large = outline.contents()
+    return large[0] if large else message.file.data
 
 
 def _check_credentials(source: Source, *, has_secret: bool) -> None:

@@ -17,7 +17,7 @@ from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.postgres import Postgres
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub
 
-from vesta_connection.api import MediaService, SourceService, SyncService
+from vesta_connection.api import OUTLINED, MediaService, SourceService, SyncService
 from vesta_connection.ingest import Ingest
 from vesta_connection.key_rotation import rotate_keys
 from vesta_connection.metrics import export_storage_space
@@ -81,6 +81,7 @@ def build(settings: Settings) -> App:
         ],
         closing=[sandbox.close, ingest.close, datasets.close, postgres.close],
         registry=registry,
+        outlined=OUTLINED,
     )
 
 

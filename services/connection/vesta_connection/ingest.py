@@ -30,7 +30,7 @@ class Arrival:
     """
 
     file_name: str
-    data: bytes
+    data: bytes | memoryview
     changed_time: datetime | None = None
 
 

@@ -22,7 +22,7 @@ from vesta_common.identity import Claims, Identity, audience_of
 from vesta_common.identity.callers import check_call, check_project
 from vesta_common.metrics import RpcMetrics
 from vesta_common.rpc.admission import Admission, AdmissionMetrics, deadline_passed
-from vesta_common.rpc.outline import Outline, find_outline, handling
+from vesta_common.rpc.outline import Outline, find_outline, handling, handling_stream
 from vesta_common.rpc.validation import validate
 from vesta_common.storage.storage_guard import storage_full
 
@@ -48,7 +48,7 @@ class RpcInterceptor(grpc.ServerInterceptor):
         identity: the service's identity; verifies the token of each call.
         admission: admission control of the server's threads.
         side_pool: thread pool for rejections and health checks, which must be fast when the server is busy.
-        outlined: unary methods whose handler reads the files of a request with `vesta_common.rpc.outline.contents`.
+        outlined: methods with one response whose handler reads the files of requests with `vesta_common.rpc.outline.contents`.
     """
 
     def __init__(
@@ -87,7 +87,8 @@ class RpcInterceptor(grpc.ServerInterceptor):
         wrapped = (self._streaming if handler.response_streaming else self._unary)(method, claims, behavior)
         deserializer = handler.request_deserializer
         if method in self._outlined:
-            wrapped, deserializer = _of_outline(wrapped), _outline_deserializer(deserializer)
+            of_outline = _of_outlines if handler.request_streaming else _of_outline
+            wrapped, deserializer = of_outline(wrapped), _outline_deserializer(deserializer)
         if rejection:
             wrapped = self._on_side_pool(wrapped)
         return kind(wrapped, deserializer, handler.response_serializer)
@@ -188,6 +189,16 @@ def _of_outline(behavior: Callable[..., Any]) -> Callable[..., Any]:
     def run(request: Outline, context: grpc.ServicerContext) -> Any:
         with handling(request) as message:
             return behavior(message, context)
+
+    return run
+
+
+def _of_outlines(behavior: Callable[..., Any]) -> Callable[..., Any]:
+    """Like `_of_outline`, for a request stream."""
+
+    def run(requests: Iterator[Outline], context: grpc.ServicerContext) -> Any:
+        with handling_stream(requests) as messages:
+            return behavior(messages, context)
 
     return run
 

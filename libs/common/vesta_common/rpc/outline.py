@@ -5,7 +5,7 @@ megabytes has an outline of a few hundred bytes, and the contents of its large f
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import NamedTuple
@@ -55,7 +55,9 @@ def find_outline(kind: type[Message], serialized: bytes) -> Outline | None:
 
 
 def contents() -> Sequence[memoryview]:
-    """Returns the contents of the large fields of the request that is being handled; empty if the request is not an outline."""
+    """Returns the contents of the large fields of the request, or of the message of a request stream, that is being handled; empty if it is
+    not an outline.
+    """
     return _contents.get()
 
 
@@ -65,6 +67,22 @@ def handling(outline: Outline) -> Iterator[Message]:
     token = _contents.set(outline.contents)
     try:
         yield outline.message
+    finally:
+        _contents.reset(token)
+
+
+@contextmanager
+def handling_stream(outlines: Iterable[Outline]) -> Iterator[Iterator[Message]]:
+    """Yields the messages of a request stream. In the block, `contents` returns those of the last message."""
+
+    def messages() -> Iterator[Message]:
+        for outline in outlines:
+            _contents.set(outline.contents)
+            yield outline.message
+
+    token = _contents.set(())
+    try:
+        yield messages()
     finally:
         _contents.reset(token)
 
