@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from vesta_conductor.reconciliation.control_arm import live_accuracy
+from vesta_conductor.task_types import TASK_TYPES as LOOP_TASKS
 from vesta_contracts.annotation.v1 import Task
-from vesta_contracts.common.v1 import Annotation, ImageLabel, ImageScores
+from vesta_contracts.common.v1 import Annotation, ImageLabel, ImageScores, TaskType
 from vesta_contracts.datasets.v1 import SelectedItem, SelectionStrategy
 from vesta_contracts.serving.v1 import UncertaintyPolicy
 from vesta_datasets.selection.candidates import Candidates, PoolRow
 from vesta_datasets.selection.pool_builder import choose
+from vesta_datasets.task_types import TASK_TYPES as DATASET_TASKS
 from vesta_serving.labels import Policy, Vocabulary, score, split_labels
 from vesta_training.heads.linear_head import decide
 from vesta_training.recipes.recipe import Task as RecipeTask
@@ -46,7 +48,7 @@ def selected(said: list[ImageScores]) -> list[SelectedItem]:
             control_share=0.0,
             seed=1,
             scored_by=f"{MODEL}/versions/1",
-            multi_label=True,
+            task=DATASET_TASKS[TaskType.TASK_TYPE_MULTI_LABEL],
         ).items
     )
 
@@ -95,6 +97,6 @@ def test_live_accuracy_uses_the_deployed_thresholds() -> None:
         )
         for one in selected(said)
     ]
-    live = live_accuracy(tasks, model=MODEL, multi_label=True)
+    live = live_accuracy(tasks, model=MODEL, task_type=LOOP_TASKS[TaskType.TASK_TYPE_MULTI_LABEL])
     assert live is not None
     assert (live.estimate.value, live.answer_count) == (1.0, 4)

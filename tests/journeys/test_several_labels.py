@@ -19,6 +19,7 @@ from vesta_contracts.annotation.v1 import (
     ListTasksRequest,
     Submission,
 )
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,
     CreateProjectRequest,
@@ -255,7 +256,11 @@ def _a_dataset(owner: Vesta, platform: WholePlatform, tmp_path: Path) -> tuple[s
         CreateDatasetRequest(
             parent=project,
             dataset_id="digits",
-            dataset=Dataset(taxonomy=taxonomy.name, multi_label=True, split_policy=SplitPolicy(test_share=0.25)),
+            dataset=Dataset(
+                taxonomy=taxonomy.name,
+                task_type=TaskType.TASK_TYPE_MULTI_LABEL,
+                split_policy=SplitPolicy(test_share=0.25),
+            ),
         )
     ).name
     folder = platform.home.inbox / project_id

@@ -174,7 +174,7 @@ def test_an_exported_dataset_can_be_imported_again(turned: SmallLoop, layout: Ar
         CreateDatasetRequest(
             parent=turned.project,
             dataset_id=f"copy-{layout}",
-            dataset=Dataset(taxonomy=source.taxonomy, multi_label=source.multi_label),
+            dataset=Dataset(taxonomy=source.taxonomy, task_type=source.task_type),
         )
     )
     key = owner.upload_archive(turned.project, tmp_path / "out.zip")

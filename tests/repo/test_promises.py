@@ -14,6 +14,7 @@ from promises.code import (
     rules_that_reach_outside,
     services_that_import_services,
     sql_outside_stores,
+    task_types_outside_their_modules,
 )
 from promises.documents import (
     commands_that_do_not_exist,
@@ -37,6 +38,7 @@ PROMISES: list[Promise] = [
     services_that_import_services,
     rules_that_reach_outside,
     sql_outside_stores,
+    task_types_outside_their_modules,
     readers_of_the_environment,
     modules_without_a_first_line,
     retired_terms,
@@ -114,6 +116,7 @@ BROKEN: list[tuple[Promise, dict[str, str]]] = [
         sql_outside_stores,
         {RULE: 'from vesta_common.storage.postgres import load_queries\n\nA = load_queries("vesta_annotation")\n'},
     ),
+    (task_types_outside_their_modules, {RULE: "def of(task): return task == TaskType.TASK_TYPE_MULTI_LABEL\n"}),
     (readers_of_the_environment, {RULE: 'import os\nA = os.environ["A"]\n'}),
     (readers_of_the_environment, {RULE: "from os import environ\n"}),
     (readers_of_the_environment, {RULE: 'import os as system\nA = system.getenv("A")\n'}),

@@ -20,6 +20,7 @@ from vesta_contracts.common.v1 import (
     Polygon,
     Ring,
     RotatedBox,
+    TaskType,
     TemporalSegment,
     Track,
     Visibility,
@@ -55,8 +56,13 @@ def label(concept: str) -> Annotation:
     return Annotation(concept=concept, image_label=ImageLabel())
 
 
-def check(*annotations: Annotation, media: Media = IMAGE, multi_label: bool = False, asked: Any = None) -> None:
-    check_annotations(annotations, Terms(VEHICLES, media, multi_label, asked, "projects/acme/campaigns/c"), "it")
+def check(
+    *annotations: Annotation,
+    media: Media = IMAGE,
+    task_type: TaskType.ValueType = TaskType.TASK_TYPE_CLASSIFICATION,
+    asked: Any = None,
+) -> None:
+    check_annotations(annotations, Terms(VEHICLES, media, task_type, asked, "projects/acme/campaigns/c"), "it")
 
 
 def refusal(*annotations: Annotation, **terms: Any) -> InvalidArgument:
@@ -211,7 +217,7 @@ def test_an_answer_has_what_is_asked_and_what_the_taxonomy_still_knows() -> None
 
 def test_where_one_label_is_allowed_boxes_are_still_free() -> None:
     check(label("van"), label("van"), Annotation(concept="car", box=SQUARE))
-    check(label("van"), label("car"), multi_label=True)
+    check(label("van"), label("car"), task_type=TaskType.TASK_TYPE_MULTI_LABEL)
     found = refusal(label("van"), label("car"))
     assert (found.reason, found.violations[0].field) == ("LABEL_NOT_SINGLE", "it")
 

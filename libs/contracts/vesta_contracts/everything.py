@@ -25,6 +25,7 @@ FILES = (
     "vesta/common/v1/media.proto",
     "vesta/common/v1/prediction.proto",
     "vesta/common/v1/rules.proto",
+    "vesta/common/v1/task_type.proto",
     "vesta/conductor/v1/events.proto",
     "vesta/conductor/v1/loop.proto",
     "vesta/conductor/v1/loop_service.proto",

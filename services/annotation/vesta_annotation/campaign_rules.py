@@ -1,9 +1,11 @@
-"""Rules for campaigns: concepts of the dataset's taxonomy, several labels only where the dataset allows them. Pure."""
+"""Rules for campaigns: concepts of the dataset's taxonomy, and the task type of the dataset. Pure."""
 
 from collections.abc import Sequence
 
 from vesta_common.errors import InvalidArgument, Violation
+from vesta_common.media.task_types import known_task_type, name_of
 from vesta_contracts.annotation.v1 import Campaign, GuidelineConcept, Guidelines
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import Dataset, Taxonomy
 
 _CONCEPTS = "campaign.concepts"
@@ -44,16 +46,21 @@ def guidelines(campaign: Campaign, taxonomy: Taxonomy) -> Guidelines:
     )
 
 
-def check_label_count(campaign: Campaign, dataset: Dataset) -> None:
-    """Checks that a campaign asks for several labels only if the dataset allows several.
+def inherited_task_type(campaign: Campaign, dataset: Dataset) -> TaskType.ValueType:
+    """Returns the task type of a campaign, which is that of its dataset.
 
     Raises:
-        InvalidArgument: DATASET_SINGLE_LABEL.
+        InvalidArgument: TASK_TYPE_MISMATCH, the campaign requests another one.
     """
-    if campaign.multi_label and not dataset.multi_label:
-        what = f"is true, but {dataset.name} is single-label; set it to false"
-        raise InvalidArgument(
-            f"campaign.multi_label {what}",
-            reason="DATASET_SINGLE_LABEL",
-            violations=[Violation("campaign.multi_label", what)],
+    task_type = known_task_type(dataset.task_type)
+    if campaign.task_type not in (TaskType.TASK_TYPE_UNSPECIFIED, task_type):
+        what = (
+            f"is {name_of(campaign.task_type)}, but {dataset.name} is for {name_of(task_type)}; leave it unset, or "
+            "use another dataset"
         )
+        raise InvalidArgument(
+            f"campaign.task_type {what}",
+            reason="TASK_TYPE_MISMATCH",
+            violations=[Violation("campaign.task_type", what)],
+        )
+    return task_type

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from vesta_common.media.task_types import known_task_type
 from vesta_common.messages import set_times, without
 from vesta_common.resources.etags import with_etag
 from vesta_contracts.annotation.v1 import Campaign, Submission, Task
@@ -39,6 +40,7 @@ def campaign_of(row: Mapping[str, Any]) -> Campaign:
     campaign = Campaign.FromString(row["body"])
     campaign.name = row["name"]
     campaign.state = Campaign.State.Value(row["state"])
+    campaign.task_type = known_task_type(campaign.task_type)
     set_times(campaign, row, "create_time", "update_time")
     return with_etag(campaign)
 

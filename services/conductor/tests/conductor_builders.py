@@ -19,7 +19,7 @@ from vesta_conductor.reconciliation.state import (
     Step,
 )
 from vesta_contracts.annotation.v1 import Campaign, CampaignCounts, Task
-from vesta_contracts.common.v1 import Annotation, ImageLabel
+from vesta_contracts.common.v1 import Annotation, ImageLabel, TaskType
 from vesta_contracts.conductor.v1 import LoopPolicy, Round
 from vesta_contracts.datasets.v1 import (
     Concept,
@@ -57,7 +57,7 @@ def a_policy(**fields: Any) -> Policy:
     )
 
 
-def a_dataset(*, multi_label: bool = False, **counts: Any) -> Dataset:
+def a_dataset(*, task_type: TaskType.ValueType = TaskType.TASK_TYPE_CLASSIFICATION, **counts: Any) -> Dataset:
     defaults = {
         "item_count": ITEMS,
         "embedded_count": ITEMS,
@@ -65,9 +65,7 @@ def a_dataset(*, multi_label: bool = False, **counts: Any) -> Dataset:
         "test_item_count": 100,
         "test_labelled_count": 20,
     }
-    return Dataset(
-        name=DATASET, taxonomy=TAXONOMY, multi_label=multi_label, counts=DatasetCounts(**{**defaults, **counts})
-    )
+    return Dataset(name=DATASET, taxonomy=TAXONOMY, task_type=task_type, counts=DatasetCounts(**{**defaults, **counts}))
 
 
 def a_campaign(**fields: Any) -> Campaign:

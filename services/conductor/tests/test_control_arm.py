@@ -3,8 +3,12 @@
 import pytest
 from conductor_builders import EMBEDDING, NAMES, a_label, a_task, version
 from vesta_conductor.reconciliation.control_arm import live_accuracy
+from vesta_conductor.task_types.classification import Classification
+from vesta_conductor.task_types.multi_label import MultiLabel
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation, PixelBox
+
+CLASSIFICATION, MULTI_LABEL = Classification(), MultiLabel()
 
 
 def checks(count: int, right: int, number: int) -> list[Task]:
@@ -22,28 +26,30 @@ def checks(count: int, right: int, number: int) -> list[Task]:
 
 
 def test_thirty_answers_measure_the_newest_model_alone() -> None:
-    live = live_accuracy(checks(30, 27, 2) + checks(40, 10, 1), model=NAMES.model, multi_label=False)
+    live = live_accuracy(checks(30, 27, 2) + checks(40, 10, 1), model=NAMES.model, task_type=CLASSIFICATION)
     assert live is not None
     assert (live.answer_count, live.model_count, live.estimate.value) == (30, 1, 0.9)
     assert live.estimate.low < 0.9 < live.estimate.high
 
 
 def test_too_few_answers_are_pooled_with_those_of_previous_models() -> None:
-    live = live_accuracy(checks(10, 9, 10) + checks(20, 12, 9) + checks(50, 0, 8), model=NAMES.model, multi_label=False)
+    live = live_accuracy(
+        checks(10, 9, 10) + checks(20, 12, 9) + checks(50, 0, 8), model=NAMES.model, task_type=CLASSIFICATION
+    )
     assert live is not None
     assert (live.answer_count, live.model_count, live.estimate.value) == (30, 2, 0.7)
 
 
 def test_tasks_drawn_before_there_was_a_classifier_do_not_count() -> None:
     unseen = [a_task(1, answer="car", control=True, model_version=EMBEDDING), a_task(2, answer="car", control=True)]
-    assert live_accuracy(unseen, model=NAMES.model, multi_label=False) is None
+    assert live_accuracy(unseen, model=NAMES.model, task_type=CLASSIFICATION) is None
 
 
 def test_a_multi_label_prediction_is_right_if_all_labels_are() -> None:
     half = a_task(1, answer="car", pre_annotations=[a_label("car", 0.9), a_label("van", 0.8)], model_version=version(1))
     whole = a_task(2, answer="car", pre_annotations=[a_label("car", 0.9)], model_version=version(1))
     nothing = a_task(3, answer="car", model_version=version(1))
-    live = live_accuracy([half, whole, nothing], model=NAMES.model, multi_label=True)
+    live = live_accuracy([half, whole, nothing], model=NAMES.model, task_type=MULTI_LABEL)
     assert live is not None
     assert (live.answer_count, live.estimate.value) == (3, pytest.approx(1 / 3))
 
@@ -54,6 +60,6 @@ def test_only_image_labels_are_compared_with_predictions() -> None:
     labelled.accepted.append(box)
     boxed.accepted.clear()
     boxed.accepted.append(box)
-    live = live_accuracy([labelled, boxed], model=NAMES.model, multi_label=False)
+    live = live_accuracy([labelled, boxed], model=NAMES.model, task_type=CLASSIFICATION)
     assert live is not None
     assert (live.answer_count, live.estimate.value) == (1, 1.0)

@@ -31,6 +31,7 @@ from conductor_builders import (
 from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_conductor.reconciliation.state import RoundOutcome, Situation
 from vesta_conductor.reconciliation.status import status_of
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.conductor.v1 import LabelSaving, LoopStatus
 from vesta_contracts.datasets.v1 import CreateSnapshotRequest
 from vesta_contracts.serving.v1 import Deployment, UpdateDeploymentRequest
@@ -80,7 +81,7 @@ class TestTraining:
         assert not request.training_run.champion
 
     def test_the_recipe_follows_the_policy_or_the_kind_of_dataset(self) -> None:
-        multi = an_observed_state(snapshot=a_snapshot(), dataset=a_dataset(multi_label=True))
+        multi = an_observed_state(snapshot=a_snapshot(), dataset=a_dataset(task_type=TaskType.TASK_TYPE_MULTI_LABEL))
         request = command_of(reconcile(a_situation(observed=multi))).request
         assert isinstance(request, CreateTrainingRunRequest)
         assert request.training_run.recipe == "projects/acme/recipes/multilabel"

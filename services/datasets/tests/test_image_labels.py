@@ -6,7 +6,7 @@ from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_common.events.cloudevents import new_event
 from vesta_common.storage.postgres import Postgres, migrations_of
 from vesta_contracts.annotation.v1 import TaskAccepted
-from vesta_contracts.common.v1 import Annotation, PixelBox
+from vesta_contracts.common.v1 import Annotation, PixelBox, TaskType
 from vesta_contracts.datasets.v1 import (
     AcceptedAnnotations,
     BatchAnnotateItemsRequest,
@@ -98,7 +98,7 @@ def test_a_snapshot_counts_the_items_that_a_classification_excludes(
 
 
 def test_several_labels_are_counted(datasets: Datasets) -> None:
-    dataset = datasets.a_dataset(multi_label=True)
+    dataset = datasets.a_dataset(task_type=TaskType.TASK_TYPE_MULTI_LABEL)
     datasets.add(dataset, a_medium(1), labels=("van", "car"), split=Split.SPLIT_TRAIN)
     snapshot = datasets.snapshots.CreateSnapshot(CreateSnapshotRequest(parent=dataset, snapshot=Snapshot()))
     assert snapshot.statistics.splits[0].multiple_labels_count == 1

@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from vesta_contracts.common.v1 import ConceptScore, ImageScores
 from vesta_contracts.datasets.v1 import SelectionStrategy
 from vesta_datasets.selection.candidates import Candidates, PoolRow
-from vesta_datasets.selection.pool_builder import centred_on_thresholds, choose, probabilities
+from vesta_datasets.selection.pool_builder import choose, probabilities
+from vesta_datasets.task_types.classification import Classification
+from vesta_datasets.task_types.dataset_task import DatasetTask
+from vesta_datasets.task_types.multi_label import MultiLabel, centred_on_thresholds
+
+CLASSIFICATION, MULTI_LABEL = Classification(), MultiLabel()
 
 
 def of_several(**scored: tuple[float, float]) -> ImageScores:
@@ -25,33 +30,33 @@ def a_row(version: str = "", **scores: float) -> PoolRow:
 
 
 @pytest.mark.parametrize(
-    ("rows", "multi_label", "expected"),
+    ("rows", "task", "expected"),
     [
-        ([], False, None),
-        ([a_row()], False, None),
-        ([a_row("new")], False, None),
+        ([], CLASSIFICATION, None),
+        ([a_row()], CLASSIFICATION, None),
+        ([a_row("new")], CLASSIFICATION, None),
         # One row has scores of the newest model, many have scores of the previous one: all are used.
         (
             [a_row("old", a=0.9, b=0.1), a_row("old", a=0.2, b=0.8), a_row("new", a=0.4, b=0.6), a_row()],
-            False,
+            CLASSIFICATION,
             [[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.5, 0.5]],
         ),
         # The newest model has one additional concept, and lacks one of the previous model.
         (
             [a_row("old", a=0.3, b=0.1, gone=0.6), a_row("new", a=0.2, b=0.2, c=0.6), a_row("old", gone=1.0)],
-            False,
+            CLASSIFICATION,
             [[0.75, 0.25, 0.0], [0.2, 0.2, 0.6], [1 / 3, 1 / 3, 1 / 3]],
         ),
         # Multi-label: missing scores are undecided.
-        ([a_row("old", a=0.9), a_row("new", a=0.2, b=0.1), a_row()], True, [[0.9, 0.5], [0.2, 0.1], [0.5, 0.5]]),
+        ([a_row("old", a=0.9), a_row("new", a=0.2, b=0.1), a_row()], MULTI_LABEL, [[0.9, 0.5], [0.2, 0.1], [0.5, 0.5]]),
         # The newest model has no scores yet.
-        ([a_row("old", a=0.9, b=0.1), a_row()], False, [[0.9, 0.1], [0.5, 0.5]]),
+        ([a_row("old", a=0.9, b=0.1), a_row()], CLASSIFICATION, [[0.9, 0.1], [0.5, 0.5]]),
     ],
 )
 def test_each_row_uses_its_own_scores(
-    rows: list[PoolRow], multi_label: bool, expected: list[list[float]] | None
+    rows: list[PoolRow], task: DatasetTask, expected: list[list[float]] | None
 ) -> None:
-    found = probabilities(rows, "new", multi_label=multi_label)
+    found = probabilities(rows, "new", task)
     if expected is None:
         assert found is None
     else:
@@ -75,7 +80,7 @@ def test_several_labels_are_selected_by_their_distance_to_the_threshold_and_sugg
         control_share=0.0,
         seed=1,
         scored_by="new",
-        multi_label=True,
+        task=MULTI_LABEL,
     )
 
     assert [one.item for one in chosen.items] == ["at", "far", "sure"]
@@ -93,7 +98,7 @@ def test_a_single_label_dataset_gets_the_best_concept_as_suggestion_even_if_it_i
         control_share=0.0,
         seed=1,
         scored_by="new",
-        multi_label=False,
+        task=CLASSIFICATION,
     ).items
     assert [label.concept for label in chosen.pre_annotations] == ["a"]
 

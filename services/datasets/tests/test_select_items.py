@@ -9,7 +9,7 @@ from vesta_common.errors import (
     FailedPrecondition,
     ResourceExhausted,
 )
-from vesta_contracts.common.v1 import ConceptScore, ImageScores
+from vesta_contracts.common.v1 import ConceptScore, ImageScores, TaskType
 from vesta_contracts.datasets.v1 import (
     SelectedItem,
     SelectionStrategy,
@@ -46,7 +46,7 @@ def test_selection_skips_labelled_excluded_and_test_items_and_marks_its_control_
 
 
 def test_the_predicted_labels_of_a_multi_label_item_are_those_of_its_prediction(datasets: Datasets) -> None:
-    dataset = datasets.a_dataset(multi_label=True)
+    dataset = datasets.a_dataset(task_type=TaskType.TASK_TYPE_MULTI_LABEL)
     names = [one.name for one in datasets.add(dataset, *map(a_medium, range(2)), split=Split.SPLIT_TRAIN)]
     low, high = {"threshold": 0.1}, {"threshold": 0.9}
     both = [

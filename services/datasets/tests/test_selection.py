@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vesta_datasets.selection import STRATEGIES, Pool, Reason, UnusablePoolError, with_control_arm
+from vesta_datasets.task_types.classification import Classification
+from vesta_datasets.task_types.multi_label import MultiLabel
 
+CLASSIFICATION, MULTI_LABEL = Classification(), MultiLabel()
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
 
 
@@ -17,18 +20,18 @@ def unit(rows):
 
 
 def a_pool(
-    *, count=60, dimensions=8, concepts=4, labelled=10, batch_size=8, seed=1, model=True, multi_label=False, draw=0
+    *, count=60, dimensions=8, concepts=4, labelled=10, batch_size=8, seed=1, model=True, task=CLASSIFICATION, draw=0
 ):
     random = np.random.default_rng(draw)
     embeddings = (
         unit(random.normal(size=(count, dimensions)) + 0.01) if count else np.zeros((0, dimensions), np.float32)
     )
     probabilities = random.dirichlet(np.ones(concepts), count).astype(np.float32).reshape(count, concepts)
-    if multi_label:
+    if task is MULTI_LABEL:
         probabilities = random.random((count, concepts), dtype=np.float32)
     mask = np.zeros(count, dtype=np.bool_)
     mask[random.permutation(count)[:labelled]] = True
-    return Pool(embeddings, probabilities if model else None, mask, batch_size, seed, multi_label)
+    return Pool(embeddings, probabilities if model else None, mask, batch_size, seed, task)
 
 
 def assert_keeps_the_promise(pool, picks):
@@ -48,7 +51,7 @@ pools = st.builds(
     batch_size=st.integers(0, 50),
     seed=st.integers(0, 2**63),
     model=st.booleans(),
-    multi_label=st.booleans(),
+    task=st.sampled_from([CLASSIFICATION, MULTI_LABEL]),
     draw=st.integers(0, 1000),
 )
 
@@ -126,7 +129,7 @@ def test_entropy_selects_the_highest_entropy_first():
 
 def test_a_multi_label_model_is_uncertain_near_one_half_of_any_concept():
     answers = np.array([[0.99, 0.98, 0.01], [0.99, 0.55, 0.01], [0.7, 0.01, 0.02]], np.float32)
-    pool = Pool(unit(np.eye(3)), answers, np.zeros(3, np.bool_), batch_size=3, multi_label=True)
+    pool = Pool(unit(np.eye(3)), answers, np.zeros(3, np.bool_), batch_size=3, task=MULTI_LABEL)
     assert [pick.index for pick in STRATEGIES["margin"](pool)] == [1, 2, 0]
 
 

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import numpy as np
 from vesta_common.errors import InvalidArgument, Violation
-from vesta_common.media.predictions import Floats, is_multi_label, labels_of, share_to_certainty
+from vesta_common.media.predictions import Floats, share_to_certainty
 from vesta_contracts.common.v1 import ConceptScore, ImageScores
 from vesta_contracts.serving.v1 import UncertaintyPolicy
 
@@ -133,11 +133,6 @@ def split_labels(scores: ImageScores) -> tuple[list[ConceptScore], list[ConceptS
         [score for score in scores.scores if score.predicted],
         [score for score in scores.scores if not score.predicted],
     )
-
-
-def named_labels(scores: ImageScores) -> list[str]:
-    """Returns the concepts that the prediction log indexes: all predicted ones of a multi-label model, otherwise the best one."""
-    return [score.concept for score in labels_of(scores, multi_label=is_multi_label(scores))]
 
 
 def _thresholds(vocabulary: Vocabulary, policy: Policy) -> Floats | None:

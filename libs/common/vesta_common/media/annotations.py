@@ -7,12 +7,13 @@ are checked against the item's image and the current taxonomy.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vesta_contracts.common.v1 import Annotation, Media
+from vesta_contracts.common.v1 import Annotation, Media, TaskType
 from vesta_contracts.datasets.v1 import AnnotationList, Concept, Taxonomy
 
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.media.image_labels import image_labels
 from vesta_common.media.shapes import find_flaw, lies_on
+from vesta_common.media.task_types import allowed_annotations
 from vesta_common.rpc.validation import validate
 
 ANNOTATIONS_BYTES_MAX = 900_000
@@ -28,14 +29,14 @@ class Terms:
     Attributes:
         taxonomy: the current taxonomy of the item's dataset. Retired concepts are valid, because existing items keep them.
         media: the item's image; width, height and MIME type are used.
-        multi_label: whether several image labels are allowed.
+        task_type: the task type of the campaign that asks, or else of the dataset.
         allowed_concepts: the concepts that an answer may use; None for the whole taxonomy.
         asked_by: the campaign that asks, for error messages.
     """
 
     taxonomy: Taxonomy
     media: Media
-    multi_label: bool
+    task_type: TaskType.ValueType
     allowed_concepts: Sequence[str] | None = None
     asked_by: str = ""
 
@@ -67,7 +68,7 @@ def check_annotations(annotations: Sequence[Annotation], terms: Terms, field: st
             raise _invalid(where, what, "CONCEPT_NOT_IN_CAMPAIGN")
         _check_keypoints(annotation, concept, where)
     labels = image_labels(annotations) or ()
-    if len(labels) > 1 and not terms.multi_label:
+    if len(labels) > 1 and not allowed_annotations(terms.task_type).several_labels:
         raise _invalid(field, f"has the labels {', '.join(labels)}, but only one is allowed", "LABEL_NOT_SINGLE")
 
 

@@ -1,30 +1,20 @@
-"""Derives labels and certainty from prediction scores. Pure.
+"""Derives concepts and certainty from prediction scores. Pure.
 
 Serving decides which concepts are predicted and marks their scores. This module does not decide again.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
-from vesta_contracts.common.v1 import ConceptScore, ImageScores
+from vesta_contracts.common.v1 import ImageScores
 
 Floats = NDArray[np.float32]
 
 
-def labels_of(scores: ImageScores, *, multi_label: bool) -> Sequence[ConceptScore]:
-    """Returns the labels to show to annotators, best first.
-
-    Args:
-        multi_label: if true, all concepts that the deployment's thresholds predict, possibly none; otherwise the best concept, even if its
-            score is below the threshold, because the annotator decides.
-    """
-    return [score for score in scores.scores if score.predicted] if multi_label else scores.scores[:1]
-
-
-def is_multi_label(scores: ImageScores) -> bool:
-    """Returns True for the scores of a multi-label model, in which each concept has a threshold."""
-    return any(score.HasField("threshold") for score in scores.scores)
+def predicted_concepts(scores: ImageScores) -> list[str]:
+    """Returns the concepts by which a prediction is found: all that a multi-label model predicts, otherwise the best one."""
+    is_multi_label = any(score.HasField("threshold") for score in scores.scores)
+    found = [score for score in scores.scores if score.predicted] if is_multi_label else scores.scores[:1]
+    return [score.concept for score in found]
 
 
 def share_to_certainty(scores: Floats, thresholds: Floats) -> Floats:

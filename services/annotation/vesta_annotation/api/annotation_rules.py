@@ -31,11 +31,11 @@ class TermsSource:
         Raises:
             FailedPrecondition: DATASET_DELETED.
         """
-        dataset, taxonomy = self.describe(campaign)
+        _, taxonomy = self.describe(campaign)
         return Terms(
             taxonomy=taxonomy,
             media=self._media(task),
-            multi_label=campaign.multi_label and dataset.multi_label,
+            task_type=campaign.task_type,
             allowed_concepts=campaign.concepts,
             asked_by=campaign.name,
         )

@@ -25,7 +25,7 @@ from vesta_contracts.annotation.v1 import (
 
 from vesta_annotation.agreement import measure_agreement
 from vesta_annotation.api.annotation_rules import TermsSource
-from vesta_annotation.campaign_rules import asked_concepts, check_label_count, guidelines
+from vesta_annotation.campaign_rules import asked_concepts, guidelines, inherited_task_type
 from vesta_annotation.store import Store
 
 _MUTABLE = ("display_name", "instructions", "concepts", "review_share", "lease_duration", "state")
@@ -45,7 +45,7 @@ class CampaignService(CampaignServiceServicer):
         campaign = _with_defaults(request.campaign)
         dataset, taxonomy = self._terms.look_up(campaign.dataset)
         campaign.concepts[:] = asked_concepts(campaign.concepts, taxonomy)
-        check_label_count(campaign, dataset)
+        campaign.task_type = inherited_task_type(campaign, dataset)
         campaign.name = f"{request.parent}/campaigns/{request.campaign_id or new_id()}"
 
         def create(connection: Connection) -> Campaign:

@@ -112,7 +112,7 @@ def _campaign(situation: Situation) -> Campaign:
         dataset=dataset.name,
         instructions=situation.policy.instructions,
         concepts=[concept.id for concept in taxonomy.concepts if not concept.retired],
-        multi_label=dataset.multi_label,
+        task_type=dataset.task_type,
         annotators_per_task=situation.policy.annotators_per_task,
         review_share=situation.policy.review_share,
         state=Campaign.ACTIVE,

@@ -4,14 +4,14 @@ The answers are a fair sample of those items, but not of all items that ever arr
 first, and the remaining ones are easier. The longer a pool is labelled without new items, the more optimistic the estimate.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vesta_common.intervals import wilson
-from vesta_common.media.image_labels import image_labels
 from vesta_contracts.annotation.v1 import Task
-from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.training.v1 import Estimate
+
+from vesta_conductor.task_types import LoopTask
 
 ANSWERS_MIN = 30  # with fewer answers for the newest model, the answers for earlier models are pooled with them
 
@@ -31,14 +31,14 @@ class LiveAccuracy:
     model_count: int
 
 
-def live_accuracy(tasks: Iterable[Task], *, model: str, multi_label: bool) -> LiveAccuracy | None:
+def live_accuracy(tasks: Iterable[Task], *, model: str, task_type: LoopTask) -> LiveAccuracy | None:
     """Returns the accuracy of the newest version, or of the newest few together, on items that were unlabelled at that time.
 
     Args:
         tasks: decided tasks of the control arm, in any order. Ignores tasks without a classifier's pre-annotations (drawn
             before there was a classifier) and tasks whose answer consists of shapes alone.
         model: the Loop's model. Only pre-annotations of its versions count.
-        multi_label: whether to compare the whole set of predicted labels, or the best label alone.
+        task_type: compares predictions with answers.
 
     Returns:
         None if there is no such task.
@@ -46,9 +46,8 @@ def live_accuracy(tasks: Iterable[Task], *, model: str, multi_label: bool) -> Li
     by_version: dict[int, list[bool]] = {}
     for task in tasks:
         version = _version(task, model)
-        if version is None or not (task.pre_annotations or multi_label) or image_labels(task.accepted) is None:
-            continue
-        by_version.setdefault(version, []).append(_right(task, multi_label=multi_label))
+        if version is not None and (is_correct := task_type.is_correct(task)) is not None:
+            by_version.setdefault(version, []).append(is_correct)
     answers: list[bool] = []
     models = 0
     for version in sorted(by_version, reverse=True):
@@ -65,14 +64,3 @@ def _version(task: Task, model: str) -> int | None:
     """Returns the number of the version that made the pre-annotations; None if it is not a version of `model`."""
     head, _, number = task.model_version.rpartition("/versions/")
     return int(number) if head == model and number.isdecimal() else None
-
-
-def _right(task: Task, *, multi_label: bool) -> bool:
-    accepted = set(image_labels(task.accepted) or ())
-    if multi_label:
-        return {annotation.concept for annotation in task.pre_annotations} == accepted
-    return {_best(task.pre_annotations).concept} == accepted
-
-
-def _best(annotations: Sequence[Annotation]) -> Annotation:
-    return max(annotations, key=lambda annotation: annotation.score)

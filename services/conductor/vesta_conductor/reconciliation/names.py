@@ -48,11 +48,11 @@ class LoopNames:
 
     @property
     def embedding_recipe(self) -> str:
-        return f"{self.project}/recipes/embedding"
+        return self.recipe("embedding")
 
-    def recipe(self, *, multi_label: bool) -> str:
-        """Returns the default recipe, for a policy without one."""
-        return f"{self.project}/recipes/{'multilabel' if multi_label else 'classification'}"
+    def recipe(self, recipe_id: str) -> str:
+        """Returns the name of a recipe of the project."""
+        return f"{self.project}/recipes/{recipe_id}"
 
     def embedding_run(self, attempt: int) -> str:
         """Returns the name of an embedding run; attempts count from 1."""

@@ -50,6 +50,7 @@ from vesta_datasets.ingest.add_items import DirectAnswer, accept_directly, add_i
 from vesta_datasets.items.filters import item_filter
 from vesta_datasets.selection.pool_builder import choose, drawn_at_random, strategy_name
 from vesta_datasets.store import Store
+from vesta_datasets.task_types import task_of
 
 NEIGHBOURS_DEFAULT = 20
 SELECTION_WAIT_MAX = timedelta(seconds=20)
@@ -158,7 +159,7 @@ class ItemService(ItemServiceServicer):
             _check_all_in(request.parent, names)
             items = self._store.items.lock(connection, names)
             for index, entry in enumerate(request.items):
-                terms = Terms(taxonomy, items[entry.item].media, dataset.multi_label)
+                terms = Terms(taxonomy, items[entry.item].media, dataset.task_type)
                 check_annotations(entry.annotations, terms, f"items[{index}].annotations")
             answers = [
                 DirectAnswer(entry.item, entry.annotations, entry.reviewed, item.control, item.accepted)
@@ -234,7 +235,7 @@ class ItemService(ItemServiceServicer):
             control_share=request.control_share,
             seed=request.seed,
             scored_by=scored_by,
-            multi_label=dataset.multi_label,
+            task=task_of(dataset),
         )
 
 

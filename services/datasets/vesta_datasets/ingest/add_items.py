@@ -165,7 +165,7 @@ def _errors(
         return [None] * len(new_items)
     taxonomy = store.taxonomies.get(connection, dataset.taxonomy)
     return [
-        _error(item.annotations.annotations, Terms(taxonomy, item.media, dataset.multi_label), field)
+        _error(item.annotations.annotations, Terms(taxonomy, item.media, dataset.task_type), field)
         for item, field in zip(new_items, fields, strict=True)
     ]
 

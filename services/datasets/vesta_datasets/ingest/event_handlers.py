@@ -71,7 +71,7 @@ class EventHandlers:
         """
         dataset = self._store.datasets.get(connection, parent_of(answer.item), counted=False)
         taxonomy = self._store.taxonomies.get(connection, dataset.taxonomy)
-        check_annotations(answer.annotations, Terms(taxonomy, media, dataset.multi_label), "annotations")
+        check_annotations(answer.annotations, Terms(taxonomy, media, dataset.task_type), "annotations")
 
     def handle_prediction_created(self, connection: Connection, event: Event) -> None:
         """Stores scores and embeddings. DatasetScored is published separately, see `scoring_progress`."""

@@ -5,7 +5,7 @@ import numpy as np
 from vesta_datasets.selection.coverage import cover
 from vesta_datasets.selection.geometry import centred, sample_rows, squared_distances
 from vesta_datasets.selection.pool import Floats, Pick, Pool, Reason
-from vesta_datasets.selection.uncertainty import margin_uncertainty, most_uncertain
+from vesta_datasets.selection.uncertainty import most_uncertain
 
 SHORTLIST_BATCHES = 10
 """Size of the shortlist in batches. Only the most uncertain unlabelled items can be picked; labels of others improve the model little."""
@@ -44,7 +44,7 @@ def _usable_uncertainty(pool: Pool) -> Floats | None:
     """Returns `(N,)` margin uncertainties; None if there is no model or all values are equal."""
     if pool.probabilities is None:
         return None
-    unsure = margin_uncertainty(pool.probabilities, pool.multi_label)
+    unsure = pool.task.margin_uncertainty(pool.probabilities)
     return unsure if float(np.ptp(unsure)) > 0.0 else None
 
 

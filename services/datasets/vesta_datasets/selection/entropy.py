@@ -2,7 +2,7 @@
 
 from vesta_datasets.selection.at_random import at_random
 from vesta_datasets.selection.pool import Pick, Pool, Reason
-from vesta_datasets.selection.uncertainty import entropy_uncertainty, most_uncertain
+from vesta_datasets.selection.uncertainty import most_uncertain
 
 
 def entropy(pool: Pool) -> list[Pick]:
@@ -12,6 +12,6 @@ def entropy(pool: Pool) -> list[Pick]:
     """
     if pool.probabilities is None:
         return at_random(pool)
-    unsure = entropy_uncertainty(pool.probabilities, pool.multi_label)
+    unsure = pool.task.entropy_uncertainty(pool.probabilities)
     chosen = most_uncertain(unsure, pool.free, pool.pick_count, pool.seed)
     return [Pick(int(index), float(unsure[index]), Reason.CONFUSED) for index in chosen]

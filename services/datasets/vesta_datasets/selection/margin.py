@@ -2,13 +2,13 @@
 
 from vesta_datasets.selection.at_random import at_random
 from vesta_datasets.selection.pool import Pick, Pool, Reason
-from vesta_datasets.selection.uncertainty import margin_uncertainty, most_uncertain
+from vesta_datasets.selection.uncertainty import most_uncertain
 
 
 def margin(pool: Pool) -> list[Pick]:
     """Picks the items with the smallest margin (Scheffer et al., 2001). Before the first model, picks are random and have that reason."""
     if pool.probabilities is None:
         return at_random(pool)
-    unsure = margin_uncertainty(pool.probabilities, pool.multi_label)
+    unsure = pool.task.margin_uncertainty(pool.probabilities)
     chosen = most_uncertain(unsure, pool.free, pool.pick_count, pool.seed)
     return [Pick(int(index), float(unsure[index]), Reason.UNCERTAIN) for index in chosen]

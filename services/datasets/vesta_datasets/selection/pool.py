@@ -7,6 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vesta_datasets.task_types import DEFAULT_TASK, DatasetTask
+
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
@@ -52,14 +54,13 @@ class Pool:
 
     Args:
         embeddings: `(N, D)` float32, rows of unit length.
-        probabilities: `(N, C)` float32 in `[0, 1]`, the calibrated predictions of the model. Rows sum to 1 unless `multi_label`.
-            None before the first model.
+        probabilities: `(N, C)` float32 in `[0, 1]`, the calibrated predictions of the model. None before the
+            first model.
         labelled: `(N,)`, True for items that are labelled or in a task already. They are never picked, and items near them
             count as covered.
         batch_size: number of picks, at least 0.
         seed: of all random draws of a strategy.
-        multi_label: concepts are predicted independently, and probabilities are centred: 0.5 is the threshold at which the
-            model predicts the concept.
+        task: the task type of the dataset.
 
     Raises:
         UnusablePoolError: shapes differ, a value is not finite, a row is not of unit length, or a probability is invalid.
@@ -70,7 +71,7 @@ class Pool:
     labelled: Mask
     batch_size: int
     seed: int = 0
-    multi_label: bool = False
+    task: DatasetTask = DEFAULT_TASK
 
     def __post_init__(self) -> None:
         count = _check_embeddings(self.embeddings)
@@ -79,7 +80,7 @@ class Pool:
                 f"labelled must be booleans of shape ({count},), not {self.labelled.shape} {self.labelled.dtype}"
             )
         if self.probabilities is not None:
-            _check_probabilities(self.probabilities, count, self.multi_label)
+            _check_probabilities(self.probabilities, count, self.task)
         if self.batch_size < 0:
             raise UnusablePoolError(f"batch_size must be at least 0, not {self.batch_size}")
         if self.seed < 0:
@@ -115,14 +116,12 @@ def _check_embeddings(embeddings: Floats) -> int:
     return int(embeddings.shape[0])
 
 
-def _check_probabilities(probabilities: Floats, count: int, multi_label: bool) -> None:
+def _check_probabilities(probabilities: Floats, count: int, task: DatasetTask) -> None:
     if probabilities.ndim != 2 or probabilities.shape[0] != count or probabilities.shape[1] == 0:
         raise UnusablePoolError(f"probabilities must be ({count}, C) with C at least 1, not {probabilities.shape}")
     if not np.isfinite(probabilities).all():
         raise UnusablePoolError("probabilities must be finite: score the items again")
     if count and (probabilities.min() < 0.0 or probabilities.max() > 1.0 + SUM_TOLERANCE):
         raise UnusablePoolError("probabilities must lie in [0, 1]")
-    if count and not multi_label and np.abs(probabilities.sum(axis=1) - 1.0).max() > SUM_TOLERANCE:
-        raise UnusablePoolError(
-            "probabilities of a single-label model must add to 1; set multi_label if they are independent"
-        )
+    if count and task.is_distribution and np.abs(probabilities.sum(axis=1) - 1.0).max() > SUM_TOLERANCE:
+        raise UnusablePoolError("probabilities of a classification must add to 1; choose the task of the dataset")

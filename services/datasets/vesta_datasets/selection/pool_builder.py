@@ -5,15 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 from vesta_common.errors import FailedPrecondition
-from vesta_common.media.predictions import labels_of, share_to_certainty
-from vesta_contracts.common.v1 import Annotation, ImageLabel, ImageScores
 from vesta_contracts.datasets.v1 import SelectedItem, SelectionStrategy, SelectItemsResponse
 
 from vesta_datasets.selection import STRATEGIES, Pool, Reason, with_control_arm
 from vesta_datasets.selection.candidates import Candidates, PoolRow
 from vesta_datasets.selection.pool import Floats, Mask
-
-UNDECIDED = 0.5  # the probability at which a multi-label prediction is undecided
+from vesta_datasets.task_types import DatasetTask
 
 
 def choose(
@@ -24,7 +21,7 @@ def choose(
     control_share: float,
     seed: int,
     scored_by: str,
-    multi_label: bool,
+    task: DatasetTask,
 ) -> SelectItemsResponse:
     """Selects the items to label next, the most informative first.
 
@@ -47,16 +44,16 @@ def choose(
     rows = [candidates.rows[index] for index in indices]
     pool = Pool(
         embeddings=_embeddings(candidates, usable, name),
-        probabilities=probabilities(rows, scored_by, multi_label=multi_label),
+        probabilities=probabilities(rows, scored_by, task),
         labelled=~free[indices],
         batch_size=count,
         seed=abs(seed),
-        multi_label=multi_label,
+        task=task,
     )
     picks = [replace(pick, index=indices[pick.index]) for pick in STRATEGIES[name](pool)] if rows else []
     if control_share > 0:
         picks = with_control_arm(picks, np.flatnonzero(free), count, control_share, pool.seed)
-    items = [_selected(candidates.rows[pick.index], pick.score, pick.reason, multi_label=multi_label) for pick in picks]
+    items = [_selected(candidates.rows[pick.index], pick.score, pick.reason, task) for pick in picks]
     kind = SelectionStrategy.Value(f"SELECTION_STRATEGY_{name.upper()}")
     return SelectItemsResponse(items=items, strategy=kind, pool_count=candidates.free_count)
 
@@ -81,14 +78,10 @@ def _embeddings(candidates: Candidates, usable: Mask, strategy: str) -> Floats:
     return candidates.embeddings if usable.all() else candidates.embeddings[usable]
 
 
-def probabilities(rows: Sequence[PoolRow], scored_by: str, *, multi_label: bool) -> Floats | None:
+def probabilities(rows: Sequence[PoolRow], scored_by: str, task: DatasetTask) -> Floats | None:
     """Returns `(N, C)` probabilities of the concepts of the newest model. None if no item has scores.
 
     Each row uses its own scores, whichever model version they are from, because items are scored one by one after a deployment.
-    Missing scores are 0.5 for multi-label models; a row without any scores is uniform for single-label models.
-
-    Multi-label scores are centred on the thresholds that they were predicted with: a score at the threshold becomes 0.5, see
-    `centred_on_thresholds`.
 
     Args:
         scored_by: the newest model version.
@@ -98,52 +91,15 @@ def probabilities(rows: Sequence[PoolRow], scored_by: str, *, multi_label: bool)
         return None
     newest = [row for row in scored if row.scores is not None and row.scores.model_version == scored_by]
     concepts = sorted({score.concept for row in newest or scored if row.scores for score in row.scores.scores})
-    column = {concept: index for index, concept in enumerate(concepts)}
-    matrix = np.full((len(rows), len(concepts)), UNDECIDED if multi_label else 1.0 / len(concepts), np.float32)
-    thresholds = np.full_like(matrix, UNDECIDED) if multi_label else None
-    for index, row in enumerate(rows):
-        row_scores = row.scores.scores if row.scores is not None else ()
-        known = {column[score.concept]: score for score in row_scores if score.concept in column}
-        if thresholds is not None:
-            matrix[index, list(known)] = [score.score for score in known.values()]
-            thresholds[index, list(known)] = [
-                score.threshold if score.HasField("threshold") else UNDECIDED for score in known.values()
-            ]
-        elif total := sum(score.score for score in known.values()):
-            matrix[index] = 0.0
-            matrix[index, list(known)] = [score.score / total for score in known.values()]
-    return matrix if thresholds is None else centred_on_thresholds(matrix, thresholds)
+    return task.probabilities([row.scores.scores if row.scores is not None else () for row in rows], concepts)
 
 
-def centred_on_thresholds(scores: Floats, thresholds: Floats) -> Floats:
-    """Rescales scores in [0, 1] so that each threshold maps to 0.5, and 0 and 1 map to themselves.
-
-    `2 * abs(centred - 0.5)` is then the distance from the threshold as a share of the largest possible distance, as in the margin
-    of the serving service.
-
-    Args:
-        scores: `(N, C)`.
-        thresholds: `(N, C)`, the score from which each concept is predicted.
-    """
-    share = share_to_certainty(scores, thresholds)
-    centred: Floats = (UNDECIDED + np.where(scores >= thresholds, share, -share) / 2).astype(np.float32)
-    return centred
-
-
-def _selected(row: PoolRow, score: float, reason: Reason, *, multi_label: bool) -> SelectedItem:
+def _selected(row: PoolRow, score: float, reason: Reason, task: DatasetTask) -> SelectedItem:
     return SelectedItem(
         item=row.name,
         control=reason is Reason.CONTROL,
         score=score,
         reason=str(reason),
-        pre_annotations=_pre_annotations(row.scores, multi_label=multi_label) if row.scores else (),
+        pre_annotations=task.pre_annotations(row.scores) if row.scores else (),
         model_version=row.scores.model_version if row.scores and row.scores.scores else "",
     )
-
-
-def _pre_annotations(scores: ImageScores, *, multi_label: bool) -> list[Annotation]:
-    """Returns the predicted labels, for annotators to confirm or correct."""
-    labels = labels_of(scores, multi_label=multi_label)
-    return [
-        Annotation(concept=label.concept, image_label=ImageLabel(), score=min(1.0, label.score)) for label in labels
-    ]

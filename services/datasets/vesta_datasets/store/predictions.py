@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pgvector import Vector
 from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
-from vesta_common.media.predictions import is_multi_label, labels_of
+from vesta_common.media.predictions import predicted_concepts
 from vesta_common.resources.filters import Where
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import ImageScores
@@ -55,7 +55,7 @@ class Predictions:
             connection,
             names=list(said),
             scores=[scores.SerializeToString() for scores in said.values()],
-            predicted=[Jsonb(_predicted(scores)) for scores in said.values()],
+            predicted=[Jsonb(predicted_concepts(scores)) for scores in said.values()],
             top_scores=[scores.scores[0].score if scores.scores else 0.0 for scores in said.values()],
             margins=[scores.margin for scores in said.values()],
             uncertain=[scores.uncertain for scores in said.values()],
@@ -137,7 +137,3 @@ class Predictions:
         )
         values = {"query": Vector(query), "dataset": dataset, "space": space, "limit": limit, **where.parameters}
         return [(item_of(row), row["distance"]) for row in connection.execute(statement.encode(), values)]
-
-
-def _predicted(scores: ImageScores) -> list[str]:
-    return [label.concept for label in labels_of(scores, multi_label=is_multi_label(scores))]

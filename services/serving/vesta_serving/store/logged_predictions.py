@@ -6,11 +6,11 @@ from typing import Any
 
 from vesta_common.clock import Clock
 from vesta_common.errors import NotFound
+from vesta_common.media.predictions import predicted_concepts
 from vesta_common.resources.filters import Where
 from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.serving.v1 import Prediction
 
-from vesta_serving.labels import named_labels
 from vesta_serving.store.rows import DeploymentRow
 from vesta_serving.store.statements import queries
 
@@ -70,7 +70,7 @@ class LoggedPredictions:
                         entry.sha256,
                         entry.scores.model_version,
                         best.concept if best else "",
-                        named_labels(entry.scores),
+                        predicted_concepts(entry.scores),
                         best.score if best else 0.0,
                         entry.scores.uncertain,
                         entry.scores.SerializeToString(),

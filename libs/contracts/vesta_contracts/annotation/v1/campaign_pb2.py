@@ -27,9 +27,10 @@ from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
+from vesta_contracts.common.v1 import task_type_pb2 as vesta_dot_common_dot_v1_dot_task__type__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"vesta/annotation/v1/campaign.proto\x12\x13vesta.annotation.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\xf2\x05\n\x08\x43\x61mpaign\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12(\n\x07\x64\x61taset\x18\x03 \x01(\tB\x17\xe2\x41\x02\x02\x05\xfa\x41\x0f\n\rvesta/Dataset\x12\x1e\n\x0cinstructions\x18\x04 \x01(\tB\x08\xca\xa5\x19\x04\x10\xa0\x9c\x01\x12 \n\x08\x63oncepts\x18\x05 \x03(\tB\x0e\xca\xa5\x19\n8\x90NB\x05\x08\x01\x10\x80\x01\x12\x13\n\x0bmulti_label\x18\x06 \x01(\x08\x12\x37\n\x13\x61nnotators_per_task\x18\x07 \x01(\x05\x42\x1a\xe2\x41\x01\x05\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\x34@\x12,\n\x0creview_share\x18\x08 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?\x12I\n\x0elease_duration\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xca\xa5\x19\x12I\x00\x00\x00\x00\x00\x00\xf0?Q\x00\x00\x00\x00\x00\x18\xf5@\x12\x32\n\x05state\x18\n \x01(\x0e\x32#.vesta.annotation.v1.Campaign.State\x12\x39\n\x06\x63ounts\x18\x0b \x01(\x0b\x32#.vesta.annotation.v1.CampaignCountsB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\"B\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\n\n\x06PAUSED\x10\x02\x12\n\n\x06\x43LOSED\x10\x03:Q\xea\x41N\n\x0evesta/Campaign\x12\'projects/{project}/campaigns/{campaign}*\tcampaigns2\x08\x63\x61mpaign\"\xa1\x01\n\x0e\x43\x61mpaignCounts\x12\x12\n\nopen_count\x18\x01 \x01(\x03\x12\x17\n\x0fin_review_count\x18\x02 \x01(\x03\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x03 \x01(\x03\x12\x17\n\x0f\x63\x61ncelled_count\x18\x04 \x01(\x03\x12\x18\n\x10submission_count\x18\x05 \x01(\x03\x12\x17\n\x0frejection_count\x18\x06 \x01(\x03\"\xa9\x01\n\tAgreement\x12\x12\n\x05\x61lpha\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\ntask_count\x18\x02 \x01(\x03\x12;\n\nannotators\x18\x03 \x03(\x0b\x32\'.vesta.annotation.v1.AnnotatorAgreement\x12-\n\ntime_spent\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06_alpha\"\xc9\x01\n\x12\x41nnotatorAgreement\x12\x11\n\tannotator\x18\x01 \x01(\t\x12\x18\n\x10submission_count\x18\x02 \x01(\x03\x12\x15\n\rdecided_count\x18\x03 \x01(\x03\x12\x15\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12-\n\ntime_spent\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\n\t_accuracyB\x08\n\x06_alpha\"[\n\nGuidelines\x12\x14\n\x0cinstructions\x18\x01 \x01(\t\x12\x37\n\x08\x63oncepts\x18\x02 \x03(\x0b\x32%.vesta.annotation.v1.GuidelineConcept\"\\\n\x10GuidelineConcept\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x11\n\tkeypoints\x18\x04 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"vesta/annotation/v1/campaign.proto\x12\x13vesta.annotation.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1fvesta/common/v1/task_type.proto\"\x91\x06\n\x08\x43\x61mpaign\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12(\n\x07\x64\x61taset\x18\x03 \x01(\tB\x17\xe2\x41\x02\x02\x05\xfa\x41\x0f\n\rvesta/Dataset\x12\x1e\n\x0cinstructions\x18\x04 \x01(\tB\x08\xca\xa5\x19\x04\x10\xa0\x9c\x01\x12 \n\x08\x63oncepts\x18\x05 \x03(\tB\x0e\xca\xa5\x19\n8\x90NB\x05\x08\x01\x10\x80\x01\x12\x32\n\ttask_type\x18\x06 \x01(\x0e\x32\x19.vesta.common.v1.TaskTypeB\x04\xe2\x41\x01\x05\x12\x37\n\x13\x61nnotators_per_task\x18\x07 \x01(\x05\x42\x1a\xe2\x41\x01\x05\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\x34@\x12,\n\x0creview_share\x18\x08 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?\x12I\n\x0elease_duration\x18\t \x01(\x0b\x32\x19.google.protobuf.DurationB\x16\xca\xa5\x19\x12I\x00\x00\x00\x00\x00\x00\xf0?Q\x00\x00\x00\x00\x00\x18\xf5@\x12\x32\n\x05state\x18\n \x01(\x0e\x32#.vesta.annotation.v1.Campaign.State\x12\x39\n\x06\x63ounts\x18\x0b \x01(\x0b\x32#.vesta.annotation.v1.CampaignCountsB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\"B\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43TIVE\x10\x01\x12\n\n\x06PAUSED\x10\x02\x12\n\n\x06\x43LOSED\x10\x03:Q\xea\x41N\n\x0evesta/Campaign\x12\'projects/{project}/campaigns/{campaign}*\tcampaigns2\x08\x63\x61mpaign\"\xa1\x01\n\x0e\x43\x61mpaignCounts\x12\x12\n\nopen_count\x18\x01 \x01(\x03\x12\x17\n\x0fin_review_count\x18\x02 \x01(\x03\x12\x16\n\x0e\x61\x63\x63\x65pted_count\x18\x03 \x01(\x03\x12\x17\n\x0f\x63\x61ncelled_count\x18\x04 \x01(\x03\x12\x18\n\x10submission_count\x18\x05 \x01(\x03\x12\x17\n\x0frejection_count\x18\x06 \x01(\x03\"\xa9\x01\n\tAgreement\x12\x12\n\x05\x61lpha\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\ntask_count\x18\x02 \x01(\x03\x12;\n\nannotators\x18\x03 \x03(\x0b\x32\'.vesta.annotation.v1.AnnotatorAgreement\x12-\n\ntime_spent\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\n\x06_alpha\"\xc9\x01\n\x12\x41nnotatorAgreement\x12\x11\n\tannotator\x18\x01 \x01(\t\x12\x18\n\x10submission_count\x18\x02 \x01(\x03\x12\x15\n\rdecided_count\x18\x03 \x01(\x03\x12\x15\n\x08\x61\x63\x63uracy\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x61lpha\x18\x05 \x01(\x01H\x01\x88\x01\x01\x12-\n\ntime_spent\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0b\n\t_accuracyB\x08\n\x06_alpha\"[\n\nGuidelines\x12\x14\n\x0cinstructions\x18\x01 \x01(\t\x12\x37\n\x08\x63oncepts\x18\x02 \x03(\x0b\x32%.vesta.annotation.v1.GuidelineConcept\"\\\n\x10GuidelineConcept\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x11\n\tkeypoints\x18\x04 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +47,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CAMPAIGN'].fields_by_name['instructions']._serialized_options = b'\312\245\031\004\020\240\234\001'
   _globals['_CAMPAIGN'].fields_by_name['concepts']._loaded_options = None
   _globals['_CAMPAIGN'].fields_by_name['concepts']._serialized_options = b'\312\245\031\n8\220NB\005\010\001\020\200\001'
+  _globals['_CAMPAIGN'].fields_by_name['task_type']._loaded_options = None
+  _globals['_CAMPAIGN'].fields_by_name['task_type']._serialized_options = b'\342A\001\005'
   _globals['_CAMPAIGN'].fields_by_name['annotators_per_task']._loaded_options = None
   _globals['_CAMPAIGN'].fields_by_name['annotators_per_task']._serialized_options = b'\342A\001\005\312\245\031\022!\000\000\000\000\000\000\000\000)\000\000\000\000\000\0004@'
   _globals['_CAMPAIGN'].fields_by_name['review_share']._loaded_options = None
@@ -60,18 +63,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CAMPAIGN'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_CAMPAIGN']._loaded_options = None
   _globals['_CAMPAIGN']._serialized_options = b'\352AN\n\016vesta/Campaign\022\'projects/{project}/campaigns/{campaign}*\tcampaigns2\010campaign'
-  _globals['_CAMPAIGN']._serialized_start=214
-  _globals['_CAMPAIGN']._serialized_end=968
-  _globals['_CAMPAIGN_STATE']._serialized_start=819
-  _globals['_CAMPAIGN_STATE']._serialized_end=885
-  _globals['_CAMPAIGNCOUNTS']._serialized_start=971
-  _globals['_CAMPAIGNCOUNTS']._serialized_end=1132
-  _globals['_AGREEMENT']._serialized_start=1135
-  _globals['_AGREEMENT']._serialized_end=1304
-  _globals['_ANNOTATORAGREEMENT']._serialized_start=1307
-  _globals['_ANNOTATORAGREEMENT']._serialized_end=1508
-  _globals['_GUIDELINES']._serialized_start=1510
-  _globals['_GUIDELINES']._serialized_end=1601
-  _globals['_GUIDELINECONCEPT']._serialized_start=1603
-  _globals['_GUIDELINECONCEPT']._serialized_end=1695
+  _globals['_CAMPAIGN']._serialized_start=247
+  _globals['_CAMPAIGN']._serialized_end=1032
+  _globals['_CAMPAIGN_STATE']._serialized_start=883
+  _globals['_CAMPAIGN_STATE']._serialized_end=949
+  _globals['_CAMPAIGNCOUNTS']._serialized_start=1035
+  _globals['_CAMPAIGNCOUNTS']._serialized_end=1196
+  _globals['_AGREEMENT']._serialized_start=1199
+  _globals['_AGREEMENT']._serialized_end=1368
+  _globals['_ANNOTATORAGREEMENT']._serialized_start=1371
+  _globals['_ANNOTATORAGREEMENT']._serialized_end=1572
+  _globals['_GUIDELINES']._serialized_start=1574
+  _globals['_GUIDELINES']._serialized_end=1665
+  _globals['_GUIDELINECONCEPT']._serialized_start=1667
+  _globals['_GUIDELINECONCEPT']._serialized_end=1759
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from vesta_contracts.common.v1 import task_type_pb2 as _task_type_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -57,7 +58,7 @@ class Campaign(_message.Message):
     DATASET_FIELD_NUMBER: _builtins.int
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     CONCEPTS_FIELD_NUMBER: _builtins.int
-    MULTI_LABEL_FIELD_NUMBER: _builtins.int
+    TASK_TYPE_FIELD_NUMBER: _builtins.int
     ANNOTATORS_PER_TASK_FIELD_NUMBER: _builtins.int
     REVIEW_SHARE_FIELD_NUMBER: _builtins.int
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
@@ -72,8 +73,8 @@ class Campaign(_message.Message):
     """The dataset that receives the accepted annotations."""
     instructions: _builtins.str
     """Instructions for annotators, in Markdown."""
-    multi_label: _builtins.bool
-    """True if an image may have several labels."""
+    task_type: _task_type_pb2.TaskType.ValueType
+    """The task type of the dataset; another one is an error. Immutable."""
     annotators_per_task: _builtins.int
     """The number of annotators that answer each task independently; 1 if unset. Immutable."""
     review_share: _builtins.float
@@ -107,7 +108,7 @@ class Campaign(_message.Message):
         dataset: _builtins.str = ...,
         instructions: _builtins.str = ...,
         concepts: _abc.Iterable[_builtins.str] | None = ...,
-        multi_label: _builtins.bool = ...,
+        task_type: _task_type_pb2.TaskType.ValueType = ...,
         annotators_per_task: _builtins.int = ...,
         review_share: _builtins.float = ...,
         lease_duration: _duration_pb2.Duration | None = ...,
@@ -119,7 +120,7 @@ class Campaign(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "lease_duration", b"lease_duration", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotators_per_task", b"annotators_per_task", "concepts", b"concepts", "counts", b"counts", "create_time", b"create_time", "dataset", b"dataset", "display_name", b"display_name", "etag", b"etag", "instructions", b"instructions", "lease_duration", b"lease_duration", "multi_label", b"multi_label", "name", b"name", "review_share", b"review_share", "state", b"state", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotators_per_task", b"annotators_per_task", "concepts", b"concepts", "counts", b"counts", "create_time", b"create_time", "dataset", b"dataset", "display_name", b"display_name", "etag", b"etag", "instructions", b"instructions", "lease_duration", b"lease_duration", "name", b"name", "review_share", b"review_share", "state", b"state", "task_type", b"task_type", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

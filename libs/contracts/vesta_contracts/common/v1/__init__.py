@@ -25,6 +25,10 @@ from vesta_contracts.common.v1.prediction_pb2 import ImageScores as ImageScores
 from vesta_contracts.common.v1.rules_pb2 import FieldRules as FieldRules
 from vesta_contracts.common.v1.rules_pb2 import RULES_FIELD_NUMBER as RULES_FIELD_NUMBER
 from vesta_contracts.common.v1.rules_pb2 import rules as rules
+from vesta_contracts.common.v1.task_type_pb2 import TaskType as TaskType
+from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_UNSPECIFIED as TASK_TYPE_UNSPECIFIED
+from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_MULTI_LABEL as TASK_TYPE_MULTI_LABEL
+from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_CLASSIFICATION as TASK_TYPE_CLASSIFICATION
 
 __all__ = [
     "Annotation",
@@ -44,6 +48,10 @@ __all__ = [
     "RULES_FIELD_NUMBER",
     "Ring",
     "RotatedBox",
+    "TASK_TYPE_CLASSIFICATION",
+    "TASK_TYPE_MULTI_LABEL",
+    "TASK_TYPE_UNSPECIFIED",
+    "TaskType",
     "TemporalSegment",
     "Track",
     "VISIBILITY_ABSENT",

@@ -26,9 +26,10 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
+from vesta_contracts.common.v1 import task_type_pb2 as vesta_dot_common_dot_v1_dot_task__type__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvesta/datasets/v1/dataset.proto\x12\x11vesta.datasets.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\xba\x03\n\x07\x44\x61taset\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12)\n\x08taxonomy\x18\x03 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0evesta/Taxonomy\x12\x13\n\x0bmulti_label\x18\x04 \x01(\x08\x12:\n\x0csplit_policy\x18\x05 \x01(\x0b\x32\x1e.vesta.datasets.v1.SplitPolicyB\x04\xe2\x41\x01\x05\x12\x36\n\x06\x63ounts\x18\x06 \x01(\x0b\x32 .vesta.datasets.v1.DatasetCountsB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\t \x01(\t:L\xea\x41I\n\rvesta/Dataset\x12%projects/{project}/datasets/{dataset}*\x08\x64\x61tasets2\x07\x64\x61taset\"\x7f\n\x0bSplitPolicy\x12\x30\n\x10validation_share\x18\x01 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\xcd\xcc\xcc\xcc\xcc\xcc\xec?\x12/\n\ntest_share\x18\x02 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\xcd\xcc\xcc\xcc\xcc\xcc\xec?H\x00\x88\x01\x01\x42\r\n\x0b_test_share\"\xd8\x02\n\rDatasetCounts\x12\x12\n\nitem_count\x18\x01 \x01(\x03\x12\x16\n\x0elabelled_count\x18\x02 \x01(\x03\x12\x1c\n\x14train_labelled_count\x18\x03 \x01(\x03\x12\x1b\n\x13test_labelled_count\x18\x04 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x05 \x01(\x03\x12\x12\n\npool_count\x18\x06 \x01(\x03\x12\x16\n\x0e\x65mbedded_count\x18\x07 \x01(\x03\x12\x14\n\x0cscored_count\x18\x08 \x01(\x03\x12\x1c\n\x14scored_model_version\x18\t \x01(\t\x12\x19\n\x11pool_scored_count\x18\n \x01(\x03\x12\x1a\n\x12pool_certain_count\x18\x0b \x01(\x03\x12\x17\n\x0f\x61nnotated_count\x18\x0c \x01(\x03\x12\x17\n\x0ftest_item_count\x18\r \x01(\x03*U\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSPLIT_TRAIN\x10\x01\x12\x14\n\x10SPLIT_VALIDATION\x10\x02\x12\x0e\n\nSPLIT_TEST\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvesta/datasets/v1/dataset.proto\x12\x11vesta.datasets.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1fvesta/common/v1/task_type.proto\"\xd9\x03\n\x07\x44\x61taset\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12)\n\x08taxonomy\x18\x03 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0evesta/Taxonomy\x12\x32\n\ttask_type\x18\x04 \x01(\x0e\x32\x19.vesta.common.v1.TaskTypeB\x04\xe2\x41\x01\x05\x12:\n\x0csplit_policy\x18\x05 \x01(\x0b\x32\x1e.vesta.datasets.v1.SplitPolicyB\x04\xe2\x41\x01\x05\x12\x36\n\x06\x63ounts\x18\x06 \x01(\x0b\x32 .vesta.datasets.v1.DatasetCountsB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\t \x01(\t:L\xea\x41I\n\rvesta/Dataset\x12%projects/{project}/datasets/{dataset}*\x08\x64\x61tasets2\x07\x64\x61taset\"\x7f\n\x0bSplitPolicy\x12\x30\n\x10validation_share\x18\x01 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\xcd\xcc\xcc\xcc\xcc\xcc\xec?\x12/\n\ntest_share\x18\x02 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\xcd\xcc\xcc\xcc\xcc\xcc\xec?H\x00\x88\x01\x01\x42\r\n\x0b_test_share\"\xd8\x02\n\rDatasetCounts\x12\x12\n\nitem_count\x18\x01 \x01(\x03\x12\x16\n\x0elabelled_count\x18\x02 \x01(\x03\x12\x1c\n\x14train_labelled_count\x18\x03 \x01(\x03\x12\x1b\n\x13test_labelled_count\x18\x04 \x01(\x03\x12\x17\n\x0f\x64uplicate_count\x18\x05 \x01(\x03\x12\x12\n\npool_count\x18\x06 \x01(\x03\x12\x16\n\x0e\x65mbedded_count\x18\x07 \x01(\x03\x12\x14\n\x0cscored_count\x18\x08 \x01(\x03\x12\x1c\n\x14scored_model_version\x18\t \x01(\t\x12\x19\n\x11pool_scored_count\x18\n \x01(\x03\x12\x1a\n\x12pool_certain_count\x18\x0b \x01(\x03\x12\x17\n\x0f\x61nnotated_count\x18\x0c \x01(\x03\x12\x17\n\x0ftest_item_count\x18\r \x01(\x03*U\n\x05Split\x12\x15\n\x11SPLIT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bSPLIT_TRAIN\x10\x01\x12\x14\n\x10SPLIT_VALIDATION\x10\x02\x12\x0e\n\nSPLIT_TEST\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DATASET'].fields_by_name['display_name']._serialized_options = b'\312\245\031\003\020\310\001'
   _globals['_DATASET'].fields_by_name['taxonomy']._loaded_options = None
   _globals['_DATASET'].fields_by_name['taxonomy']._serialized_options = b'\342A\001\002\372A\020\n\016vesta/Taxonomy'
+  _globals['_DATASET'].fields_by_name['task_type']._loaded_options = None
+  _globals['_DATASET'].fields_by_name['task_type']._serialized_options = b'\342A\001\005'
   _globals['_DATASET'].fields_by_name['split_policy']._loaded_options = None
   _globals['_DATASET'].fields_by_name['split_policy']._serialized_options = b'\342A\001\005'
   _globals['_DATASET'].fields_by_name['counts']._loaded_options = None
@@ -55,12 +58,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SPLITPOLICY'].fields_by_name['validation_share']._serialized_options = b'\312\245\031\022!\000\000\000\000\000\000\000\000)\315\314\314\314\314\314\354?'
   _globals['_SPLITPOLICY'].fields_by_name['test_share']._loaded_options = None
   _globals['_SPLITPOLICY'].fields_by_name['test_share']._serialized_options = b'\312\245\031\022!\000\000\000\000\000\000\000\000)\315\314\314\314\314\314\354?'
-  _globals['_SPLIT']._serialized_start=1097
-  _globals['_SPLIT']._serialized_end=1182
-  _globals['_DATASET']._serialized_start=177
-  _globals['_DATASET']._serialized_end=619
-  _globals['_SPLITPOLICY']._serialized_start=621
-  _globals['_SPLITPOLICY']._serialized_end=748
-  _globals['_DATASETCOUNTS']._serialized_start=751
-  _globals['_DATASETCOUNTS']._serialized_end=1095
+  _globals['_SPLIT']._serialized_start=1161
+  _globals['_SPLIT']._serialized_end=1246
+  _globals['_DATASET']._serialized_start=210
+  _globals['_DATASET']._serialized_end=683
+  _globals['_SPLITPOLICY']._serialized_start=685
+  _globals['_SPLITPOLICY']._serialized_end=812
+  _globals['_DATASETCOUNTS']._serialized_start=815
+  _globals['_DATASETCOUNTS']._serialized_end=1159
 # @@protoc_insertion_point(module_scope)

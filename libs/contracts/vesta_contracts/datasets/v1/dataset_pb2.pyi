@@ -7,6 +7,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from vesta_contracts.common.v1 import task_type_pb2 as _task_type_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -47,7 +48,7 @@ class Dataset(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     TAXONOMY_FIELD_NUMBER: _builtins.int
-    MULTI_LABEL_FIELD_NUMBER: _builtins.int
+    TASK_TYPE_FIELD_NUMBER: _builtins.int
     SPLIT_POLICY_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
@@ -57,8 +58,8 @@ class Dataset(_message.Message):
     display_name: _builtins.str
     taxonomy: _builtins.str
     """The taxonomy with the concepts of its items."""
-    multi_label: _builtins.bool
-    """True if an image may have several labels."""
+    task_type: _task_type_pb2.TaskType.ValueType
+    """TASK_TYPE_CLASSIFICATION if unset. Immutable."""
     etag: _builtins.str
     @_builtins.property
     def split_policy(self) -> Global___SplitPolicy:
@@ -78,7 +79,7 @@ class Dataset(_message.Message):
         name: _builtins.str = ...,
         display_name: _builtins.str = ...,
         taxonomy: _builtins.str = ...,
-        multi_label: _builtins.bool = ...,
+        task_type: _task_type_pb2.TaskType.ValueType = ...,
         split_policy: Global___SplitPolicy | None = ...,
         counts: Global___DatasetCounts | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
@@ -87,7 +88,7 @@ class Dataset(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "split_policy", b"split_policy", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "multi_label", b"multi_label", "name", b"name", "split_policy", b"split_policy", "taxonomy", b"taxonomy", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "split_policy", b"split_policy", "task_type", b"task_type", "taxonomy", b"taxonomy", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,27 @@
+"""What depends on the task type of a Loop's dataset in this service: one module per task type."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from vesta_common.media.task_types import known_task_type
+from vesta_contracts.common.v1 import TaskType
+from vesta_contracts.datasets.v1 import Dataset
+
+from vesta_conductor.task_types.classification import Classification
+from vesta_conductor.task_types.loop_task import LoopTask
+from vesta_conductor.task_types.multi_label import MultiLabel
+
+TASK_TYPES: Final[Mapping[TaskType.ValueType, LoopTask]] = MappingProxyType(
+    {
+        TaskType.TASK_TYPE_CLASSIFICATION: Classification(),
+        TaskType.TASK_TYPE_MULTI_LABEL: MultiLabel(),
+    }
+)
+
+__all__ = ["TASK_TYPES", "LoopTask", "task_of"]
+
+
+def task_of(dataset: Dataset | None) -> LoopTask:
+    """Returns the module of a dataset's task type; the default while the dataset is unknown."""
+    return TASK_TYPES[known_task_type(dataset.task_type if dataset else TaskType.TASK_TYPE_UNSPECIFIED)]

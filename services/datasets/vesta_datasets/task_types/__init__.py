@@ -1,0 +1,29 @@
+"""What depends on the task type of a dataset in this service: one module per task type."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from vesta_common.media.task_types import known_task_type
+from vesta_contracts.common.v1 import TaskType
+from vesta_contracts.datasets.v1 import Dataset
+
+from vesta_datasets.task_types.classification import Classification
+from vesta_datasets.task_types.dataset_task import DatasetTask
+from vesta_datasets.task_types.multi_label import MultiLabel
+
+TASK_TYPES: Final[Mapping[TaskType.ValueType, DatasetTask]] = MappingProxyType(
+    {
+        TaskType.TASK_TYPE_CLASSIFICATION: Classification(),
+        TaskType.TASK_TYPE_MULTI_LABEL: MultiLabel(),
+    }
+)
+
+DEFAULT_TASK: Final[DatasetTask] = TASK_TYPES[known_task_type(TaskType.TASK_TYPE_UNSPECIFIED)]
+
+__all__ = ["DEFAULT_TASK", "TASK_TYPES", "DatasetTask", "task_of"]
+
+
+def task_of(dataset: Dataset) -> DatasetTask:
+    """Returns the module of a dataset's task type."""
+    return TASK_TYPES[known_task_type(dataset.task_type)]

@@ -1,0 +1,30 @@
+"""What the task types whose annotations are image labels have in common."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from vesta_common.media.predictions import Floats
+from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel
+
+from vesta_datasets.task_types.dataset_task import Scores
+
+
+def known_scores(items: Sequence[Scores], concepts: Sequence[str]) -> Iterator[dict[int, ConceptScore]]:
+    """Yields the scores of each item by the index of their concept in `concepts`."""
+    column = {concept: index for index, concept in enumerate(concepts)}
+    for scores in items:
+        yield {column[score.concept]: score for score in scores if score.concept in column}
+
+
+def as_image_labels(scores: Sequence[ConceptScore]) -> list[Annotation]:
+    """Returns an image label for each score."""
+    return [
+        Annotation(concept=score.concept, image_label=ImageLabel(), score=min(1.0, score.score)) for score in scores
+    ]
+
+
+def to_unit(values: NDArray[np.floating]) -> Floats:
+    """Clips values to [0, 1]."""
+    clipped: Floats = np.clip(values, 0.0, 1.0).astype(np.float32)
+    return clipped
