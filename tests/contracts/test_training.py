@@ -7,6 +7,7 @@ from contract import contract
 from peers import Peer, refused
 from vesta_common.errors import InvalidArgument, NotFound
 from vesta_common.ids import new_id
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.training.v1 import (
     CreateTrainingRunRequest,
     GetModelVersionRequest,
@@ -116,10 +117,20 @@ def test_create_training_run_requires_a_snapshot_for_a_recipe_that_learns_from_o
 
 
 @contract(RecipeServiceServicer.GetRecipe)
-@pytest.mark.parametrize("recipe", ["classification", "embedding"])
-def test_get_recipe_returns_the_recipes_that_every_project_has(peer: Peer, recipe: str) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "task_type"),
+    [
+        ("classification", TaskType.TASK_TYPE_CLASSIFICATION),
+        ("multilabel", TaskType.TASK_TYPE_MULTI_LABEL),
+        ("embedding", TaskType.TASK_TYPE_UNSPECIFIED),
+    ],
+)
+def test_get_recipe_returns_the_recipes_that_every_project_has(
+    peer: Peer, recipe: str, task_type: TaskType.ValueType
+) -> None:
     name = f"{peer.has.project}/recipes/{recipe}"
-    assert peer.recipes.GetRecipe(GetRecipeRequest(name=name)).name == name
+    found = peer.recipes.GetRecipe(GetRecipeRequest(name=name))
+    assert (found.name, found.task_type) == (name, task_type)
 
 
 @contract(RecipeServiceServicer.GetRecipe)

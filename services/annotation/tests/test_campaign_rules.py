@@ -2,19 +2,13 @@
 
 import pytest
 from annotation_builders import CAMPAIGN, CONCEPTS, FakeDatasets, FakeTaxonomies, Service
-from vesta_annotation.campaign_rules import asked_concepts, inherited_task_type
+from vesta_annotation.campaign_rules import asked_concepts
 from vesta_common.errors import FailedPrecondition, InvalidArgument
-from vesta_contracts.annotation.v1 import Campaign, GetGuidelinesRequest, UpdateCampaignRequest
+from vesta_contracts.annotation.v1 import GetGuidelinesRequest, UpdateCampaignRequest
 from vesta_contracts.common.v1 import TaskType
-from vesta_contracts.datasets.v1 import Concept, Dataset, Taxonomy
+from vesta_contracts.datasets.v1 import Concept, Taxonomy
 
 TAXONOMY = Taxonomy(name="projects/acme/taxonomies/t", concepts=[Concept(id=name) for name in "abcdefgh"])
-
-UNSET, MULTI, SINGLE = (
-    TaskType.TASK_TYPE_UNSPECIFIED,
-    TaskType.TASK_TYPE_MULTI_LABEL,
-    TaskType.TASK_TYPE_CLASSIFICATION,
-)
 
 
 def test_a_campaign_without_concepts_uses_all_that_are_not_retired(annotation: Service) -> None:
@@ -63,26 +57,8 @@ def test_the_error_names_some_of_many_unknown_concepts() -> None:
         asked_concepts(["a", *"uvwxyz"], TAXONOMY)
 
 
-@pytest.mark.parametrize(
-    ("requested", "task_type", "inherited"),
-    [
-        (UNSET, UNSET, SINGLE),
-        (UNSET, MULTI, MULTI),
-        (SINGLE, UNSET, SINGLE),
-        (MULTI, MULTI, MULTI),
-    ],
-)
-def test_a_campaign_inherits_the_task_type_of_its_dataset(
-    requested: TaskType.ValueType, task_type: TaskType.ValueType, inherited: TaskType.ValueType
-) -> None:
-    assert inherited_task_type(Campaign(task_type=requested), Dataset(task_type=task_type)) == inherited
-
-
-@pytest.mark.parametrize(("requested", "task_type"), [(MULTI, UNSET), (SINGLE, MULTI)])
-def test_another_task_type_than_that_of_the_dataset_is_refused(
-    requested: TaskType.ValueType, task_type: TaskType.ValueType
-) -> None:
-    dataset = Dataset(name="projects/acme/datasets/d", task_type=task_type)
-    with pytest.raises(InvalidArgument, match=r"(?=.*multi-label)(?=.*\bclassification)(?=.*datasets/d)") as refused:
-        inherited_task_type(Campaign(task_type=requested), dataset)
+def test_a_campaign_has_the_task_type_of_its_dataset(annotation: Service) -> None:
+    assert annotation.has_campaign().task_type == TaskType.TASK_TYPE_CLASSIFICATION
+    with pytest.raises(InvalidArgument) as refused:
+        annotation.has_campaign(task_type=TaskType.TASK_TYPE_MULTI_LABEL)
     assert refused.value.reason == "TASK_TYPE_MISMATCH"

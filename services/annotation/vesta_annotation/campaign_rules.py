@@ -1,12 +1,10 @@
-"""Rules for campaigns: concepts of the dataset's taxonomy, and the task type of the dataset. Pure."""
+"""Rules for campaigns: concepts of the dataset's taxonomy, and guidelines. Pure."""
 
 from collections.abc import Sequence
 
 from vesta_common.errors import InvalidArgument, Violation
-from vesta_common.media.task_types import known_task_type, name_of
 from vesta_contracts.annotation.v1 import Campaign, GuidelineConcept, Guidelines
-from vesta_contracts.common.v1 import TaskType
-from vesta_contracts.datasets.v1 import Dataset, Taxonomy
+from vesta_contracts.datasets.v1 import Taxonomy
 
 _CONCEPTS = "campaign.concepts"
 _NAMED_MAX = 5
@@ -44,23 +42,3 @@ def guidelines(campaign: Campaign, taxonomy: Taxonomy) -> Guidelines:
             for concept in (known[name] for name in campaign.concepts if name in known)
         ],
     )
-
-
-def inherited_task_type(campaign: Campaign, dataset: Dataset) -> TaskType.ValueType:
-    """Returns the task type of a campaign, which is that of its dataset.
-
-    Raises:
-        InvalidArgument: TASK_TYPE_MISMATCH, the campaign requests another one.
-    """
-    task_type = known_task_type(dataset.task_type)
-    if campaign.task_type not in (TaskType.TASK_TYPE_UNSPECIFIED, task_type):
-        what = (
-            f"is {name_of(campaign.task_type)}, but {dataset.name} is for {name_of(task_type)}; leave it unset, or "
-            "use another dataset"
-        )
-        raise InvalidArgument(
-            f"campaign.task_type {what}",
-            reason="TASK_TYPE_MISMATCH",
-            violations=[Violation("campaign.task_type", what)],
-        )
-    return task_type

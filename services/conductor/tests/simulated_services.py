@@ -22,6 +22,7 @@ from vesta_contracts.annotation.v1 import (
     Task,
     TaskServiceServicer,
 )
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import (
     Concept,
     Dataset,
@@ -102,9 +103,18 @@ def _with_etag(deployment: Deployment) -> Deployment:
     return copy_of(deployment, etag=etag_of(_etag_part(deployment)))
 
 
-def _check_recipe(name: str) -> None:
-    if not name.endswith(("/classification", "/embedding")):
+_TASK_TYPES = {
+    "classification": TaskType.TASK_TYPE_CLASSIFICATION,
+    "multilabel": TaskType.TASK_TYPE_MULTI_LABEL,
+    "embedding": TaskType.TASK_TYPE_UNSPECIFIED,
+}
+
+
+def _recipe(name: str) -> Recipe:
+    recipe_id = name.rpartition("/")[2]
+    if recipe_id not in _TASK_TYPES:
         raise missing(name)
+    return Recipe(name=name, task_type=_TASK_TYPES[recipe_id])
 
 
 def _page(things: list[Any], request: Any) -> tuple[list[Any], str]:
@@ -291,7 +301,7 @@ class _Runs(_Servicer, TrainingRunServiceServicer):
     def _create(self, request: Any) -> TrainingRun:
         name = f"{request.parent}/trainingRuns/{request.training_run_id}"
         asked = request.training_run
-        _check_recipe(asked.recipe)
+        _recipe(asked.recipe)
         if asked.snapshot:
             _get(self.platform.snapshots, asked.snapshot)
         elif not asked.recipe.endswith("/embedding"):
@@ -317,8 +327,7 @@ class _Models(_Servicer, ModelServiceServicer):
 
 class _Recipes(_Servicer, RecipeServiceServicer):
     def GetRecipe(self, request: Any, context: Any) -> Recipe:
-        _check_recipe(request.name)
-        return Recipe(name=request.name)
+        return _recipe(request.name)
 
 
 class _Deployments(_Servicer, DeploymentServiceServicer):

@@ -181,6 +181,7 @@ class TestLoops:
             ({"dataset": "projects/other/datasets/vans"}, InvalidArgument, "DATASET_IN_OTHER_PROJECT"),
             ({"recipe": "projects/acme/recipes/nothing"}, NotFound, ""),
             ({"recipe": "projects/other/recipes/classification"}, InvalidArgument, "RECIPE_IN_OTHER_PROJECT"),
+            ({"recipe": "projects/acme/recipes/multilabel"}, InvalidArgument, "TASK_TYPE_MISMATCH"),
             ({"control_share": 0.01}, InvalidArgument, "FIELD_INVALID"),
             ({"strategy": 99}, InvalidArgument, "FIELD_INVALID"),
             ({"lease_duration": Duration(seconds=0)}, InvalidArgument, "FIELD_INVALID"),

@@ -6,10 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from training_service import PROJECT, Training, refusal
 from vesta_common.errors import Aborted, FailedPrecondition, InvalidArgument, VestaError
 from vesta_common.messages import copy_of
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.training.v1 import (
     CreateRecipeRequest,
     DeleteRecipeRequest,
     GetModelRequest,
+    GetRecipeRequest,
     ListRecipesRequest,
     Recipe,
     UpdateModelRequest,
@@ -33,6 +35,8 @@ def test_a_project_has_the_builtin_recipes_and_its_own(training: Training) -> No
         one.name.rpartition("/")[2] for one in training.recipes.ListRecipes(ListRecipesRequest(parent=PROJECT)).recipes
     ]
     assert names == ["classification", "classification-finetune", "embedding", "mine", "multilabel"]
+    mine = training.recipes.GetRecipe(GetRecipeRequest(name=f"{PROJECT}/recipes/mine"))
+    assert mine.task_type == TaskType.TASK_TYPE_CLASSIFICATION
     broken = CreateRecipeRequest(parent=PROJECT, recipe_id="broken", recipe=Recipe(yaml="tusk: classification"))
     refusal(InvalidArgument, lambda: training.recipes.CreateRecipe(broken), "RECIPE_INVALID")
     shipped = DeleteRecipeRequest(name=f"{PROJECT}/recipes/embedding")

@@ -65,6 +65,7 @@ def test_a_run_on_missing_resources_is_rejected(training: Training) -> None:
     refusal(NotFound, lambda: training.a_run(recipe=f"{PROJECT}/recipes/none"), "RESOURCE_NOT_FOUND")
     refusal(NotFound, lambda: training.a_run(champion=f"{PROJECT}/models/vans/versions/9"), "RESOURCE_NOT_FOUND")
     refusal(InvalidArgument, lambda: training.a_run(snapshot=""), "SNAPSHOT_MISSING")
+    refusal(InvalidArgument, lambda: training.a_run(recipe=f"{PROJECT}/recipes/multilabel"), "TASK_TYPE_MISMATCH")
     training.a_run()
     refusal(AlreadyExists, training.a_run, "RESOURCE_EXISTS")
 

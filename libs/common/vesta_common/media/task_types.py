@@ -1,8 +1,11 @@
-"""The annotations that each task type allows. Annotation and datasets check annotations by the same rules."""
+"""Task types: the annotations that each allows, and the check that what is made for a dataset has its task type."""
 
 from dataclasses import dataclass
 
 from vesta_contracts.common.v1 import TaskType
+from vesta_contracts.datasets.v1 import Dataset
+
+from vesta_common.errors import InvalidArgument, Violation
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,25 @@ def allowed_annotations(task_type: TaskType.ValueType) -> AllowedAnnotations:
     return _ALLOWED[known_task_type(task_type)]
 
 
-def name_of(task_type: TaskType.ValueType) -> str:
-    """Returns the name of a task type for messages, such as `multi-label`."""
-    return TaskType.Name(known_task_type(task_type)).removeprefix("TASK_TYPE_").lower().replace("_", "-")
+def check_task_type(task_type: TaskType.ValueType, dataset: Dataset, field: str, subject: str) -> None:
+    """Checks that the task type of something that is made for a dataset is that of the dataset. Unspecified suits all datasets.
+
+    Args:
+        field: the path of the field in the request.
+        subject: what has the task type, for the message: `the campaign`, or the name of a recipe.
+
+    Raises:
+        InvalidArgument: TASK_TYPE_MISMATCH.
+    """
+    expected = known_task_type(dataset.task_type)
+    if task_type in (TaskType.TASK_TYPE_UNSPECIFIED, expected):
+        return
+    what = (
+        f"{subject} is for {_in_words(task_type)}, but {dataset.name} is for {_in_words(expected)}; "
+        f"choose {_in_words(expected)}, or another dataset"
+    )
+    raise InvalidArgument(f"{field}: {what}", reason="TASK_TYPE_MISMATCH", violations=[Violation(field, what)])
+
+
+def _in_words(task_type: TaskType.ValueType) -> str:
+    return TaskType.Name(task_type).removeprefix("TASK_TYPE_").lower().replace("_", "-")

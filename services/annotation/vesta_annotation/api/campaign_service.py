@@ -3,6 +3,7 @@
 import grpc
 from google.protobuf import empty_pb2
 from vesta_common.ids import new_id
+from vesta_common.media.task_types import check_task_type
 from vesta_common.messages import copy_of
 from vesta_common.resources.methods import find_answer, revise, run_once
 from vesta_common.resources.page_keys import by_name
@@ -25,7 +26,7 @@ from vesta_contracts.annotation.v1 import (
 
 from vesta_annotation.agreement import measure_agreement
 from vesta_annotation.api.annotation_rules import TermsSource
-from vesta_annotation.campaign_rules import asked_concepts, guidelines, inherited_task_type
+from vesta_annotation.campaign_rules import asked_concepts, guidelines
 from vesta_annotation.store import Store
 
 _MUTABLE = ("display_name", "instructions", "concepts", "review_share", "lease_duration", "state")
@@ -45,7 +46,8 @@ class CampaignService(CampaignServiceServicer):
         campaign = _with_defaults(request.campaign)
         dataset, taxonomy = self._terms.look_up(campaign.dataset)
         campaign.concepts[:] = asked_concepts(campaign.concepts, taxonomy)
-        campaign.task_type = inherited_task_type(campaign, dataset)
+        check_task_type(campaign.task_type, dataset, "campaign.task_type", "the campaign")
+        campaign.task_type = dataset.task_type
         campaign.name = f"{request.parent}/campaigns/{request.campaign_id or new_id()}"
 
         def create(connection: Connection) -> Campaign:

@@ -5,6 +5,7 @@ from google.protobuf.empty_pb2 import Empty
 from vesta_common.clock import Clock
 from vesta_common.errors import AlreadyExists, InvalidArgument, Violation
 from vesta_common.ids import new_id
+from vesta_common.media.task_types import check_task_type
 from vesta_common.messages import without
 from vesta_common.resources.etags import check_etag, etag_of
 from vesta_common.resources.masks import apply_update
@@ -27,7 +28,7 @@ from vesta_contracts.conductor.v1 import (
     LoopStatus,
     UpdateLoopRequest,
 )
-from vesta_contracts.datasets.v1 import GetDatasetRequest
+from vesta_contracts.datasets.v1 import Dataset, DatasetView, GetDatasetRequest
 from vesta_contracts.training.v1 import GetRecipeRequest
 
 from vesta_conductor import store
@@ -70,7 +71,8 @@ class LoopService(LoopServiceServicer):
             before = _found(store.find_loop(connection, name), name)
         recipe = apply_update(before, request.loop, request.update_mask, MUTABLE).policy.recipe
         if recipe != before.policy.recipe:
-            self._check_recipe(name, recipe)
+            dataset = GetDatasetRequest(name=before.policy.dataset, view=DatasetView.DATASET_VIEW_BASIC)
+            self._check_recipe(recipe, self._peers.datasets.GetDataset(dataset))
 
         def work(connection: Connection) -> Loop:
             current = _found(store.find_loop(connection, name, lock=True), name)
@@ -125,19 +127,21 @@ class LoopService(LoopServiceServicer):
                 reason="DATASET_IN_OTHER_PROJECT",
                 violations=[Violation("loop.policy.dataset", "is in another project")],
             )
-        self._peers.datasets.GetDataset(GetDatasetRequest(name=policy.dataset))
-        self._check_recipe(parent, policy.recipe)
+        dataset = GetDatasetRequest(name=policy.dataset, view=DatasetView.DATASET_VIEW_BASIC)
+        self._check_recipe(policy.recipe, self._peers.datasets.GetDataset(dataset))
 
-    def _check_recipe(self, name: str, recipe: str) -> None:
+    def _check_recipe(self, recipe: str, dataset: Dataset) -> None:
+        """Checks that the recipe, if any, exists in the Loop's project and is for the task type of the dataset."""
         if not recipe:
             return
-        if project_of(recipe) != project_of(name):
+        if project_of(recipe) != project_of(dataset.name):
             raise InvalidArgument(
                 f"{recipe} is in another project; choose a recipe of the project of the Loop",
                 reason="RECIPE_IN_OTHER_PROJECT",
                 violations=[Violation("loop.policy.recipe", "is in another project")],
             )
-        self._peers.recipes.GetRecipe(GetRecipeRequest(name=recipe))
+        task_type = self._peers.recipes.GetRecipe(GetRecipeRequest(name=recipe)).task_type
+        check_task_type(task_type, dataset, "loop.policy.recipe", recipe)
 
 
 def _new_loop_id() -> str:

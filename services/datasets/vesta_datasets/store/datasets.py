@@ -6,6 +6,7 @@ from typing import Any
 
 from vesta_common.clock import Clock
 from vesta_common.media.task_types import known_task_type
+from vesta_common.resources.etags import with_etag
 from vesta_common.resources.methods import body_of, existing, resource_of
 from vesta_common.resources.names import parent_of
 from vesta_common.storage.postgres import Connection
@@ -113,9 +114,11 @@ class Datasets:
 
 def _dataset(row: Mapping[str, Any], counts: DatasetCounts | None) -> Dataset:
     dataset = resource_of(Dataset, row)
-    if not dataset.split_policy.HasField("test_share"):  # the dataset is older than the default
+    # The dataset may be older than these fields.
+    if not dataset.split_policy.HasField("test_share"):
         dataset.split_policy.test_share = 0.0
     dataset.task_type = known_task_type(dataset.task_type)
+    with_etag(dataset)
     if counts is not None:
         dataset.counts.CopyFrom(counts)
     return dataset

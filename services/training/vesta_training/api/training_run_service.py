@@ -6,13 +6,15 @@ import grpc
 from google.protobuf import empty_pb2
 from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
 from vesta_common.ids import new_id
+from vesta_common.media.task_types import check_task_type
 from vesta_common.resources import filters
 from vesta_common.resources.methods import create_once, find_answer
+from vesta_common.resources.names import parent_of
 from vesta_common.resources.page_keys import by_age, newest_before
 from vesta_common.resources.pages import read_page
 from vesta_common.runtime.service import BackgroundTask
 from vesta_common.storage.postgres import Connection
-from vesta_contracts.datasets.v1 import GetSnapshotRequest
+from vesta_contracts.datasets.v1 import DatasetView, GetDatasetRequest, GetSnapshotRequest
 from vesta_contracts.training.v1 import (
     CancelTrainingRunRequest,
     CreateTrainingRunRequest,
@@ -27,6 +29,7 @@ from vesta_contracts.training.v1 import (
 from vesta_training.api.page_limits import within_bytes
 from vesta_training.recipes.recipe import Task, read_recipe
 from vesta_training.recipes.recipe_book import RecipeBook
+from vesta_training.recipes.task_types import task_type_of
 from vesta_training.runs.job_builder import Datasets
 from vesta_training.store import Store
 
@@ -57,7 +60,7 @@ class TrainingRunService(TrainingRunServiceServicer):
         self._workers = workers
 
     def CreateTrainingRun(self, request: CreateTrainingRunRequest, context: grpc.ServicerContext) -> TrainingRun:
-        """Creates a run, after checking that its recipe, snapshot and champion exist."""
+        """Creates a run, after checking that its recipe, snapshot and champion exist, and that the recipe suits the dataset."""
         if answer := find_answer(self._store.postgres, request, TrainingRun):
             return answer
         requested = request.training_run
@@ -129,7 +132,14 @@ class TrainingRunService(TrainingRunServiceServicer):
                 violations=[Violation("training_run.deadline", "must be between 1 s and 30 days")],
             )
         if requested.snapshot:
-            self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=requested.snapshot))
+            snapshot = self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=requested.snapshot))
+            dataset = GetDatasetRequest(name=parent_of(snapshot.name), view=DatasetView.DATASET_VIEW_BASIC)
+            check_task_type(
+                task_type_of(recipe.task),
+                self._datasets.datasets.GetDataset(dataset),
+                "training_run.recipe",
+                requested.recipe,
+            )
         if requested.champion:
             with self._store.postgres.transaction() as connection:
                 self._store.models.get_version(connection, requested.champion)

@@ -1,11 +1,15 @@
 """Lookup of recipes by name: the built-in recipes, which every project has, and the recipes of a project."""
 
+from contextlib import suppress
+
 from vesta_common.resources.etags import with_etag
 from vesta_common.resources.methods import existing
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.training.v1 import Recipe
 
-from vesta_training.recipes.recipe import BUILTIN, builtin_recipe, builtin_yaml
+from vesta_training.errors import RecipeError
+from vesta_training.recipes.recipe import BUILTIN, builtin_recipe, builtin_yaml, read_recipe
+from vesta_training.recipes.task_types import task_type_of
 from vesta_training.store import Store
 
 
@@ -25,12 +29,12 @@ class RecipeBook:
         if is_builtin(name):
             return builtin(name)
         hint = f"built-in recipes: {', '.join(BUILTIN)}"
-        return existing(self._store.recipes.find(connection, name), name, hint)
+        return _with_task_type(existing(self._store.recipes.find(connection, name), name, hint))
 
     def list_after(self, connection: Connection, project: str, after: str, limit: int) -> list[Recipe]:
         """Lists the recipes of a project whose names are greater than `after`, ordered by name."""
         builtin_recipes = [builtin(name) for recipe_id in BUILTIN if (name := f"{project}/recipes/{recipe_id}") > after]
-        own = self._store.recipes.list_page(connection, project, after, limit)
+        own = map(_with_task_type, self._store.recipes.list_page(connection, project, after, limit))
         return sorted([*builtin_recipes, *own], key=lambda recipe: recipe.name)[:limit]
 
 
@@ -45,4 +49,11 @@ def builtin(name: str) -> Recipe:
     recipe = Recipe(
         name=name, display_name=builtin_recipe(recipe_id).summary[:200], yaml=builtin_yaml(recipe_id), builtin=True
     )
-    return with_etag(recipe)
+    return with_etag(_with_task_type(recipe))
+
+
+def _with_task_type(recipe: Recipe) -> Recipe:
+    """Sets the task type of a recipe, unless its YAML was valid for an earlier version only."""
+    with suppress(RecipeError):
+        recipe.task_type = task_type_of(read_recipe(recipe.name, recipe.yaml).task)
+    return recipe

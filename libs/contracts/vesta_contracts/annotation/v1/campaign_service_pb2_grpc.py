@@ -80,7 +80,7 @@ class CampaignServiceServicer:
 
     def CreateCampaign(self, request, context):
         """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset; INVALID_ARGUMENT a concept is not in the
-        taxonomy, or multi_label is set for a single-label dataset.
+        taxonomy, or task_type is not that of the dataset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -26,9 +26,10 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
+from vesta_contracts.common.v1 import task_type_pb2 as vesta_dot_common_dot_v1_dot_task__type__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evesta/training/v1/recipe.proto\x12\x11vesta.training.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\xb3\x02\n\x06Recipe\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x1a\n\x04yaml\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x02\xca\xa5\x19\x04\x10\x80\x80\x04\x12\x15\n\x07\x62uiltin\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t:G\xea\x41\x44\n\x0cvesta/Recipe\x12#projects/{project}/recipes/{recipe}*\x07recipes2\x06recipeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evesta/training/v1/recipe.proto\x12\x11vesta.training.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1fvesta/common/v1/task_type.proto\"\xe7\x02\n\x06Recipe\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x1a\n\x04yaml\x18\x03 \x01(\tB\x0c\xe2\x41\x01\x02\xca\xa5\x19\x04\x10\x80\x80\x04\x12\x15\n\x07\x62uiltin\x18\x04 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12\x32\n\ttask_type\x18\x08 \x01(\x0e\x32\x19.vesta.common.v1.TaskTypeB\x04\xe2\x41\x01\x03:G\xea\x41\x44\n\x0cvesta/Recipe\x12#projects/{project}/recipes/{recipe}*\x07recipes2\x06recipeb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,8 +48,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECIPE'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_RECIPE'].fields_by_name['update_time']._loaded_options = None
   _globals['_RECIPE'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_RECIPE'].fields_by_name['task_type']._loaded_options = None
+  _globals['_RECIPE'].fields_by_name['task_type']._serialized_options = b'\342A\001\003'
   _globals['_RECIPE']._loaded_options = None
   _globals['_RECIPE']._serialized_options = b'\352AD\n\014vesta/Recipe\022#projects/{project}/recipes/{recipe}*\007recipes2\006recipe'
-  _globals['_RECIPE']._serialized_start=176
-  _globals['_RECIPE']._serialized_end=483
+  _globals['_RECIPE']._serialized_start=209
+  _globals['_RECIPE']._serialized_end=568
 # @@protoc_insertion_point(module_scope)

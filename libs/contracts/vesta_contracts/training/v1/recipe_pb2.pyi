@@ -6,6 +6,7 @@ A Recipe: the configuration of a training, with the reason for each choice."""
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from vesta_contracts.common.v1 import task_type_pb2 as _task_type_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -30,6 +31,7 @@ class Recipe(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    TASK_TYPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     display_name: _builtins.str
     yaml: _builtins.str
@@ -37,6 +39,8 @@ class Recipe(_message.Message):
     builtin: _builtins.bool
     """True for built-in recipes, which are immutable."""
     etag: _builtins.str
+    task_type: _task_type_pb2.TaskType.ValueType
+    """The task type of the datasets that it can train on, from the YAML; unspecified for embeddings, which suit every dataset."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -51,10 +55,11 @@ class Recipe(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        task_type: _task_type_pb2.TaskType.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["builtin", b"builtin", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "update_time", b"update_time", "yaml", b"yaml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["builtin", b"builtin", "create_time", b"create_time", "display_name", b"display_name", "etag", b"etag", "name", b"name", "task_type", b"task_type", "update_time", b"update_time", "yaml", b"yaml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

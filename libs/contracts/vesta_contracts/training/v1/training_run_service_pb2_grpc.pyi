@@ -37,8 +37,9 @@ class TrainingRunServiceStub:
     def __new__(cls, channel: _aio.Channel) -> TrainingRunServiceAsyncStub: ...
     CreateTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_run_service_pb2.CreateTrainingRunRequest, _training_run_pb2.TrainingRun]
     """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken, or belonged to a deleted run that created a version;
-    NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe requires a snapshot. If the recipe does not
-    fit the snapshot, the run fails with an `error` that describes why.
+    NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe requires a snapshot, or
+    TASK_TYPE_MISMATCH the recipe is for another task type than that of the dataset. If the recipe does not fit the snapshot, the
+    run fails with an `error` that describes why.
     """
     GetTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_run_service_pb2.GetTrainingRunRequest, _training_run_pb2.TrainingRun]
     """Returns one TrainingRun. Errors: NOT_FOUND."""
@@ -56,8 +57,9 @@ class TrainingRunServiceAsyncStub(TrainingRunServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTrainingRun: _aio.UnaryUnaryMultiCallable[_training_run_service_pb2.CreateTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
     """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken, or belonged to a deleted run that created a version;
-    NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe requires a snapshot. If the recipe does not
-    fit the snapshot, the run fails with an `error` that describes why.
+    NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe requires a snapshot, or
+    TASK_TYPE_MISMATCH the recipe is for another task type than that of the dataset. If the recipe does not fit the snapshot, the
+    run fails with an `error` that describes why.
     """
     GetTrainingRun: _aio.UnaryUnaryMultiCallable[_training_run_service_pb2.GetTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
     """Returns one TrainingRun. Errors: NOT_FOUND."""
@@ -78,8 +80,9 @@ class TrainingRunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_training_run_pb2.TrainingRun, _abc.Awaitable[_training_run_pb2.TrainingRun]]:
         """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken, or belonged to a deleted run that created a version;
-        NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe requires a snapshot. If the recipe does not
-        fit the snapshot, the run fails with an `error` that describes why.
+        NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe requires a snapshot, or
+        TASK_TYPE_MISMATCH the recipe is for another task type than that of the dataset. If the recipe does not fit the snapshot, the
+        run fails with an `error` that describes why.
         """
 
     @_abc_1.abstractmethod
