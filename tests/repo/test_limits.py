@@ -1,10 +1,10 @@
-"""What a request may carry is limited, and what the limits allow an event can bear."""
+"""What a request may carry is limited, and one shape is always within the limit of the annotations of an item."""
 
 import pytest
 from google.protobuf.message import Message
 from promises.limits import requests, unlimited_fields
 from vesta_common.errors import InvalidArgument
-from vesta_common.events.outbox import EVENT_BYTES_MAX
+from vesta_common.media.annotations import ANNOTATIONS_BYTES_MAX
 from vesta_common.rpc.validation import validate
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.common.v1 import (
@@ -25,12 +25,10 @@ from vesta_contracts.datasets.v1 import Item, NewItem, SelectItemsRequest
 
 LONG = "x" * 1025
 DATASET = f"projects/{'p' * 63}/datasets/{'d' * 63}"
-ROOM = 20_000
-"""Bytes of an event for all but the annotations."""
 
 
 def a_mask(runs: int) -> Annotation:
-    return Annotation(concept="van", mask=Mask(height_px=10_000, width_px=10_000, runs_px=[250] * runs))
+    return Annotation(concept="van", mask=Mask(height_px=10_000, width_px=10_000, runs_px=[200] * runs))
 
 
 def a_polygon(points: int) -> Annotation:
@@ -43,14 +41,14 @@ def a_track(keyframes: int) -> Annotation:
     return Annotation(concept="van", track=Track(track_id="1", keyframes=[frame] * keyframes))
 
 
-@pytest.mark.parametrize("annotation", [a_mask(400_000), a_polygon(40_000), a_track(16_000)])
-def test_the_largest_shape_that_the_rules_allow_fits_an_event(annotation: Annotation) -> None:
+@pytest.mark.parametrize("annotation", [a_mask(4_000_000), a_polygon(40_000), a_track(16_000)])
+def test_the_largest_shape_that_the_rules_allow_is_within_the_limit_of_an_item(annotation: Annotation) -> None:
     validate(annotation)
-    assert TaskAccepted(annotations=[annotation]).ByteSize() <= EVENT_BYTES_MAX - ROOM
+    assert annotation.ByteSize() <= ANNOTATIONS_BYTES_MAX
 
 
-@pytest.mark.parametrize("annotation", [a_mask(500_001), a_polygon(60_000), a_track(20_000)])
-def test_a_shape_that_fits_no_event_is_refused(annotation: Annotation) -> None:
+@pytest.mark.parametrize("annotation", [a_mask(4_000_001), a_polygon(60_000), a_track(20_000)])
+def test_a_shape_that_is_too_large_is_refused(annotation: Annotation) -> None:
     with pytest.raises(InvalidArgument):
         validate(annotation)
 

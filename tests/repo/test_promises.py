@@ -77,7 +77,7 @@ def a_topic(**changes: object) -> dict[str, str]:
         "consumers": [{"service": "annotation", "group": "annotation.answers", "purpose": "counts"}],
         "partitions": 6,
         "retention": 30,
-        "size_max_bytes": 1_000_000,
+        "size_max_bytes": 65_536,
         "cleanup": "delete",
         "replicas": 3,
         "in_sync_replicas_min": 2,

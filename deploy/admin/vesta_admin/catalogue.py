@@ -17,6 +17,7 @@ REPLICAS = 3
 IN_SYNC_REPLICAS_MIN = 2
 # A record also contains its key, its headers and the overhead of its batch: at most about 6 KB, see `vesta_common.events.cloudevents`.
 OVERHEAD_BYTES = 64 * 1024
+VALUE_BYTES_MIN = 1_000_000  # the outbox may contain events of the previous version, which had this limit
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,16 @@ def _topic(entry: dict[str, Any]) -> Topic:
         name=entry["topic"],
         partitions=int(entry["partitions"]),
         retention=timedelta(days=int(entry["retention"])),
-        value_bytes_max=int(entry["size_max_bytes"]),
+        value_bytes_max=_value_bytes_max(entry),
         groups=tuple(consumer["group"] for consumer in entry.get("consumers") or () if "group" in consumer),
         cleanup=entry["cleanup"],
         replicas=int(entry["replicas"]),
         in_sync_replicas_min=int(entry["in_sync_replicas_min"]),
     )
+
+
+def _value_bytes_max(entry: dict[str, Any]) -> int:
+    return max(int(entry["size_max_bytes"]), VALUE_BYTES_MIN)
 
 
 def _dead_letters(entries: Sequence[dict[str, Any]]) -> Iterator[Topic]:
@@ -84,7 +89,7 @@ def _dead_letters(entries: Sequence[dict[str, Any]]) -> Iterator[Topic]:
     for entry in entries:
         for consumer in entry.get("consumers") or ():
             service = consumer["service"]
-            bytes_max[service] = max(bytes_max.get(service, 0), int(entry["size_max_bytes"]) + OVERHEAD_BYTES)
+            bytes_max[service] = max(bytes_max.get(service, 0), _value_bytes_max(entry) + OVERHEAD_BYTES)
     for service, value_bytes_max in sorted(bytes_max.items()):
         yield Topic(
             topic_of(service), DEAD_LETTER_PARTITIONS, DEAD_LETTER_RETENTION, value_bytes_max, is_dead_letters=True

@@ -222,13 +222,13 @@ def test_where_one_label_is_allowed_boxes_are_still_free() -> None:
     assert (found.reason, found.violations[0].field) == ("LABEL_NOT_SINGLE", "it")
 
 
-def test_what_no_event_could_carry_is_refused() -> None:
-    large = Media(width_px=10_000, height_px=10_000)
-    fine = Annotation(concept="van", mask=Mask(height_px=10_000, width_px=10_000, runs_px=[250] * 400_000))
+def test_annotations_above_the_limit_of_an_item_are_rejected() -> None:
+    large = Media(width_px=20_000, height_px=20_000)
+    fine = Annotation(concept="van", mask=Mask(height_px=20_000, width_px=20_000, runs_px=[100] * 4_000_000))
     check(fine, media=large)
     with pytest.raises(InvalidArgument, match=str(ANNOTATIONS_BYTES_MAX)) as refused:
-        check(fine, fine, media=large)
-    assert refused.value.reason == "EVENT_TOO_LARGE"
+        check(fine, fine, fine, media=large)
+    assert refused.value.reason == "ANNOTATIONS_TOO_LARGE"
 
 
 def test_shapes_alone_are_checked_whatever_their_concepts() -> None:

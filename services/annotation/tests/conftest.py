@@ -15,8 +15,10 @@ from vesta_annotation.api.annotation_rules import TermsSource
 from vesta_annotation.settings import Settings
 from vesta_annotation.store import Store
 from vesta_common.clock import ManualClock
+from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.rpc.client import open_channel
 from vesta_common.rpc.server import Server
+from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.postgres import Postgres
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub, TaxonomyServiceStub
 from vesta_local.testing import identity_of
@@ -59,9 +61,16 @@ def postgres(settings: Settings) -> Iterator[Postgres]:
 
 
 @pytest.fixture
-def annotation(settings: Settings, postgres: Postgres) -> Iterator[Service]:
+def objects(settings: Settings) -> Iterator[ObjectStore]:
+    objects = ObjectStore.of(settings)
+    yield objects
+    objects.close()
+
+
+@pytest.fixture
+def annotation(settings: Settings, postgres: Postgres, objects: ObjectStore) -> Iterator[Service]:
     clock = ManualClock()
-    store = Store(postgres, clock)
+    store = Store(postgres, clock, LargeAnnotations(objects))
     peers = open_channel(settings.datasets_address, identity_of("annotation"))
     stub = ItemServiceStub(peers)
     terms = TermsSource(DatasetServiceStub(peers), TaxonomyServiceStub(peers), stub)

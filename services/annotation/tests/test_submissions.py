@@ -18,6 +18,8 @@ from annotation_builders import (
 from google.protobuf.duration_pb2 import Duration
 from vesta_common import trace
 from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from vesta_common.media.large_annotations import LargeAnnotations
+from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.annotation.v1 import (
     CreateSubmissionRequest,
     GetSubmissionRequest,
@@ -69,6 +71,21 @@ def test_shapes_are_stored_unchanged(annotation: Service) -> None:
     annotation.lease("ada")
     annotation.submit("ada", task, *drawn)
     assert list(annotation.task(task).accepted) == list(annotation.told()[0].payload.annotations) == drawn
+
+
+def test_a_large_answer_is_stored_and_its_event_refers_to_it(annotation: Service, objects: ObjectStore) -> None:
+    task = annotation.has_task()
+    drawn = [a_box() for _ in range(500)] + [a_box("car", attributes={"n": str(number)}) for number in range(500)]
+    annotation.lease("ada")
+    annotation.submit("ada", task, *drawn)
+    assert list(annotation.task(task).accepted) == drawn
+    (event,) = annotation.told()
+    accepted = event.payload
+    assert len(event.value) < 1000
+    assert (list(accepted.annotations), list(accepted.annotators)) == ([], [member("ada")])
+    assert (accepted.stored.annotation_count, list(accepted.stored.concepts)) == (1000, ["car", "van"])
+    assert accepted.stored.object_key.startswith("annotations/acme/vans/")
+    assert list(LargeAnnotations(objects).load(accepted.stored)) == drawn
 
 
 def test_a_task_waits_for_all_its_answers(annotation: Service) -> None:

@@ -5,9 +5,11 @@ from vesta_common.clock import SystemClock
 from vesta_common.events.broker import Broker
 from vesta_common.events.outbox import Relay
 from vesta_common.identity import Identity
+from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.rpc.client import open_channel
 from vesta_common.runtime.service import App, BackgroundTask, new_registry
 from vesta_common.storage.backlog import BACKLOG_INTERVAL, Backlog
+from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.postgres import Postgres
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub, TaxonomyServiceStub
 
@@ -21,7 +23,8 @@ def build(settings: Settings) -> App:
     """Waits for the database, migrates or checks its schema, and assembles the service."""
     postgres = Postgres.of(settings, SERVICE).open()
     postgres.migrate_or_check("vesta_annotation", settings)
-    store = Store(postgres, SystemClock())
+    objects = ObjectStore.of(settings)
+    store = Store(postgres, SystemClock(), LargeAnnotations(objects, is_updated=settings.post_migrations))
     identity = Identity.of(settings, SERVICE)
     channel = open_channel(settings.datasets_address, identity)
     items = ItemServiceStub(channel)
@@ -35,6 +38,7 @@ def build(settings: Settings) -> App:
     )
     return App(
         engines=settings,
+        has_objects=True,
         servicers=[
             CampaignService(store, terms),
             TaskService(store, items),
@@ -46,5 +50,5 @@ def build(settings: Settings) -> App:
             BackgroundTask("backlog", backlog.step, BACKLOG_INTERVAL),
         ],
         registry=metrics,
-        closing=[channel.close, postgres.close],
+        closing=[channel.close, objects.close, postgres.close],
     )

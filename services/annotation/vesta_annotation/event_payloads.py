@@ -3,17 +3,26 @@
 from datetime import datetime
 
 from vesta_contracts.annotation.v1 import Review, Task, TaskAccepted, TaskCancelled, TaskRejected
+from vesta_contracts.common.v1 import StoredAnnotations
 
 from vesta_annotation.decision import Decision
 
 TaskEvent = TaskAccepted | TaskRejected | TaskCancelled
 
 
-def task_accepted(task: Task, decision: Decision, now: datetime) -> TaskAccepted:
+def task_accepted(
+    task: Task, decision: Decision, now: datetime, stored: StoredAnnotations | None = None
+) -> TaskAccepted:
+    """Returns the event of an accepted task.
+
+    Args:
+        stored: a reference to the annotations of the decision if they are too large for the event.
+    """
     accepted = TaskAccepted(
         task=task.name,
         item=task.item,
-        annotations=decision.annotations,
+        annotations=() if stored else decision.annotations,
+        stored=stored,
         annotators=decision.annotators,
         reviewer=decision.reviewer,
         control=task.control,

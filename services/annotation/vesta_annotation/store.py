@@ -8,6 +8,7 @@ from typing import Any
 from vesta_common.clock import Clock
 from vesta_common.events import outbox
 from vesta_common.events.cloudevents import new_event
+from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.resources.filters import Where
 from vesta_common.resources.methods import existing, taken
 from vesta_common.resources.names import parent_of
@@ -29,9 +30,10 @@ queries = load_queries("vesta_annotation")
 class Store:
     """Reads and writes the service's tables. Every method runs in the transaction that is passed to it."""
 
-    def __init__(self, postgres: Postgres, clock: Clock) -> None:
+    def __init__(self, postgres: Postgres, clock: Clock, large: LargeAnnotations) -> None:
         self.postgres = postgres
         self.clock = clock
+        self._large = large
 
     def count_undecided_tasks(self, connection: Connection) -> list[dict[str, Any]]:
         """Counts undecided tasks by state."""
@@ -197,7 +199,8 @@ class Store:
         del task.accepted[:]
         task.accepted.extend(decision.annotations)
         self._settle(connection, task, Task.ACCEPTED)
-        self._publish(connection, task_accepted(task, decision, self.clock.now()))
+        stored = self._large.store(task.item, decision.annotations)
+        self._publish(connection, task_accepted(task, decision, self.clock.now(), stored))
 
     def send_to_review(self, connection: Connection, task: Task) -> None:
         """Moves a task to review."""

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from datasets_builders import Datasets
 from vesta_common.clock import ManualClock
+from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.rpc.client import open_channel
 from vesta_common.rpc.server import Server
 from vesta_common.storage.objects import ObjectStore
@@ -33,7 +34,8 @@ def datasets(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Data
     settings = Settings(**service_settings("datasets"), connection_address="127.0.0.1:1")
     postgres = Postgres(settings.postgres_url, settings.postgres_schema).open()
     postgres.migrate("vesta_datasets")
-    store, objects = Store(postgres, ManualClock()), ObjectStore.of(settings)
+    objects = ObjectStore.of(settings)
+    store = Store(postgres, ManualClock(), LargeAnnotations(objects))
     operations = Operations(store, {})
     servicers = [
         TaxonomyService(store),

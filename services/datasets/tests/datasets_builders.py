@@ -16,6 +16,7 @@ from vesta_common.errors import ResourceExhausted, VestaError
 from vesta_common.events.cloudevents import Event, new_event
 from vesta_common.rpc.client import MESSAGE_BYTES_MAX
 from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.postgres import Connection
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, ImageScores, Media
 from vesta_contracts.connection.v1 import IngestedMedia, IngestMediaRequest, IngestMediaResponse
@@ -219,8 +220,15 @@ class Datasets:
     def handle(self, event: Event) -> None:
         """Handles an event as the consumer does."""
         event_handlers = EventHandlers(self.store)
-        handlers = {**event_handlers.label_handlers(), **event_handlers.prediction_handlers()}
-        self.store.postgres.run(lambda connection: handlers[event.type](connection, event))
+        handlers, batch_handlers = event_handlers.label_handlers(), event_handlers.prediction_handlers()
+
+        def handle(connection: Connection) -> None:
+            if event.type in batch_handlers:
+                batch_handlers[event.type](connection, [event])
+            else:
+                handlers[event.type](connection, event)
+
+        self.store.postgres.run(handle)
 
     def begin_import(
         self,

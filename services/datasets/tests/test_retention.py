@@ -6,7 +6,7 @@ import pytest
 from datasets_builders import Datasets, a_medium
 from vesta_common.errors import NotFound
 from vesta_contracts.datasets.v1 import CreateSnapshotRequest, DeleteDatasetRequest, Snapshot
-from vesta_datasets.operations.retention import ARCHIVE_RETENTION, MANIFEST_RETENTION, OPERATION_RETENTION, Retention
+from vesta_datasets.operations.retention import ARCHIVE_RETENTION, DATASET_RETENTION, OPERATION_RETENTION, Retention
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_the_manifests_of_a_deleted_dataset_are_kept_for_a_day_and_those_of_othe
     today.advance(timedelta(minutes=1))
     today.datasets.DeleteDataset(DeleteDatasetRequest(name=gone.name.partition("/snapshots")[0]))
     retention = Retention(today.store, today.objects)
-    today.advance(MANIFEST_RETENTION - timedelta(minutes=1))
+    today.advance(DATASET_RETENTION - timedelta(minutes=1))
     retention.step()
     assert today.objects.exists(gone.manifest_key)
     today.advance(timedelta(minutes=2))
@@ -86,6 +86,6 @@ def test_the_manifests_of_a_dataset_that_was_created_again_are_kept(today: Datas
     today.advance(timedelta(minutes=1))
     today.datasets.DeleteDataset(DeleteDatasetRequest(name=first.name.partition("/snapshots")[0]))
     again = a_snapshot(today, "vans")
-    today.advance(MANIFEST_RETENTION * 2)
+    today.advance(DATASET_RETENTION * 2)
     Retention(today.store, today.objects).step()
     assert today.objects.exists(again.manifest_key)

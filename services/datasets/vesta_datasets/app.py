@@ -9,6 +9,7 @@ from vesta_common.events.broker import Broker
 from vesta_common.events.consumer import Consumer, ConsumerMetrics, KafkaOptions
 from vesta_common.events.outbox import Relay
 from vesta_common.identity import Identity
+from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.rpc.client import open_channel
 from vesta_common.runtime.service import App, BackgroundTask, new_registry
 from vesta_common.sandbox import log_protections
@@ -45,8 +46,8 @@ def build(settings: Settings) -> App:
     postgres = Postgres.of(settings, SERVICE).open()
     postgres.migrate_or_check("vesta_datasets", settings)
     registry = new_registry()
-    store = Store(postgres, SystemClock())
     objects = ObjectStore.of(settings)
+    store = Store(postgres, SystemClock(), LargeAnnotations(objects, is_updated=settings.post_migrations))
     identity = Identity.of(settings, SERVICE)
     connection = open_channel(settings.connection_address, identity)
     work_folder = Path(settings.work_folder) if settings.work_folder else None
@@ -72,7 +73,15 @@ def build(settings: Settings) -> App:
         components=[
             Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
             Consumer(SERVICE, "labels", event_handlers.label_handlers(), postgres, kafka, metrics),
-            Consumer(SERVICE, "predictions", event_handlers.prediction_handlers(), postgres, kafka, metrics),
+            Consumer(
+                SERVICE,
+                "predictions",
+                {},
+                postgres,
+                kafka,
+                metrics,
+                batch_handlers=event_handlers.prediction_handlers(),
+            ),
             worker,
             BackgroundTask("purge", Purge(store).step, IDLE),
             BackgroundTask("retention", Retention(store, objects).step, RETENTION_IDLE),

@@ -51,7 +51,7 @@ def test_a_result_that_cannot_be_stored_fails_the_run_with_its_reason(training: 
     training.worker.step()
     ended = training.get(run)
     assert (ended.state, ended.model_version) == (TrainingRun.FAILED, "")
-    assert "the maximum is 1000000" in ended.error
+    assert "the maximum is 65536" in ended.error
 
 
 def test_a_page_of_large_runs_stays_below_the_message_limit() -> None:

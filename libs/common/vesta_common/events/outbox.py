@@ -26,7 +26,7 @@ from vesta_common.service_thread import NO_PAUSE, ServiceThread
 from vesta_common.storage.postgres import Connection, Postgres
 
 BATCH_ROWS = 500
-EVENT_BYTES_MAX = 1_000_000  # below Kafka's default message.max.bytes
+EVENT_BYTES_MAX = 64 * 1024
 POLL_INTERVAL = timedelta(seconds=1)
 STOP_TIMEOUT = timedelta(seconds=3)
 WAIT_SECONDS = 0.5
@@ -65,7 +65,7 @@ def publish(connection: Connection, *events: Event) -> None:
     """Adds events to the caller's transaction, which holds the lock of the changed row. The relay publishes them after the commit.
 
     Raises:
-        InvalidArgument: EVENT_TOO_LARGE, an event exceeds the broker's limit.
+        InvalidArgument: EVENT_TOO_LARGE, an event exceeds the limit.
     """
     if not events:
         return

@@ -16,8 +16,8 @@ from vesta_common.media.shapes import find_flaw, lies_on
 from vesta_common.media.task_types import allowed_annotations
 from vesta_common.rpc.validation import validate
 
-ANNOTATIONS_BYTES_MAX = 900_000
-"""Limit for one item. The event with the annotations may have 1,000,000 bytes, including the names of the annotators who agreed."""
+ANNOTATIONS_BYTES_MAX = 8 * 1024 * 1024
+"""Limit for one item."""
 _CLIP_SHAPES = {"track", "temporal_segment"}
 _FLAW_REASONS = {None: "SHAPE_MISSING", "mask": "MASK_RUNS_INVALID"}
 
@@ -91,7 +91,7 @@ def _check_fields(annotations: Sequence[Annotation], field: str) -> None:
             f"has {size_bytes} bytes, the maximum is {ANNOTATIONS_BYTES_MAX}; use fewer points, "
             "or masks with longer runs"
         )
-        raise _invalid(field, what, "EVENT_TOO_LARGE")
+        raise _invalid(field, what, "ANNOTATIONS_TOO_LARGE")
     try:
         validate(AnnotationList(annotations=annotations))
     except InvalidArgument as error:

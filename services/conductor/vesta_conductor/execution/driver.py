@@ -15,6 +15,7 @@ from vesta_common.clock import Clock
 from vesta_common.errors import Aborted, VestaError, is_transient
 from vesta_common.events.cloudevents import new_event
 from vesta_common.events.outbox import publish
+from vesta_common.events.summaries import summarised
 from vesta_common.leases import Lease
 from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.conductor.v1 import LoopDecided, LoopRoundCompleted, LoopStatus
@@ -184,7 +185,8 @@ class Driver:
                 store.put_round(connection, name, record)
             else:
                 ended = store.end_round(connection, name, record, command.outcome, stored.policy_revision, now)
-                publish(connection, new_event("conductor", name, LoopRoundCompleted(loop=name, round=ended), now))
+                completed = summarised(LoopRoundCompleted(loop=name, round=ended))
+                publish(connection, new_event("conductor", name, completed, now))
             store.put_status(connection, stored, status)
         self._metrics.commands.labels(command.action).inc()
         log.info("loop_decided", loop=name, action=command.action, reason=command.reason, round=record.number)

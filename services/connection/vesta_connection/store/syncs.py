@@ -9,6 +9,7 @@ from typing import Any
 from vesta_common.clock import Clock
 from vesta_common.events import outbox
 from vesta_common.events.cloudevents import new_event
+from vesta_common.events.summaries import summarised
 from vesta_common.leases import Heartbeat, Lease, Leases, Row
 from vesta_common.messages import set_times
 from vesta_common.resources.methods import existing
@@ -194,7 +195,7 @@ class Syncs:
                 self._publish(connection, name, SyncFailed(sync=_sync(row)))
 
     def _publish(self, connection: Connection, name: str, payload: Any) -> None:
-        outbox.publish(connection, new_event(SERVICE, name, payload, self._clock.now()))
+        outbox.publish(connection, new_event(SERVICE, name, summarised(payload), self._clock.now()))
 
 
 def _sync(row: dict[str, Any]) -> Sync:

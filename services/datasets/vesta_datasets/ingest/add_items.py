@@ -114,7 +114,9 @@ def _add(
         result = existing.get(digest) or created[digest]
         accepted = None
         if item.HasField("annotations"):
-            accepted = now_accepted.get(result.name) or AcceptedAnnotations.FromString(bytes(known[digest]["accepted"]))
+            accepted = now_accepted.get(result.name) or store.items.whole(
+                AcceptedAnnotations.FromString(bytes(known[digest]["accepted"]))
+            )
         results.append(Added(result, accepted))
         existing.setdefault(digest, copy_of(result, already_existed=True))
     return results
@@ -240,8 +242,6 @@ def accept_directly(
     }
     for answer in answers:
         accepted[answer.item].accept_time.FromDatetime(next_accept_time(answer.stored, now))
-    store.items.put_accepted(connection, accepted)
-    store.publish_all(
-        connection, ((item, ItemAnnotated(item=item, accepted=entry)) for item, entry in accepted.items())
-    )
+    reduced = store.items.put_accepted(connection, accepted)
+    store.publish_all(connection, ((item, ItemAnnotated(item=item, accepted=entry)) for item, entry in reduced.items()))
     return accepted

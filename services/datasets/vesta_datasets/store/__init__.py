@@ -6,6 +6,7 @@ from typing import Any
 from vesta_common.clock import Clock
 from vesta_common.events import outbox
 from vesta_common.events.cloudevents import new_event
+from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.storage.postgres import Connection, Postgres
 
 from vesta_datasets.store.datasets import Datasets
@@ -20,17 +21,21 @@ SERVICE = "datasets"
 
 
 class Store:
-    """The tables of the service. `publish` writes events to the outbox in the transaction of the change."""
+    """The tables of the service. `publish` writes events to the outbox in the transaction of the change.
 
-    def __init__(self, postgres: Postgres, clock: Clock) -> None:
+    Args:
+        large: stores annotations that are too large for rows and events.
+    """
+
+    def __init__(self, postgres: Postgres, clock: Clock, large: LargeAnnotations) -> None:
         self.postgres = postgres
         self.clock = clock
         self.taxonomies = Taxonomies(clock)
         self.datasets = Datasets(clock)
-        self.items = Items(clock)
+        self.items = Items(clock, large)
         self.predictions = Predictions()
         self.pool = CandidatePool()
-        self.snapshots = Snapshots(postgres)
+        self.snapshots = Snapshots(postgres, large)
         self.operations = StoredOperations(postgres, clock)
 
     def publish(self, connection: Connection, subject: str, *payloads: Any) -> None:

@@ -1,12 +1,13 @@
 """Items in PostgreSQL, with their accepted annotations."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from typing import Any, NamedTuple
 
 from vesta_common.clock import Clock
+from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.messages import copy_of
 from vesta_common.resources.filters import Where
 from vesta_common.resources.methods import existing
@@ -50,8 +51,9 @@ class AcceptResult(Enum):
 class Items:
     """The table of items."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, large: LargeAnnotations) -> None:
         self._clock = clock
+        self._large = large
 
     def lock_by_hash(self, connection: Connection, dataset: str, hashes: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Locks the items of a dataset with these SHA-256 hashes until the end of the transaction. Returns rows by hash."""
@@ -111,8 +113,11 @@ class Items:
                 )
 
     def get(self, connection: Connection, name: str) -> Item:
-        """Returns an item. Raises NotFound."""
-        return item_of(existing(queries.find_item(connection, name=name), name))
+        """Returns an item, with large annotations. Raises NotFound."""
+        item = item_of(existing(queries.find_item(connection, name=name), name))
+        if item.accepted.HasField("stored"):
+            item.accepted.CopyFrom(self.whole(item.accepted))
+        return item
 
     def get_many(self, connection: Connection, names: Sequence[str]) -> list[Item]:
         """Returns items in the order of `names`. Raises NotFound for the first that does not exist."""
@@ -149,16 +154,20 @@ class Items:
         return [named_item(row) if names_only else item_of(row) for row in rows]
 
     def lock(self, connection: Connection, names: Sequence[str]) -> dict[str, LockedItem]:
-        """Locks items until the end of the transaction. Returns them by name. Raises NotFound for the first that does not exist."""
+        """Locks items until the end of the transaction. Returns them by name, with references to large annotations.
+
+        Raises:
+            NotFound: for the first that does not exist.
+        """
         rows = {row["name"]: row for row in queries.lock_items(connection, names=list(names))}
         for name in names:
             existing(rows.get(name), name)
         return {name: _locked(row) for name, row in rows.items()}
 
     def find_locked(self, connection: Connection, name: str) -> LockedItem | None:
-        """Locks an item until the end of the transaction. Returns None if it does not exist."""
+        """Locks an item until the end of the transaction; returns it with large annotations, None if it does not exist."""
         row = next(iter(queries.lock_items(connection, names=[name])), None)
-        return _locked(row) if row is not None else None
+        return _locked(row, self.whole) if row is not None else None
 
     def update_metadata(self, connection: Connection, name: str, metadata: Mapping[str, str]) -> None:
         queries.update_metadata(connection, name=name, metadata=json.dumps(dict(metadata)), now=self._clock.now())
@@ -179,25 +188,47 @@ class Items:
             self.put_accepted(connection, {name: current})
         return AcceptResult.KEPT if current == new else AcceptResult.OUTDATED
 
-    def put_accepted(self, connection: Connection, accepted: Mapping[str, AcceptedAnnotations]) -> None:
-        """Stores the accepted annotations that apply, by item. The caller has determined them with the rows locked."""
+    def put_accepted(
+        self, connection: Connection, accepted: Mapping[str, AcceptedAnnotations]
+    ) -> dict[str, AcceptedAnnotations]:
+        """Stores the accepted annotations that apply, by item. The caller has determined them with the rows locked.
+
+        Returns:
+            what the rows contain, and events may: references to large annotations.
+        """
         if not accepted:
-            return
+            return {}
         answers = list(accepted.values())
+        reduced = {name: self.reduced(name, answer) for name, answer in accepted.items()}
         queries.put_accepted(
             connection,
             names=list(accepted),
-            accepted=[answer.SerializeToString() for answer in answers],
+            accepted=[answer.SerializeToString() for answer in reduced.values()],
             labels=[json.dumps(labels_of(answer.annotations)) for answer in answers],
             shape_concepts=[json.dumps(shape_concepts_of(answer.annotations)) for answer in answers],
             reviewed=[answer.reviewed for answer in answers],
             control=[answer.control for answer in answers],
             now=self._clock.now(),
         )
+        return reduced
+
+    def reduced(self, name: str, accepted: AcceptedAnnotations) -> AcceptedAnnotations:
+        """Returns accepted annotations as rows and events contain them: with a reference to large annotations, which are stored."""
+        return self._large.reduced(name, accepted)
+
+    def whole(self, accepted: AcceptedAnnotations) -> AcceptedAnnotations:
+        """Returns accepted annotations of a row or an event, with large annotations instead of a reference.
+
+        Raises:
+            NotFound, DataLoss: their object is missing or corrupt.
+        """
+        return self._large.whole(accepted)
 
 
-def _locked(row: Mapping[str, Any]) -> LockedItem:
-    accepted = None if row["accepted"] is None else AcceptedAnnotations.FromString(bytes(row["accepted"]))
+def _locked(
+    row: Mapping[str, Any], read: Callable[[AcceptedAnnotations], AcceptedAnnotations] = lambda accepted: accepted
+) -> LockedItem:
+    accepted = None if row["accepted"] is None else read(AcceptedAnnotations.FromString(bytes(row["accepted"])))
     return LockedItem(Media.FromString(bytes(row["media"])), accepted, row["control"])
 
 

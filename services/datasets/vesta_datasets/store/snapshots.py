@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.resources.methods import existing
 from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.common.v1 import Media
@@ -39,8 +40,9 @@ class SeenBase(NamedTuple):
 class Snapshots:
     """The table of snapshots."""
 
-    def __init__(self, postgres: Postgres) -> None:
+    def __init__(self, postgres: Postgres, large: LargeAnnotations) -> None:
         self._postgres = postgres
+        self._large = large
 
     def find_base(self, dataset: str) -> SnapshotBase:
         """Returns the base of the next snapshot of a dataset."""
@@ -52,7 +54,7 @@ class Snapshots:
         """Opens a transaction that sees the items of a dataset as they are now. It locks nothing."""
         with self._postgres.transaction() as connection:
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            yield PointInTime(connection, dataset, rows_at_once)
+            yield PointInTime(connection, dataset, rows_at_once, self._large)
 
     def replace_base(self, connection: Connection, dataset: str, found: "SeenBase", manifest_key: str) -> None:
         """Makes a manifest the base of the next snapshot, and deletes the changes that it contains.
@@ -92,7 +94,8 @@ class Snapshots:
 class PointInTime:
     """The items of a dataset at one point in time, for a new snapshot."""
 
-    def __init__(self, connection: Connection, dataset: str, rows_at_once: int) -> None:
+    def __init__(self, connection: Connection, dataset: str, rows_at_once: int, large: LargeAnnotations) -> None:
+        self._large = large
         self._connection = connection
         self._dataset = dataset
         self._rows_at_once = rows_at_once
@@ -119,7 +122,7 @@ class PointInTime:
             cursor.itersize = self._rows_at_once
             cursor.execute(queries.list_for_snapshot.sql, {"dataset": self._dataset, "after": after}, binary=True)
             for row in cursor:
-                yield _manifest_row(row)
+                yield _manifest_row(row, self._large)
 
 
 def _base_of(connection: Connection, dataset: str) -> SnapshotBase:
@@ -127,11 +130,11 @@ def _base_of(connection: Connection, dataset: str) -> SnapshotBase:
     return SnapshotBase(row["version"], row["manifest_key"]) if row else SnapshotBase(0, "")
 
 
-def _manifest_row(row: Mapping[str, Any]) -> ManifestRow:
+def _manifest_row(row: Mapping[str, Any], large: LargeAnnotations) -> ManifestRow:
     media = Media.FromString(bytes(row["media"]))
     facts: dict[str, Any] = {}
     if row["accepted"] is not None:
-        accepted = AcceptedAnnotations.FromString(bytes(row["accepted"]))
+        accepted = large.whole(AcceptedAnnotations.FromString(bytes(row["accepted"])))
         facts = {
             "labels": tuple(sorted(row["labels"])) if row["labelled"] else None,
             "annotations": AnnotationList(annotations=accepted.annotations).SerializeToString(deterministic=True),

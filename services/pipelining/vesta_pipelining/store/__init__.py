@@ -8,6 +8,7 @@ from typing import Any
 from vesta_common.clock import Clock
 from vesta_common.events import outbox
 from vesta_common.events.cloudevents import new_event
+from vesta_common.events.summaries import summarised
 from vesta_common.messages import set_times
 from vesta_common.resources.etags import with_etag
 from vesta_common.resources.filters import Where
@@ -228,7 +229,9 @@ class Store:
         outbox.publish(
             connection,
             *(
-                new_event(SERVICE, parent_of(observation.name), ObservationCreated(observation=observation), now)
+                new_event(
+                    SERVICE, parent_of(observation.name), summarised(ObservationCreated(observation=observation)), now
+                )
                 for observation in observations
             ),
         )

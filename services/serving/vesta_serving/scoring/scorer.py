@@ -14,6 +14,7 @@ from vesta_common import trace
 from vesta_common.clock import Clock
 from vesta_common.errors import DataLoss, InvalidArgument, NotFound, is_transient
 from vesta_common.events.outbox import EVENT_BYTES_MAX
+from vesta_common.events.summaries import summarised
 from vesta_common.leases import LeaseLost
 from vesta_common.media.images import model_pixels
 from vesta_common.resources.names import parent_of
@@ -119,9 +120,8 @@ class Scorer:
                 self._store.publish(connection, claimed.deployment, event)
             if finished:
                 row = self._store.get(connection, claimed.deployment)
-                self._store.publish(
-                    connection, row.name, DeploymentScored(deployment=self._store.message(connection, row))
-                )
+                scored = DeploymentScored(deployment=self._store.message(connection, row))
+                self._store.publish(connection, row.name, summarised(scored))
                 log.info("deployment_scored", deployment=row.name, version=row.stable)
 
     def _predict_page(self, claimed: ClaimedPass) -> tuple[int, ListItemsResponse, list[PredictionCreated]]:

@@ -8,6 +8,7 @@ from vesta_common.clock import Clock
 from vesta_common.errors import NotFound
 from vesta_common.events import outbox
 from vesta_common.events.cloudevents import new_event
+from vesta_common.events.summaries import summarised
 from vesta_common.resources.etags import with_etag
 from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.serving.v1 import Deployment
@@ -123,7 +124,7 @@ class Store:
         with self.postgres.transaction() as connection:
             row = queries.fail(connection, name=name, version=version, error=error, now=self._clock.now())
             if row:
-                self.publish(connection, name, payload_of(self.message(connection, _row(row, name))))
+                self.publish(connection, name, summarised(payload_of(self.message(connection, _row(row, name)))))
 
     def publish(self, connection: Connection, subject: str, payload: Any) -> None:
         """Publishes an event in the caller's transaction."""
@@ -229,7 +230,7 @@ class Store:
             return None
         moved = _row(row, "")
         self._begin_passes(connection, moved.name, moved.generation, moved.spec.datasets, embeds=embeds)
-        self.publish(connection, moved.name, payload_of(self.message(connection, moved)))
+        self.publish(connection, moved.name, summarised(payload_of(self.message(connection, moved))))
         return moved
 
     def _begin_passes(

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from vesta_contracts.common.v1 import geometry_pb2 as vesta_dot_common_dot_v1_dot_geometry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/annotation/v1/events.proto\x12\x13vesta.annotation.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evesta/common/v1/geometry.proto\"\xdb\x01\n\x0cTaskAccepted\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04item\x18\x02 \x01(\t\x12\x30\n\x0b\x61nnotations\x18\x03 \x03(\x0b\x32\x1b.vesta.common.v1.Annotation\x12\x12\n\nannotators\x18\x04 \x03(\t\x12\x10\n\x08reviewer\x18\x05 \x01(\t\x12\x0f\n\x07\x63ontrol\x18\x06 \x01(\x08\x12\x15\n\rmodel_version\x18\x07 \x01(\t\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"+\n\rTaskCancelled\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04item\x18\x02 \x01(\t\"M\n\x0cTaskRejected\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04item\x18\x02 \x01(\t\x12\x10\n\x08reviewer\x18\x03 \x01(\t\x12\x0f\n\x07\x63omment\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/annotation/v1/events.proto\x12\x13vesta.annotation.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evesta/common/v1/geometry.proto\"\x8f\x02\n\x0cTaskAccepted\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04item\x18\x02 \x01(\t\x12\x30\n\x0b\x61nnotations\x18\x03 \x03(\x0b\x32\x1b.vesta.common.v1.Annotation\x12\x12\n\nannotators\x18\x04 \x03(\t\x12\x10\n\x08reviewer\x18\x05 \x01(\t\x12\x0f\n\x07\x63ontrol\x18\x06 \x01(\x08\x12\x15\n\rmodel_version\x18\x07 \x01(\t\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x06stored\x18\t \x01(\x0b\x32\".vesta.common.v1.StoredAnnotations\"+\n\rTaskCancelled\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04item\x18\x02 \x01(\t\"M\n\x0cTaskRejected\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0c\n\x04item\x18\x02 \x01(\t\x12\x10\n\x08reviewer\x18\x03 \x01(\t\x12\x0f\n\x07\x63omment\x18\x04 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vesta_contracts.annotation.
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TASKACCEPTED']._serialized_start=123
-  _globals['_TASKACCEPTED']._serialized_end=342
-  _globals['_TASKCANCELLED']._serialized_start=344
-  _globals['_TASKCANCELLED']._serialized_end=387
-  _globals['_TASKREJECTED']._serialized_start=389
-  _globals['_TASKREJECTED']._serialized_end=466
+  _globals['_TASKACCEPTED']._serialized_end=394
+  _globals['_TASKCANCELLED']._serialized_start=396
+  _globals['_TASKCANCELLED']._serialized_end=439
+  _globals['_TASKREJECTED']._serialized_start=441
+  _globals['_TASKREJECTED']._serialized_end=518
 # @@protoc_insertion_point(module_scope)

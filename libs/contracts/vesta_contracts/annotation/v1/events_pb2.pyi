@@ -34,6 +34,7 @@ class TaskAccepted(_message.Message):
     CONTROL_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     ACCEPT_TIME_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
     task: _builtins.str
     item: _builtins.str
     reviewer: _builtins.str
@@ -41,13 +42,19 @@ class TaskAccepted(_message.Message):
     control: _builtins.bool
     model_version: _builtins.str
     @_builtins.property
-    def annotations(self) -> _containers.RepeatedCompositeFieldContainer[_geometry_pb2.Annotation]: ...
+    def annotations(self) -> _containers.RepeatedCompositeFieldContainer[_geometry_pb2.Annotation]:
+        """Empty for "none of the concepts", and if `stored` is set."""
+
     @_builtins.property
     def annotators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The annotators whose answers equal the accepted annotations, or all annotators if a reviewer corrected them."""
 
     @_builtins.property
     def accept_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def stored(self) -> _geometry_pb2.StoredAnnotations:
+        """Set instead of `annotations` if they have more than 32 KiB."""
+
     def __init__(
         self,
         *,
@@ -59,10 +66,11 @@ class TaskAccepted(_message.Message):
         control: _builtins.bool = ...,
         model_version: _builtins.str = ...,
         accept_time: _timestamp_pb2.Timestamp | None = ...,
+        stored: _geometry_pb2.StoredAnnotations | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "stored", b"stored"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "annotations", b"annotations", "annotators", b"annotators", "control", b"control", "item", b"item", "model_version", b"model_version", "reviewer", b"reviewer", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "annotations", b"annotations", "annotators", b"annotators", "control", b"control", "item", b"item", "model_version", b"model_version", "reviewer", b"reviewer", "stored", b"stored", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

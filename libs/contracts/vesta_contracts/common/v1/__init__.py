@@ -2,6 +2,7 @@
 
 from vesta_contracts.common.v1.geometry_pb2 import Visibility as Visibility
 from vesta_contracts.common.v1.geometry_pb2 import Annotation as Annotation
+from vesta_contracts.common.v1.geometry_pb2 import StoredAnnotations as StoredAnnotations
 from vesta_contracts.common.v1.geometry_pb2 import ImageLabel as ImageLabel
 from vesta_contracts.common.v1.geometry_pb2 import PixelPoint as PixelPoint
 from vesta_contracts.common.v1.geometry_pb2 import PixelBox as PixelBox
@@ -48,6 +49,7 @@ __all__ = [
     "RULES_FIELD_NUMBER",
     "Ring",
     "RotatedBox",
+    "StoredAnnotations",
     "TASK_TYPE_CLASSIFICATION",
     "TASK_TYPE_MULTI_LABEL",
     "TASK_TYPE_UNSPECIFIED",

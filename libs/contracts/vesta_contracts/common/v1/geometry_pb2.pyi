@@ -58,9 +58,8 @@ class Annotation(_message.Message):
     The same rules apply to annotations from all sources: submissions, reviews, imports, direct annotations and events.
     INVALID_ARGUMENT has one of the reasons FIELD_INVALID (a rule of a field below), CONCEPT_UNKNOWN (not in the dataset's taxonomy),
     SHAPE_MISSING, SHAPE_INVALID (such as a box without area), SHAPE_OUTSIDE_IMAGE, SHAPE_NEEDS_CLIP, MASK_SIZE_MISMATCH,
-    MASK_RUNS_INVALID, KEYPOINT_UNKNOWN, LABEL_NOT_SINGLE (several image labels in a single-label dataset) or EVENT_TOO_LARGE:
-    accepted annotations are published in events of at most 1,000,000 bytes. One shape always fits, and all annotations of one item
-    may have 900,000 bytes.
+    MASK_RUNS_INVALID, KEYPOINT_UNKNOWN, LABEL_NOT_SINGLE (several image labels in a single-label dataset) or ANNOTATIONS_TOO_LARGE:
+    all annotations of one item may have 8 MiB. One shape always fits.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -165,6 +164,40 @@ class Annotation(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_shape) -> _WhichOneofReturnType_shape | None: ...
 
 Global___Annotation: _TypeAlias = Annotation  # noqa: Y015
+
+@_typing.final
+class StoredAnnotations(_message.Message):
+    """Annotations of an item that are too large for events and lists: a reference to the object that contains them, and a summary."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBJECT_KEY_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    ANNOTATION_COUNT_FIELD_NUMBER: _builtins.int
+    CONCEPTS_FIELD_NUMBER: _builtins.int
+    object_key: _builtins.str
+    """Key of the object, a serialized vesta.datasets.v1.AnnotationList. It ends with the SHA-256 of the content."""
+    size_bytes: _builtins.int
+    annotation_count: _builtins.int
+    @_builtins.property
+    def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The distinct concepts, sorted; the first 100."""
+
+    def __init__(
+        self,
+        *,
+        object_key: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        annotation_count: _builtins.int = ...,
+        concepts: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation_count", b"annotation_count", "concepts", b"concepts", "object_key", b"object_key", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredAnnotations: _TypeAlias = StoredAnnotations  # noqa: Y015
 
 @_typing.final
 class ImageLabel(_message.Message):
@@ -305,7 +338,7 @@ Global___Polygon: _TypeAlias = Polygon  # noqa: Y015
 
 @_typing.final
 class Ring(_message.Message):
-    """A ring of points in pixels. A point uses 20 bytes of an event."""
+    """A ring of points in pixels. A point uses 20 bytes."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -342,7 +375,7 @@ class Mask(_message.Message):
     def runs_px(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Lengths of alternating runs of pixels outside and inside the mask, in row-major order from the top left pixel. The first run is
         outside; it is 0 if the first pixel is inside. The sum must be height_px * width_px, otherwise the error is MASK_RUNS_INVALID. A
-        run uses one or two bytes of an event, more if it is long.
+        run uses one or two bytes, more if it is long.
         """
 
     def __init__(
@@ -425,7 +458,7 @@ class Track(_message.Message):
     """Identifies the object within the clip."""
     @_builtins.property
     def keyframes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Keyframe]:
-        """In increasing order of time. A keyframe uses about 50 bytes of an event."""
+        """In increasing order of time. A keyframe uses about 50 bytes."""
 
     def __init__(
         self,

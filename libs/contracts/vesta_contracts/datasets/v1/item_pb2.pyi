@@ -119,6 +119,7 @@ class AcceptedAnnotations(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     CONTROL_FIELD_NUMBER: _builtins.int
     ACCEPT_TIME_FIELD_NUMBER: _builtins.int
+    STORED_FIELD_NUMBER: _builtins.int
     reviewer: _builtins.str
     """The reviewer. Empty if the item was not reviewed, or if the importer only states that it was."""
     reviewed: _builtins.bool
@@ -131,14 +132,23 @@ class AcceptedAnnotations(_message.Message):
     """True if the control arm drew the item at random: an unbiased sample of the items that were unlabelled at the time."""
     @_builtins.property
     def annotations(self) -> _containers.RepeatedCompositeFieldContainer[_geometry_pb2.Annotation]:
-        """May be empty for "none of the concepts"."""
+        """May be empty for "none of the concepts".
+
+        Annotations of more than 32 KiB are replaced by `stored` in events, and in responses with several items; GetItem returns them here.
+        """
 
     @_builtins.property
     def annotators(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The annotators, such as "projects/acme/members/ada". Several in case of consensus."""
 
     @_builtins.property
-    def accept_time(self) -> _timestamp_pb2.Timestamp: ...
+    def accept_time(self) -> _timestamp_pb2.Timestamp:
+        """Increases with each change of the accepted annotations of an item."""
+
+    @_builtins.property
+    def stored(self) -> _geometry_pb2.StoredAnnotations:
+        """Set instead of `annotations` if they are large."""
+
     def __init__(
         self,
         *,
@@ -150,10 +160,11 @@ class AcceptedAnnotations(_message.Message):
         model_version: _builtins.str = ...,
         control: _builtins.bool = ...,
         accept_time: _timestamp_pb2.Timestamp | None = ...,
+        stored: _geometry_pb2.StoredAnnotations | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "stored", b"stored"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "annotations", b"annotations", "annotators", b"annotators", "control", b"control", "model_version", b"model_version", "reviewed", b"reviewed", "reviewer", b"reviewer", "task", b"task"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_time", b"accept_time", "annotations", b"annotations", "annotators", b"annotators", "control", b"control", "model_version", b"model_version", "reviewed", b"reviewed", "reviewer", b"reviewer", "stored", b"stored", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,89 @@
+"""Large annotations in the object store, by the hash of their content, so that events, rows and lists contain a reference and a summary.
+
+The objects of a dataset have one key prefix. They are deleted with the dataset, not with an item, because several items and
+events can refer to one object.
+"""
+
+from collections.abc import Sequence
+
+from vesta_contracts.common.v1 import Annotation, StoredAnnotations
+from vesta_contracts.datasets.v1 import AcceptedAnnotations, AnnotationList
+
+from vesta_common.errors import Unavailable
+from vesta_common.messages import without
+from vesta_common.storage.objects import ObjectStore
+
+FOLDER = "annotations"
+INLINE_BYTES_MAX = 32 * 1024
+"""Annotations with more bytes are stored as an object."""
+CONCEPTS_MAX = 100
+
+
+class LargeAnnotations:
+    """Stores and reads the annotations of items. Thread-safe, like the object store.
+
+    Args:
+        is_updated: false while replicas of the previous version run, which would read a reference as "none of the concepts".
+    """
+
+    def __init__(self, objects: ObjectStore, *, is_updated: bool = True) -> None:
+        self._objects = objects
+        self._is_updated = is_updated
+
+    def store(self, item: str, annotations: Sequence[Annotation]) -> StoredAnnotations | None:
+        """Stores the annotations of an item if they are large. Returns None if they are not.
+
+        Storing the same annotations again has no effect, so that it is safe in a transaction that is repeated or rolled back.
+
+        Raises:
+            Unavailable: UPDATE_RUNNING, replicas of the previous version are running.
+        """
+        content = AnnotationList(annotations=annotations)
+        if content.ByteSize() <= INLINE_BYTES_MAX:
+            return None
+        if not self._is_updated:
+            raise Unavailable(
+                f"annotations of more than {INLINE_BYTES_MAX} bytes are not accepted while replicas of the previous version run; "
+                "retry when the update is complete",
+                reason="UPDATE_RUNNING",
+            )
+        stored = self._objects.put(annotation_folder(item), content.SerializeToString(deterministic=True))
+        concepts = sorted({annotation.concept for annotation in annotations})
+        return StoredAnnotations(
+            object_key=stored.key,
+            size_bytes=stored.size_bytes,
+            annotation_count=len(annotations),
+            concepts=concepts[:CONCEPTS_MAX],
+        )
+
+    def load(self, stored: StoredAnnotations) -> Sequence[Annotation]:
+        """Returns stored annotations, verified against their hash.
+
+        Raises:
+            NotFound: the object does not exist.
+            DataLoss: OBJECT_CORRUPT.
+        """
+        return AnnotationList.FromString(self._objects.get(stored.object_key)).annotations
+
+    def reduced(self, item: str, accepted: AcceptedAnnotations) -> AcceptedAnnotations:
+        """Returns the accepted annotations of an item with a reference if they are large. Raises as `store`."""
+        stored = self.store(item, accepted.annotations)
+        if stored is None:
+            return accepted
+        reduced = without(accepted, "annotations")
+        reduced.stored.CopyFrom(stored)
+        return reduced
+
+    def whole(self, accepted: AcceptedAnnotations) -> AcceptedAnnotations:
+        """Returns the accepted annotations with the annotations themselves. Raises as `load`."""
+        if not accepted.HasField("stored"):
+            return accepted
+        whole = without(accepted, "stored")
+        whole.annotations.extend(self.load(accepted.stored))
+        return whole
+
+
+def annotation_folder(name: str) -> str:
+    """Returns the key prefix of the annotations of a dataset, given its name or the name of one of its items."""
+    _, project, _, dataset = name.split("/")[:4]
+    return f"{FOLDER}/{project}/{dataset}"
