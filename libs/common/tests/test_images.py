@@ -85,6 +85,13 @@ def a_jpeg_of_many_scans() -> bytes:
     return jpeg[:last] + jpeg[last:-2] * 150 + b"\xff\xd9"
 
 
+def a_jpeg_that_claims(width: int, height: int, **options: bool) -> bytes:
+    """A small JPEG whose header states another size."""
+    jpeg = encoded(a_picture(width=64, height=64), **options)
+    frame = jpeg.index(b"\xff\xc2" if options.get("progressive") else b"\xff\xc0")
+    return jpeg[: frame + 5] + struct.pack(">HH", height, width) + jpeg[frame + 9 :]
+
+
 SVG = b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -110,6 +117,11 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "PNG of the largest size there is": (lambda: a_png_of(2**31 - 1, 2**31 - 1), "IMAGE_TOO_LARGE"),
     "100 megapixels": (lambda: encoded(Image.new("L", (10_000, 10_000)), "PNG"), "IMAGE_TOO_LARGE"),
     "100 megapixel JPEG": (lambda: encoded(Image.new("L", (10_000, 10_000)), "JPEG"), "IMAGE_TOO_LARGE"),
+    "small JPEG that claims 35 megapixels": (lambda: a_jpeg_that_claims(6000, 5900), "IMAGE_TRUNCATED"),
+    "small progressive JPEG that claims 35 megapixels": (
+        lambda: a_jpeg_that_claims(6000, 5900, progressive=True),
+        "IMAGE_TRUNCATED",
+    ),
     "PNG without width": (lambda: a_png_of(0, 10), "IMAGE_CORRUPT"),
     "PNG with garbage for pixels": (lambda: a_png_of(64, 64, b"garbage" * 20), "IMAGE_CORRUPT"),
     "PNG with an unknown critical chunk": (
@@ -330,6 +342,15 @@ def _a_profile_with_red_and_blue_swapped(profile: bytes) -> bytes:
 def test_a_broken_profile_is_ignored() -> None:
     image = normalise(encoded(a_picture(), "JPEG", icc_profile=b"no profile at all"))
     assert np.array_equal(decoded(image.data), decoded(encoded(a_picture())))
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_large_jpeg_of_one_colour_has_enough_bytes(subsampling: int, progressive: bool) -> None:
+    picture = Image.new("RGB", (2001, 1503), "white")
+    for options in ({"optimize": True}, {}):
+        jpeg = encoded(picture, subsampling=subsampling, progressive=progressive, quality=1, **options)
+        assert inspect(jpeg).width_px == 2001
 
 
 def test_extensions_do_not_matter_and_content_does() -> None:

@@ -22,6 +22,7 @@ SCANS_MAX = 100  # a usual progressive file has about ten; thousands are a denia
 
 _SOI, _EOI, _SOS, _APP0, _APP1, _APP2, _APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xE1, 0xE2, 0xEE
 _SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_HUFFMAN_DCT = frozenset({0xC0, 0xC1, 0xC2})
 _TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDD})  # Huffman, arithmetic, quantisation, restart interval
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _FILL = re.compile(rb"\xff+")
@@ -34,6 +35,7 @@ def read_jpeg(data: memoryview) -> ImageFile:
     markers = _markers(data)
     size: tuple[int, int] | None = None
     exif, icc, dropped_bytes, scans, position = b"", {}, 0, 0, 2
+    pixel_bytes_min = pixel_bytes = 0
     for parts in count():
         check_parts(parts)
         marker, position = _marker(data, position)
@@ -52,9 +54,11 @@ def read_jpeg(data: memoryview) -> ImageFile:
                 raise corrupt("it has more than one frame header")
             _precision, height, width = struct.unpack_from(">BHH", body)
             size = (width, height)
+            pixel_bytes_min = _pixel_bytes_min(marker, width, height, body[6:])
         if marker == _SOS:
             scans += 1
             segment_end = _scan_end(segment_end, markers)
+            pixel_bytes += segment_end - position - length
             if size is None:
                 raise corrupt("its pixels precede its size")
         if marker in _SOF or marker in _TABLES or marker == _SOS:
@@ -74,9 +78,27 @@ def read_jpeg(data: memoryview) -> ImageFile:
         _check_scans(scans)
     if size is None or not scans:
         raise truncated("the JPEG's headers")
+    if pixel_bytes < pixel_bytes_min:  # a decoder would fill the missing pixels with gray
+        raise truncated("the picture")
     profile = b"".join(icc[number] for number in sorted(icc))
     essential = b"".join(essential_parts)
     return ImageFile(ImageHeader("JPEG", *size, 1), essential, exif, profile if len(profile) <= ICC_BYTES_MAX else b"")
+
+
+def _pixel_bytes_min(marker: int, width: int, height: int, components: bytes) -> int:
+    """Returns the least size of the entropy-coded data: a Huffman code has at least one bit for each block of 8 × 8 samples.
+
+    Args:
+        components: three bytes per component of the frame header, of which the second has the two sampling factors.
+    """
+    factors = [divmod(octet, 16) for octet in components[1::3]]
+    if marker not in _HUFFMAN_DCT or not all(across and down for across, down in factors):
+        return 0
+    across_max, down_max = (max(column) for column in zip(*factors, strict=True)) if factors else (1, 1)
+    blocks = sum(
+        -(-width * across // (8 * across_max)) * -(-height * down // (8 * down_max)) for across, down in factors
+    )
+    return blocks // 8
 
 
 def _marker(data: memoryview, position: int) -> tuple[int, int]:
