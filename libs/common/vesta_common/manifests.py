@@ -1,12 +1,14 @@
 """Reads the manifests of snapshots: an index of parts, each a Parquet file. docs/snapshot-manifest.md describes both.
 
-Memory is bounded by one part, or by a batch of rows if the manifest is a single file, as earlier versions wrote them.
+Memory is bounded by a few parts, or by a batch of rows if the manifest is a single file, as earlier versions wrote them.
 """
 
 import json
 import tempfile
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +22,7 @@ from vesta_common.storage.objects import ObjectStore
 FORMAT: Final = "vesta.snapshot.manifest.v2"
 FORMAT_OF_ONE_FILE: Final = "vesta.snapshot.manifest.v1"
 BATCH_ROWS: Final = 4096
+PARTS_AHEAD: Final = 2
 _PARQUET: Final = b"PAR1"
 
 
@@ -87,24 +90,54 @@ def read_rows(objects: ObjectStore, parts: Iterable[Part], columns: Sequence[str
 
 def read_batches(objects: ObjectStore, parts: Iterable[Part], columns: Sequence[str]) -> Generator[pa.RecordBatch]:
     """Yields the rows of parts as `read_rows` does, as Arrow batches, none of which is empty."""
-    for part in parts:
-        with _downloaded(objects, part.key) as path:
-            yield from read_file(path, columns, part.key)
+    with closing(_contents(objects, parts)) as contents:
+        for part, content in contents:
+            if content is not None:
+                yield from read_file(pa.BufferReader(content), columns, part.key)
+                continue
+            with _downloaded(objects, part.key) as path:
+                yield from read_file(path, columns, part.key)
 
 
-def read_file(path: Path, columns: Sequence[str], key: str) -> Iterator[pa.RecordBatch]:
+def read_file(file: Path | pa.BufferReader, columns: Sequence[str], key: str) -> Iterator[pa.RecordBatch]:
     """Yields the rows of the file of a part, as `read_batches` does.
 
     Args:
         key: of the part, for errors.
     """
     try:
-        with pq.ParquetFile(path, pre_buffer=False) as file:
-            for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
+        with pq.ParquetFile(file, pre_buffer=False) as content:
+            for batch in content.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
                 if len(batch):
                     yield batch.select(list(columns))
     except (pa.ArrowException, KeyError, OSError) as error:
         raise _unreadable(key, f"cannot be read ({error})") from error
+
+
+def _contents(objects: ObjectStore, parts: Iterable[Part]) -> Generator[tuple[Part, bytes | None]]:
+    """Yields each part with its content, and requests the next ones meanwhile; None for a manifest that is a single file."""
+    with ThreadPoolExecutor(PARTS_AHEAD, "manifest-parts") as pool:
+        requested: deque[tuple[Part, Future[bytes] | None]] = deque()
+        try:
+            for part in parts:
+                requested.append((part, pool.submit(_content, objects, part.key) if part.digest else None))
+                if len(requested) > PARTS_AHEAD:
+                    yield _received(*requested.popleft())
+            while requested:
+                yield _received(*requested.popleft())
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _received(part: Part, content: Future[bytes] | None) -> tuple[Part, bytes | None]:
+    return part, content.result() if content is not None else None
+
+
+def _content(objects: ObjectStore, key: str) -> bytes:
+    try:
+        return objects.get(key)
+    except NotFound as error:
+        raise _unreadable(key, "is missing") from error
 
 
 @contextmanager

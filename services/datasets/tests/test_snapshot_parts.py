@@ -1,6 +1,7 @@
 """Snapshots share the parts in which nothing changed, are of one point in time, and equal a snapshot that shares nothing."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -146,6 +147,32 @@ def test_a_snapshot_shows_one_point_in_time_while_items_arrive(datasets: Dataset
     assert seen + [row.name for row in rest] == names
     assert {row.labels for row in rest} == {("van",)}
     assert snapshots.create(dataset).item_count == 69
+
+
+def test_snapshots_taken_while_items_arrive_lose_none(datasets: Datasets, snapshots: Snapshots) -> None:
+    dataset, names = a_labelled_dataset(datasets)
+    added, taken = list[str](), list[Snapshot]()
+    with ThreadPoolExecutor(2) as pool:
+
+        def add(first: int) -> None:
+            for seed in range(first, first + 200, 10):
+                added.extend(
+                    one.name for one in datasets.add(dataset, *map(a_medium, range(seed, seed + 10)), labels=("van",))
+                )
+
+        arriving = [pool.submit(add, first) for first in (1000, 2000)]
+        while not all(one.done() for one in arriving):
+            at_least = len(added)
+            taken.append(snapshots.create(dataset))
+            assert taken[-1].item_count >= len(names) + at_least  # what was added before is contained
+        for one in arriving:
+            one.result()
+    last = snapshots.create(dataset)
+    assert len(taken) > 1
+    assert sorted(taken, key=lambda one: one.item_count) == taken
+    assert last.item_count == len(names) + 400
+    snapshots.forget_base(dataset)
+    assert snapshots.create(dataset).digest == last.digest
 
 
 def test_changes_of_batches_do_not_wait_for_each_other(datasets: Datasets) -> None:

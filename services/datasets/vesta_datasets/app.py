@@ -4,6 +4,7 @@ import threading
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 from vesta_common.clock import SystemClock
 from vesta_common.events.broker import Broker
 from vesta_common.events.consumer import Consumer, ConsumerMetrics, KafkaOptions
@@ -42,6 +43,7 @@ FOLDING_IDLE = timedelta(seconds=1)
 
 def build(settings: Settings) -> App:
     """Waits for the database, migrates or checks its schema, and assembles the service."""
+    pa.set_memory_pool(pa.system_memory_pool())  # the default pool keeps about 80 MiB of freed memory
     threading.Thread(target=log_protections, name="sandbox-protections", daemon=True).start()
     postgres = Postgres.of(settings, SERVICE).open()
     postgres.migrate_or_check("vesta_datasets", settings)

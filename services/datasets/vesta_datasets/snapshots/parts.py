@@ -27,7 +27,7 @@ class PartLimits(NamedTuple):
         annotation_bytes_max: a part ends after the row with which its annotations reach this size.
     """
 
-    rows_mean: int = 2048
+    rows_mean: int = 4096
     rows_max: int = 8192
     annotation_bytes_max: int = 8 * 1024 * 1024
 
