@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import httpx
+import scale_export
 import scale_reconcile
 import scale_snapshots
 from figures import Figure
@@ -35,7 +36,7 @@ Request = tuple[str, dict[str, str | int]]
 
 def measure(port_block: int) -> Iterator[Figure]:
     """Yields `scale_page_…_p99_ms` for each filter, those of other calls, `scale_tenant_isolation_ratio`, `scale_reconcile_ms`
-    and the figures of `scale_snapshots`.
+    and the figures of `scale_snapshots` and `scale_export`.
 
     The rows are inserted into the tables of the datasets service; all reads go through the REST API. Latencies at 100,000 items
     are among the details.
@@ -55,7 +56,8 @@ def measure(port_block: int) -> Iterator[Figure]:
         yield _deep_page_figure(client, large)
         yield _isolation_figure(alone, _compared(client, small))
         yield scale_reconcile.measure(platform, large)
-        yield from scale_snapshots.measure(platform, client, large)
+        yield from scale_snapshots.measure(platform, client, connection, large)
+        yield from scale_export.measure(platform.home)
 
 
 def _calls(dataset: str) -> dict[str, Request]:
