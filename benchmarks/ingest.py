@@ -29,39 +29,42 @@ class Size:
 
 
 SMALL = Size("small", 640, 480, 400)
-LARGE = Size("large", 4000, 3000, 80)
+SIZES = (SMALL, Size("full_hd", 1920, 1080, 150), Size("large", 4000, 3000, 60))
 GOAL = 0.5
-FLOOR = 0.4
+FLOOR = 0.1
 
 
 def measure(platform: Platform) -> list[Figure]:
-    """`ingest_ratio`: images per second of a Sync, divided by images per second that all cores only decode; for large
-    images.
+    """`ingest_ratio`: images per second of a Sync, divided by images per second that all cores only decode, for the size with the lowest
+    ratio.
 
-    A Sync decodes a large JPEG at the smallest sufficient scale, the baseline at full scale. Small images cannot be
-    scaled; their result is among the details.
+    The baseline decodes at full scale. A Sync decodes at the smallest scale that suffices for a thumbnail, and stores the image.
     """
     ratios, details = {}, {}
-    for size in (SMALL, LARGE):
+    for size in SIZES:
         folder = platform.home.inbox / f"bench-{new_id()}"
         folder.mkdir(parents=True)
         for index, jpeg in enumerate(jpegs(size.count, size.width_px, size.height_px)):
             (folder / f"{index:04d}.jpg").write_bytes(jpeg)
-        decoded = _decoded_per_second(sorted(folder.iterdir()))
-        taken_in = _synced_per_second(platform, folder, size.count)
+        before = _decoded_per_second(sorted(folder.iterdir()))
+        taken_in = synced_per_second(platform, folder, size.count)
+        decoded = (before + _decoded_per_second(sorted(folder.iterdir()))) / 2
         ratios[size] = taken_in / decoded
+        details[f"{size.word}_ratio"] = ratios[size]
         details[f"{size.word}_sync_images_per_second"] = taken_in
         details[f"{size.word}_decoded_images_per_second"] = decoded
+    worst = min(SIZES, key=lambda size: ratios[size])
     return [
         Figure(
             "ingest_ratio",
-            ratios[LARGE],
+            ratios[worst],
             GOAL,
             lower=False,
             floor=FLOOR,
-            baseline=f"decoding the same {LARGE.width_px}×{LARGE.height_px} JPEG files at full scale in {os.cpu_count()} processes; "
-            "a Sync decodes them scaled",
-            details={"small_ratio": ratios[SMALL], **details},
+            baseline=f"decoding the same {worst.width_px}×{worst.height_px} JPEG files, the worst of {len(SIZES)} sizes, at full scale in "
+            f"{os.cpu_count()} processes",
+            details=details,
+            note="a request to SeaweedFS and its client cost more processor time than decoding an image of 640×480",
         )
     ]
 
@@ -78,7 +81,8 @@ def _decode(path: Path) -> None:
     Image.open(io.BytesIO(path.read_bytes())).load()
 
 
-def _synced_per_second(platform: Platform, folder: Path, count: int) -> float:
+def synced_per_second(platform: Platform, folder: Path, count: int) -> float:
+    """Returns images per second of a Sync of a folder with `count` images into a new dataset."""
     with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
         project = owner.projects.CreateProject(
             CreateProjectRequest(project_id=f"bench-{new_id()}", project=Project(display_name="Ingest"))

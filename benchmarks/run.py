@@ -14,6 +14,7 @@ import deployments
 import frames
 import ingest
 import label_saving
+import labelled_import
 import loop
 import overload
 import predict_overhead
@@ -79,6 +80,7 @@ def _measured(groups: list[str], broker: str) -> Iterator[Figure]:
         with running_platform(block=PORT_BLOCK, broker=broker) as platform:
             if "ingest" in groups:
                 yield from ingest.measure(platform)
+                yield from labelled_import.measure(platform)
             if {"loop", "frames", "capacity", "deployments"} & set(groups):
                 with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
                     turned, found = loop.turn(owner, platform)

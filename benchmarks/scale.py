@@ -41,8 +41,8 @@ def measure(port_block: int) -> Iterator[Figure]:
     The rows are inserted into the tables of the datasets service; all reads go through the REST API. Latencies at 100,000 items
     are among the details.
     """
-    with running_platform(block=port_block) as platform, _client(platform) as client, _tables(platform) as connection:
-        small, large = (_dataset(platform, word) for word in ("small", "large"))
+    with running_platform(block=port_block) as platform, _client(platform) as client, tables_of(platform) as connection:
+        small, large = (new_dataset(platform, word) for word in ("small", "large"))
         _grow(connection, small, 0, SMALL)
         alone = _compared(client, small)
         calls = _calls(large)
@@ -161,7 +161,7 @@ def _grow(connection: Connection, dataset: str, first: int, end: int) -> None:
     connection.autocommit = False
 
 
-def _dataset(platform: Platform, word: str) -> str:
+def new_dataset(platform: Platform, word: str) -> str:
     """Creates a project with a dataset, and returns the name of the dataset."""
     with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
         project = owner.projects.CreateProject(
@@ -181,7 +181,7 @@ def _client(platform: Platform) -> Iterator[httpx.Client]:
 
 
 @contextmanager
-def _tables(platform: Platform) -> Iterator[Connection]:
+def tables_of(platform: Platform) -> Iterator[Connection]:
     """A connection to the tables of the datasets service, without a statement timeout."""
     settings = admin_settings(platform.home)
     with Postgres(address_of(settings), "datasets").connect() as connection:

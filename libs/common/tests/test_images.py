@@ -215,6 +215,14 @@ def test_a_picture_that_grows_beyond_what_may_be_kept_is_refused() -> None:
     assert refused.value.reason == "IMAGE_TOO_LARGE"
 
 
+@pytest.mark.parametrize("size", [(512, 512), (512, 384), (2048, 1536), (640, 480), (100, 1000)])
+def test_the_thumbnail_of_a_jpeg_of_any_scale_is_within_its_limit(size: tuple[int, int]) -> None:
+    kept = normalise(encoded(Image.new("RGB", size, "red"), "JPEG"))
+    scale = 256 / max(size)
+    assert decoded(kept.thumbnail_jpeg).size == (round(size[0] * scale), round(size[1] * scale))
+    assert (kept.width_px, kept.height_px) == size
+
+
 def test_the_thumbnail_of_a_large_jpeg_shows_the_whole_picture() -> None:
     kept = normalise(LARGE_JPEG)
     expected = np.asarray(decoded(LARGE_JPEG).resize((256, 192), Image.Resampling.BOX), np.int16)

@@ -6,10 +6,12 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from connection_builders import HOSTILE, Connection, a_jpeg, a_picture, counts, encoded, reasons
 from PIL import Image
 from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.packs import get_packed
 from vesta_connection.ingest import UNREACHABLE, UNREADABLE, RejectedFile
 from vesta_connection.settings import Settings
 from vesta_connection.sources.listing import FsspecTree, SourceFile
@@ -107,8 +109,24 @@ def test_the_provenance_of_a_file_has_its_path_and_time(connection: Connection, 
     assert (provenance.file_name, provenance.source) == ("van.bmp", source.name)
     assert provenance.taken_time.ToDatetime(UTC) == changed
     assert provenance.original_sha256 == hashlib.sha256(came).hexdigest() != new.media.sha256
-    thumbnail = ObjectStore.of(settings).get(new.media.thumbnail_key)
+    thumbnail = get_packed(ObjectStore.of(settings), new.media.thumbnail_key)
     assert max(Image.open(io.BytesIO(thumbnail)).size) <= 256
+
+
+def test_the_thumbnails_of_a_batch_are_one_object(connection: Connection, settings: Settings) -> None:
+    objects, sides_px = ObjectStore.of(settings), (40, 300, 400)
+    for side_px in sides_px:
+        (connection.inbox / f"{side_px}.jpg").write_bytes(encoded(a_picture(side_px, side_px, side_px), "JPEG"))
+    connection.synced(connection.a_folder_source())
+    media = {new.media.width_px: new.media for new in connection.datasets.added}
+    assert sorted(media) == [*sides_px]
+    assert media[40].thumbnail_key == media[40].object_key, "it is its own thumbnail"
+    for side_px in (300, 400):
+        thumbnail = Image.open(io.BytesIO(get_packed(objects, media[side_px].thumbnail_key))).convert("RGB")
+        whole = Image.open(io.BytesIO(objects.get(media[side_px].object_key))).convert("RGB").resize(thumbnail.size)
+        assert thumbnail.size == (256, 256)
+        assert np.abs(np.asarray(thumbnail, np.int16) - np.asarray(whole, np.int16)).mean() < 3
+    assert len(list(objects.list_keys("thumbnails/"))) == 1
 
 
 def test_links_and_pipes_are_not_followed(connection: Connection, tmp_path: Path) -> None:

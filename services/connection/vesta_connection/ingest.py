@@ -1,4 +1,4 @@
-"""Ingests media: decodes a file in a child process, strips its metadata, hashes it, and stores it once with a thumbnail."""
+"""Ingests media: decodes a file in a child process, strips its metadata, hashes it, and stores it once; and the thumbnails of a batch."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from vesta_common.errors import VestaError
 from vesta_common.media.images import NormalisedImage, normalise
 from vesta_common.sandbox import Sandbox
 from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.packs import put_pack
 from vesta_contracts.common.v1 import Media, Provenance
 
 STORE_THREADS = 8
@@ -61,7 +62,7 @@ class Ingest:
     def take(
         self, arrivals: Sequence[Arrival], source: str = "", ingest_time: datetime | None = None
     ) -> list[Media | RejectedFile]:
-        """Decodes and stores each file. A rejected file does not affect the others.
+        """Decodes and stores each file, and the thumbnails of all in one object. A rejected file does not affect the others.
 
         Args:
             ingest_time: the time for their provenance; now by default. With a fixed time, the same files give the same media.
@@ -71,15 +72,25 @@ class Ingest:
         """
         arrived = ingest_time or self._clock.now()
 
+        thumbnails: dict[int, bytes] = {}
+
         def keep(index: int, answer: NormalisedImage | VestaError) -> Future[Media] | RejectedFile:
             arrival = arrivals[index]
             if isinstance(answer, VestaError):
                 return RejectedFile(arrival.file_name, answer.reason, str(answer))
+            if answer.thumbnail_jpeg != answer.data:
+                thumbnails[index] = answer.thumbnail_jpeg
             self._in_flight.wait_for(len(answer.data))
             return self._threads.submit(self._store_one, arrival, answer, source, arrived)
 
         results = self._sandbox.map_on(normalise, [arrival.data for arrival in arrivals], keep)
-        return [entry if isinstance(entry, RejectedFile) else entry.result() for entry in results]
+        ingested = [entry if isinstance(entry, RejectedFile) else entry.result() for entry in results]
+        keys = put_pack(self._store, "thumbnails", [thumbnails[index] for index in sorted(thumbnails)])
+        packed = dict(zip(sorted(thumbnails), keys, strict=True))
+        for index, entry in enumerate(ingested):
+            if isinstance(entry, Media):
+                entry.thumbnail_key = packed.get(index, entry.object_key)
+        return ingested
 
     def close(self) -> None:
         """Waits for storage operations in progress."""
@@ -93,7 +104,6 @@ class Ingest:
 
     def _stored(self, arrival: Arrival, image: NormalisedImage, source: str, arrived: datetime) -> Media:
         stored = self._store.put("media", image.data)
-        thumbnail = self._store.put_named(f"thumbnails/{stored.sha256}", image.thumbnail_jpeg)
         unchanged = image.data == arrival.data
         original_sha256 = stored.sha256 if unchanged else hashlib.sha256(arrival.data).hexdigest()
         media = Media(
@@ -103,7 +113,6 @@ class Ingest:
             width_px=image.width_px,
             height_px=image.height_px,
             object_key=stored.key,
-            thumbnail_key=thumbnail.key,
             perceptual_hash=image.perceptual_hash,
             provenance=Provenance(source=source, file_name=arrival.file_name, original_sha256=original_sha256),
         )

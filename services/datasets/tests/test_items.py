@@ -11,6 +11,7 @@ from vesta_common.errors import (
     FailedPrecondition,
     InvalidArgument,
 )
+from vesta_common.storage.packs import put_pack
 from vesta_contracts.datasets.v1 import (
     BatchCreateItemsRequest,
     DeleteItemRequest,
@@ -66,11 +67,14 @@ def test_clients_can_add_only_images_that_the_project_has(datasets: Datasets) ->
     refusal(InvalidArgument, lambda: ask(stolen), "MEDIA_UNKNOWN")
 
 
-def test_an_image_and_its_thumbnail_are_returned_as_stored(datasets: Datasets) -> None:
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_an_image_and_its_thumbnail_are_returned_as_stored(datasets: Datasets, *, is_packed: bool) -> None:
     picture = datasets.objects.put("media", b"a picture")
     media = a_medium(1)
     media.sha256, media.object_key, media.thumbnail_key = picture.sha256, picture.key, f"thumbnails/{picture.sha256}"
     datasets.objects.put_named(media.thumbnail_key, b"a small picture")
+    if is_packed:
+        _, media.thumbnail_key = put_pack(datasets.objects, "thumbnails", [b"another one", b"a small picture"])
     (item,) = datasets.add(datasets.a_dataset(), media)
 
     def downloaded(variant: ItemVariant.ValueType) -> bytes:

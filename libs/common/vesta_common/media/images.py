@@ -140,7 +140,7 @@ def normalise(data: bytes | memoryview) -> NormalisedImage:
         if _is_normal(file, image, exif, profile):
             stored, stored_format = file.essential, file.header.format
             # Decoding a JPEG at a smaller scale still reads every bit, so corruption is detected. Only fewer pixels are produced.
-            picture = _load(image, side_px_min=THUMBNAIL_SIDE_PX)
+            picture = _load(image, _thumbnail_size(image.size))
             width_px, height_px = file.header.width_px, file.header.height_px
         else:
             picture = to_srgb(upright(_load(image), exif, file.header.format), profile)
@@ -155,7 +155,7 @@ def normalise(data: bytes | memoryview) -> NormalisedImage:
             height_px=height_px,
             perceptual_hash=perceptual_hash(small),
             thumbnail_jpeg=stored
-            if stored_format == "JPEG" and small is picture
+            if stored_format == "JPEG" and small.size == (width_px, height_px)
             else encode_jpeg(small, THUMBNAIL_QUALITY),
             taken_time=taken_time(exif),
         )
@@ -174,7 +174,7 @@ def model_pixels(data: bytes | memoryview) -> Pixels:
     """
     file = split_file(data)
     try:
-        image = _load(_open(file), side_px_min=MODEL_SIDE_PX)
+        image = _load(_open(file), (MODEL_SIDE_PX, MODEL_SIDE_PX))
         squashed = resized(on_white(image), (MODEL_SIDE_PX, MODEL_SIDE_PX))
         picture = upright(to_srgb(squashed, profile_of(file, image)), exif_of(file, image), file.header.format)
         return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
@@ -204,14 +204,14 @@ def _open(file: ImageFile) -> Image.Image:
     return image
 
 
-def _load(image: Image.Image, side_px_min: int | None = None) -> Image.Image:
+def _load(image: Image.Image, size_px_min: tuple[int, int] | None = None) -> Image.Image:
     """Decodes the pixels of an image.
 
     Args:
-        side_px_min: allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides keep at least this many pixels.
+        size_px_min: width and height; allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size that is not smaller.
     """
-    if side_px_min and isinstance(image, JpegImagePlugin.JpegImageFile):
-        image.draft("RGB", (side_px_min, side_px_min))
+    if size_px_min and isinstance(image, JpegImagePlugin.JpegImageFile):
+        image.draft("RGB", size_px_min)
     image.load()
     return image
 
@@ -240,7 +240,12 @@ def _decoding_error(error: Exception) -> InvalidArgument:
 def _thumbnail(image: Image.Image) -> Image.Image:
     """Composites an image onto white and scales it to at most 256 pixels on the longer side. Never enlarges."""
     shown = on_white(image)
-    scale = THUMBNAIL_SIDE_PX / max(shown.size)
-    if scale >= 1:
-        return shown
-    return resized(shown, (max(1, round(shown.width * scale)), max(1, round(shown.height * scale))))
+    size = _thumbnail_size(shown.size)
+    return shown if size == shown.size else resized(shown, size)
+
+
+def _thumbnail_size(size: tuple[int, int]) -> tuple[int, int]:
+    """Returns the width and height of the thumbnail of an image."""
+    width_px, height_px = size
+    scale = min(1.0, THUMBNAIL_SIDE_PX / max(size))
+    return max(1, round(width_px * scale)), max(1, round(height_px * scale))

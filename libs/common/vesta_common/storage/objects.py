@@ -199,6 +199,17 @@ class ObjectStore:
             _check(key, hashlib.sha256(content).hexdigest(), sha256 or hash_in(key))
         return content
 
+    def get_range(self, key: str, offset_bytes: int, size_bytes: int) -> bytes:
+        """Returns a part of an object. Not verified against a hash.
+
+        Raises:
+            NotFound: the object does not exist.
+        """
+        with self._translated(key):
+            selected = f"bytes={offset_bytes}-{offset_bytes + size_bytes - 1}"
+            with closing(self._client.get_object(**self._where(key), Range=selected)["Body"]) as body:
+                return bytes(body.read())
+
     def stream(self, key: str, sha256: str = "") -> Iterator[bytes]:
         """Yields the content of an object in chunks.
 

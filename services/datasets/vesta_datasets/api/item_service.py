@@ -17,6 +17,7 @@ from vesta_common.resources.names import parent_of, project_of
 from vesta_common.resources.page_keys import by_creation, created_after
 from vesta_common.resources.pages import read_page
 from vesta_common.storage.objects import ObjectStore
+from vesta_common.storage.packs import get_packed
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.datasets.v1 import (
     BatchAnnotateItemsRequest,
@@ -141,7 +142,7 @@ class ItemService(ItemServiceServicer):
         with self._store.postgres.transaction() as connection:
             media = self._store.items.get(connection, request.name).media
         if request.variant == ItemVariant.ITEM_VARIANT_THUMBNAIL:
-            data, mime_type = self._objects.get(media.thumbnail_key, checked=False), "image/jpeg"
+            data, mime_type = get_packed(self._objects, media.thumbnail_key), "image/jpeg"
         else:
             data, mime_type = self._objects.get(media.object_key, sha256=media.sha256), media.mime_type
         for start in range(0, len(data), CHUNK_BYTES):

@@ -43,7 +43,7 @@ class Media(_message.Message):
     object_key: _builtins.str
     """Key of the stored bytes in the bucket."""
     thumbnail_key: _builtins.str
-    """Key of a JPEG thumbnail. Its long edge has 256 pixels."""
+    """Key of a JPEG thumbnail. Its long edge has 256 pixels. With `:OFFSET+SIZE` at its end, a range of an object in bytes."""
     perceptual_hash: _builtins.int
     """A 64-bit perceptual hash. The hashes of near-duplicates differ in few bits."""
     @_builtins.property
