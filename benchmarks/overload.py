@@ -41,11 +41,6 @@ CALL_SECONDS = 60.0
 ASIDE_INTERVAL_SECONDS = 0.2
 GOODPUT_GOAL, GOODPUT_FLOOR = 0.8, 0.5
 P99_GOAL_SECONDS, P99_FLOOR_SECONDS = 1.5, 3.0
-RATIO_GOAL, RATIO_FLOOR = 3.0, 60.0
-RATIO_NOTE = (
-    "Accepted requests wait for at most VESTA_SERVING_PREDICT_WAIT_MAX_MS (500). A bound of twice the time of a prediction would refuse "
-    f"the {CLIENTS} clients of serving_efficiency, each of which waits for its answer."
-)
 DEPLOYMENT_PATIENCE = timedelta(minutes=3)
 
 
@@ -87,7 +82,7 @@ class Outcome:
 
 
 def measure(owner: Vesta, platform: Platform) -> list[Figure]:
-    """`overload_goodput`, `overload_p99_seconds` and `overload_p99_ratio`: predictions at twice the capacity."""
+    """`overload_goodput` and `overload_p99_seconds`: predictions at twice the capacity."""
     deployment = deployed(owner)
     address, key = platform.home.address("gateway_grpc"), platform.home.owner_key
     probe = Probe(address, key, deployment, list(jpegs(PICTURES, WIDTH_PX, HEIGHT_PX)))
@@ -120,16 +115,6 @@ def measure(owner: Vesta, platform: Platform) -> list[Figure]:
             lower=True,
             floor=P99_FLOOR_SECONDS,
             details={"unloaded_p50_seconds": details["unloaded_p50_seconds"]},
-        ),
-        Figure(
-            "overload_p99_ratio",
-            p99 / percentile(unloaded, 99),
-            RATIO_GOAL,
-            lower=True,
-            floor=RATIO_FLOOR,
-            baseline="the p99 of predictions one after another",
-            details={"unloaded_p99_seconds": percentile(unloaded, 99), "overload_p99_seconds": p99},
-            note=RATIO_NOTE,
         ),
     ]
 

@@ -6,7 +6,7 @@ The services load it by their setting KAFKA_CONSUMER_CLASS. The embedded broker 
   nothing, and so does every retry. The consumer therefore doubles the wait until records arrive.
 * It responds only at the middle and at the end of the wait. A short wait gives a low latency, but many requests while nothing happens, and
   each costs about 6 ms of processor time here, in the broker and in the object store. An idle consumer therefore waits longer.
-* With heartbeats at an interval of two seconds or more, it assigns partitions late. It writes each heartbeat to the object store.
+* With heartbeats at an interval of two seconds or more, it assigns partitions late. Each heartbeat is written to the object store.
 * If the leader of a group leaves during a join, for example because two members leave at once, it elects no new leader and never assigns
   partitions in that group again. Members therefore leave silently: the group removes them after their session timeout.
 * It returns wrong end offsets, and cannot seek to the end. The responses to fetches state the right ones.
@@ -24,10 +24,9 @@ from kafka.errors import KafkaError, KafkaTimeoutError
 
 STARVED_AFTER = timedelta(seconds=1)  # in addition to two fetches
 FETCH_WAIT_MS_MAX = 5000
-HEARTBEAT_INTERVAL_MS = 1500
+IDLE_AFTER = timedelta(seconds=5)
+IDLE_FETCH_WAIT_MS = 1000  # of an idle consumer, which therefore receives a record at most half a second late
 IDLE_POLL_MS = 500
-# The fetch wait by the time without records. A record is delayed by at most half of it.
-IDLE_FETCH_WAITS_MS = ((timedelta(seconds=30), 2000), (timedelta(seconds=5), 1000))
 ENDS_TIMEOUT = timedelta(seconds=30)
 AGES = tuple(timedelta(seconds=2**exponent) for exponent in range(26))  # up to two years
 
@@ -74,18 +73,17 @@ class EmbeddedBrokerConsumer(KafkaConsumer):  # type: ignore[misc]
     """A consumer of the embedded broker, with the interface and the options of `kafka.KafkaConsumer`."""
 
     def __init__(self, *topics: str, **configs: Any) -> None:
-        super().__init__(*topics, **{**configs, "heartbeat_interval_ms": HEARTBEAT_INTERVAL_MS})
+        super().__init__(*topics, **configs)
         self._configs = configs
         self._fetch_wait = FetchWait(self.config["fetch_max_wait_ms"])
         self._last_record_time = time.monotonic()
 
     def poll(self, timeout_ms: float = 0, *args: Any, **options: Any) -> dict[TopicPartition, list[Any]]:
         """Returns the next records by partition. A poll of an idle consumer may last for `IDLE_POLL_MS`."""
-        idle = timedelta(seconds=time.monotonic() - self._last_record_time)
-        idle_wait_ms = next((wait_ms for after, wait_ms in IDLE_FETCH_WAITS_MS if idle > after), 0)
-        self._fetcher.config["fetch_max_wait_ms"] = max(self._fetch_wait.ms, idle_wait_ms)
+        is_idle = time.monotonic() - self._last_record_time > IDLE_AFTER.total_seconds()
+        self._fetcher.config["fetch_max_wait_ms"] = max(self._fetch_wait.ms, IDLE_FETCH_WAIT_MS if is_idle else 0)
         polled: dict[TopicPartition, list[Any]] = super().poll(
-            max(timeout_ms, IDLE_POLL_MS) if idle_wait_ms else timeout_ms, *args, **options
+            max(timeout_ms, IDLE_POLL_MS) if is_idle else timeout_ms, *args, **options
         )
         if polled:
             self._last_record_time = time.monotonic()

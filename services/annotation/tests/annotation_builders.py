@@ -32,7 +32,7 @@ from vesta_contracts.annotation.v1 import (
     TaskServiceStub,
     UpdateCampaignRequest,
 )
-from vesta_contracts.common.v1 import Annotation, ImageLabel, Media, PixelBox
+from vesta_contracts.common.v1 import Annotation, ImageLabel, Media, PixelBox, TaskType
 from vesta_contracts.datasets.v1 import (
     BatchGetItemsRequest,
     BatchGetItemsResponse,
@@ -86,11 +86,12 @@ class FakeDatasets(DatasetServiceServicer):
     """A fake DatasetService with one dataset, which can be deleted."""
 
     gone = False
+    task_type = TaskType.TASK_TYPE_CLASSIFICATION
 
     def GetDataset(self, request: GetDatasetRequest, context: grpc.ServicerContext) -> Dataset:
         if self.gone or request.name != DATASET:
             raise missing(request.name)
-        return Dataset(name=request.name, taxonomy=TAXONOMY)
+        return Dataset(name=request.name, taxonomy=TAXONOMY, task_type=self.task_type)
 
 
 class FakeTaxonomies(TaxonomyServiceServicer):

@@ -7,10 +7,11 @@ import pytest
 from annotation_builders import label
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_annotation.agreement import Answer, measure_agreement, nominal_alpha
-from vesta_annotation.consensus import answer_key
+from vesta_annotation.agreement import Answer, measure_agreement
+from vesta_annotation.alpha import PAIRS_MAX, distance_alpha, nominal_alpha
 from vesta_annotation.rows import answer_of
-from vesta_contracts.annotation.v1 import AnnotatorAgreement, Submission, Task
+from vesta_annotation.task_types.image_labels import ImageLabels, answer_key
+from vesta_contracts.annotation.v1 import Agreement, AnnotatorAgreement, Submission, Task
 
 
 def the_answers(*told: str, accepted: str = "") -> list[Answer]:
@@ -23,14 +24,18 @@ def the_answers(*told: str, accepted: str = "") -> list[Answer]:
     ]
 
 
+def agreement(answers: list[Answer]) -> Agreement:
+    return measure_agreement(answers, ImageLabels())
+
+
 def of(annotator: str, *told: str, accepted: str = "") -> AnnotatorAgreement:
-    found = measure_agreement(the_answers(*told, accepted=accepted)).annotators
+    found = agreement(the_answers(*told, accepted=accepted)).annotators
     return next(one for one in found if one.annotator == annotator)
 
 
 @pytest.mark.parametrize("told", [(), ("v",), ("vv",), ("vv", "v."), ("v.", ".v")])
 def test_alpha_is_unset_with_fewer_than_two_shared_tasks(told: tuple[str, ...]) -> None:
-    assert not measure_agreement(the_answers(*told)).HasField("alpha")
+    assert not agreement(the_answers(*told)).HasField("alpha")
 
 
 @pytest.mark.parametrize(
@@ -43,11 +48,11 @@ def test_alpha_is_unset_with_fewer_than_two_shared_tasks(told: tuple[str, ...]) 
     ],
 )
 def test_alpha_equals_the_published_value(told: tuple[str, ...], alpha: float) -> None:
-    assert measure_agreement(the_answers(*told)).alpha == pytest.approx(alpha)
+    assert agreement(the_answers(*told)).alpha == pytest.approx(alpha)
 
 
 def test_tasks_with_one_answer_are_not_shared() -> None:
-    assert measure_agreement(the_answers("vv", "cc", "v.", ".c")).task_count == 2
+    assert agreement(the_answers("vv", "cc", "v.", ".c")).task_count == 2
 
 
 def test_accuracy_counts_only_decided_tasks() -> None:
@@ -76,17 +81,17 @@ def test_a_rejected_answer_is_wrong_unless_it_was_accepted_in_the_end(
     value: str, accepted: str | None, right: float
 ) -> None:
     answer = Answer("t", "ada", value.encode(), accepted.encode() if accepted else None, rejected=True)
-    (ada,) = measure_agreement([answer]).annotators
+    (ada,) = agreement([answer]).annotators
     assert (ada.submission_count, ada.decided_count, ada.accuracy) == (1, 1, right)
 
 
 def test_a_rejected_answer_does_not_count_for_agreement() -> None:
     rejected = Answer("task-0", "ada", b"c", None, rejected=True)
-    assert measure_agreement([rejected, *the_answers("vv", "cc")]).alpha == 1
+    assert agreement([rejected, *the_answers("vv", "cc")]).alpha == 1
 
 
 def test_experts_are_listed_by_name() -> None:
-    found = measure_agreement(the_answers("vvv", "ccc")).annotators
+    found = agreement(the_answers("vvv", "ccc")).annotators
     assert [one.annotator for one in found] == ["ada", "bob", "cyd"]
 
 
@@ -100,6 +105,20 @@ def test_alpha_of_the_worked_example_is_as_published() -> None:
 @given(st.lists(st.lists(st.sampled_from("abcd"), min_size=2, max_size=5), min_size=2, max_size=12))
 def test_alpha_equals_that_of_the_coincidence_matrix(units: list[list[str]]) -> None:
     assert nominal_alpha([value.encode() for value in unit] for unit in units) == pytest.approx(by_definition(units))
+
+
+@given(st.lists(st.lists(st.sampled_from("abcd"), min_size=2, max_size=5), min_size=2, max_size=12))
+def test_alpha_with_the_nominal_distance_equals_nominal_alpha(units: list[list[str]]) -> None:
+    found = distance_alpha(units, lambda one, other: float(one != other))
+    assert found == pytest.approx(nominal_alpha(units))
+
+
+def test_chance_is_estimated_from_some_pairs_of_many_answers() -> None:
+    calls = []
+    units = [[number, number + 1] for number in range(0, 10_000, 2)]
+    found = distance_alpha(units, lambda one, other: calls.append(None) or min(1.0, abs(one - other) / 1000))
+    assert found == pytest.approx(1, abs=0.01)
+    assert len(calls) == 5_000 + PAIRS_MAX
 
 
 def by_definition(units: list[list[str]]) -> float:
@@ -129,4 +148,8 @@ def test_an_answer_stored_without_a_key_counts_by_its_content() -> None:
         "task_body": Task(accepted=said).SerializeToString(),
     }
     new = {"answer_key": answer_key(said), "accepted_key": answer_key(said), "body": None, "task_body": None}
-    assert answer_of(row | old) == answer_of(row | new) == Answer("t", "ada", answer_key(said), answer_key(said))
+    assert (
+        answer_of(row | old, ImageLabels())
+        == answer_of(row | new, ImageLabels())
+        == Answer("t", "ada", answer_key(said), answer_key(said))
+    )

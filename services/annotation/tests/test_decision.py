@@ -32,26 +32,26 @@ def test_a_sampled_majority_requires_a_review() -> None:
 
 
 def test_a_reviewer_can_accept_the_majority() -> None:
-    assert told(decide_by_review(a_review(Review.ACCEPT), MOSTLY_VAN)) == (["van"], ["ada", "cyd"], "rosa")
+    assert told(decide_by_review(a_review(Review.ACCEPT), MOSTLY_VAN, Campaign())) == (["van"], ["ada", "cyd"], "rosa")
 
 
 def test_a_correction_overrides_all_answers_and_names_all_experts() -> None:
-    decision = decide_by_review(a_review(Review.CORRECT, "bus"), MOSTLY_VAN)
+    decision = decide_by_review(a_review(Review.CORRECT, "bus"), MOSTLY_VAN, Campaign())
     assert told(decision) == (["bus"], ["ada", "bob", "cyd"], "rosa")
 
 
 def test_a_rejection_decides_nothing() -> None:
-    assert decide_by_review(a_review(Review.REJECT, comment="look at the wheels"), MOSTLY_VAN) is None
+    assert decide_by_review(a_review(Review.REJECT, comment="look at the wheels"), MOSTLY_VAN, Campaign()) is None
 
 
 def test_a_tie_cannot_be_accepted() -> None:
     with pytest.raises(InvalidArgument, match="no majority") as raised:
-        decide_by_review(a_review(Review.ACCEPT), DISPUTED)
+        decide_by_review(a_review(Review.ACCEPT), DISPUTED, Campaign())
     assert raised.value.reason == "NO_CONSENSUS"
 
 
 @pytest.mark.parametrize("comment", ["", "  \n"])
 def test_a_rejection_contains_its_reason(comment: str) -> None:
     with pytest.raises(InvalidArgument, match="requires a comment") as raised:
-        decide_by_review(a_review(Review.REJECT, comment=comment), MOSTLY_VAN)
+        decide_by_review(a_review(Review.REJECT, comment=comment), MOSTLY_VAN, Campaign())
     assert raised.value.reason == "COMMENT_MISSING"

@@ -1,6 +1,6 @@
 """Statistics of a campaign's answers: Krippendorff's alpha, and the accuracy, agreement and time of each annotator. Pure."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -9,13 +9,16 @@ from statistics import median
 from google.protobuf.duration_pb2 import Duration
 from vesta_contracts.annotation.v1 import Agreement, AnnotatorAgreement
 
+from vesta_annotation.task_types import AnnotationTask
+from vesta_annotation.task_types.annotation_task import Value
+
 
 @dataclass(frozen=True)
 class Answer:
     """One annotator's answer to one task.
 
     Attributes:
-        value: equal for equal answers.
+        value: what the task type compares.
         accepted: the value that was accepted; None while the task is undecided.
         rejected: whether a reviewer rejected it. A rejected answer counts for its author's accuracy, but not for agreement.
         time_spent: how long the annotator worked on the task; None if the client did not send it.
@@ -23,8 +26,8 @@ class Answer:
 
     task: str
     annotator: str
-    value: bytes
-    accepted: bytes | None
+    value: Value
+    accepted: Value | None
     rejected: bool = False
     time_spent: timedelta | None = None
 
@@ -34,13 +37,13 @@ class Answer:
         return self.rejected or self.accepted is not None
 
 
-def measure_agreement(answers: Sequence[Answer]) -> Agreement:
+def measure_agreement(answers: Sequence[Answer], task_type: AnnotationTask) -> Agreement:
     """Returns the agreement of a campaign.
 
     Args:
         answers: at most one non-rejected answer per task and annotator, in any order.
     """
-    by_task: defaultdict[str, dict[str, bytes]] = defaultdict(dict)
+    by_task: defaultdict[str, dict[str, Value]] = defaultdict(dict)
     by_annotator: defaultdict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
         if not answer.rejected:
@@ -49,19 +52,21 @@ def measure_agreement(answers: Sequence[Answer]) -> Agreement:
     shared = {task: given for task, given in by_task.items() if len(given) > 1}
     agreement = Agreement(
         task_count=len(shared),
-        alpha=nominal_alpha(given.values() for given in shared.values()),
+        alpha=task_type.alpha([*given.values()] for given in shared.values()),
         time_spent=_median_time(answers),
     )
     for annotator, own in sorted(by_annotator.items()):
         decided = [answer for answer in own if answer.decided]
-        right = sum(answer.value == answer.accepted for answer in decided)
+        right = sum(
+            answer.accepted is not None and task_type.agree(answer.value, answer.accepted) for answer in decided
+        )
         agreement.annotators.append(
             AnnotatorAgreement(
                 annotator=annotator,
                 submission_count=len(own),
                 decided_count=len(decided),
                 accuracy=right / len(decided) if decided else None,
-                alpha=nominal_alpha(_pairs_with(annotator, shared.values())),
+                alpha=task_type.alpha(_pairs_with(annotator, shared.values())),
                 time_spent=_median_time(own),
             )
         )
@@ -78,37 +83,8 @@ def _median_time(answers: Iterable[Answer]) -> Duration | None:
     return middle
 
 
-def _pairs_with(annotator: str, shared: Iterable[Mapping[str, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+def _pairs_with(annotator: str, shared: Iterable[Mapping[str, Value]]) -> Iterator[tuple[Value, Value]]:
     """Pairs the annotator's answer with each other annotator's, so that disagreement among the others does not count."""
     for given in shared:
         if annotator in given:
             yield from ((given[annotator], value) for other, value in given.items() if other != annotator)
-
-
-def nominal_alpha(units: Iterable[Iterable[bytes]]) -> float | None:
-    """Krippendorff's alpha for nominal values: 1 is perfect agreement, 0 is chance, below 0 is worse than chance.
-
-    K. Krippendorff, Content Analysis, 4th ed., 2019, §12.3. Takes time linear in the number of answers. A coincidence table would need a
-    cell for each pair of values, and drawn shapes are hardly ever equal.
-
-    Args:
-        units: the answers to each task, at least two per task.
-
-    Returns:
-        None for fewer than two tasks; 1 if all values are equal.
-    """
-    counts = [Counter(values) for values in units]
-    if len(counts) < 2:
-        return None
-    totals: Counter[bytes] = Counter()
-    for count in counts:
-        totals.update(count)
-    value_count = totals.total()
-    observed = sum(_unequal_pairs(count) / (count.total() - 1) for count in counts) / value_count
-    expected = _unequal_pairs(totals) / (value_count * (value_count - 1))
-    return 1 - observed / expected if expected else 1.0
-
-
-def _unequal_pairs(counts: Counter[bytes]) -> int:
-    """Returns the number of ordered pairs of different values."""
-    return counts.total() ** 2 - sum(count**2 for count in counts.values())

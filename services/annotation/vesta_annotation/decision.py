@@ -1,4 +1,4 @@
-"""Decides a task: by the annotators' majority, otherwise by a reviewer. Pure."""
+"""Decides a task: by the consensus of the annotators, otherwise by a reviewer. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from vesta_common.errors import InvalidArgument, Violation
 from vesta_contracts.annotation.v1 import Campaign, Review, Submission
 from vesta_contracts.common.v1 import Annotation
 
-from vesta_annotation.consensus import find_majority
 from vesta_annotation.review_sampling import is_sampled
+from vesta_annotation.task_types import Consensus, task_type_of
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ def decide_by_answers(task: str, answers: Sequence[Submission], campaign: Campai
     Args:
         task: the task's name. Determines whether the task is sampled for review.
     """
-    majority = find_majority(answers)
-    if not majority or is_sampled(task, campaign.review_share):
+    consensus = task_type_of(campaign).consensus(answers)
+    if consensus is None or consensus.disputed or is_sampled(task, campaign.review_share):
         return None
-    return _majority_decision(majority)
+    return _decision(consensus)
 
 
-def decide_by_review(review: Review, answers: Sequence[Submission]) -> Decision | None:
+def decide_by_review(review: Review, answers: Sequence[Submission], campaign: Campaign) -> Decision | None:
     """Returns the reviewer's decision; None if the review starts another round of answers.
 
     Raises:
@@ -54,15 +54,15 @@ def decide_by_review(review: Review, answers: Sequence[Submission]) -> Decision 
                 violations=[Violation("review.comment", "is required for REJECT")],
             )
         return None
-    majority = find_majority(answers)
-    if not majority:
+    consensus = task_type_of(campaign).consensus(answers)
+    if consensus is None or consensus.disputed:
         raise InvalidArgument(
             "the submissions have no majority to accept; correct them, or reject them with a comment",
             reason="NO_CONSENSUS",
             violations=[Violation("review.decision", "cannot be ACCEPT without a majority")],
         )
-    return _majority_decision(majority, review.reviewer)
+    return _decision(consensus, review.reviewer)
 
 
-def _majority_decision(majority: Sequence[Submission], reviewer: str = "") -> Decision:
-    return Decision(majority[0].annotations, [answer.annotator for answer in majority], reviewer)
+def _decision(consensus: Consensus, reviewer: str = "") -> Decision:
+    return Decision(consensus.annotations, consensus.annotators, reviewer)

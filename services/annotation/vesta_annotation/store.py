@@ -16,11 +16,11 @@ from vesta_common.storage.postgres import Connection, Postgres, load_queries
 from vesta_contracts.annotation.v1 import Campaign, CampaignCounts, Review, Submission, Task
 
 from vesta_annotation.agreement import Answer
-from vesta_annotation.consensus import answer_key
 from vesta_annotation.decision import Decision
 from vesta_annotation.event_payloads import TaskEvent, task_accepted, task_cancelled, task_rejected
 from vesta_annotation.leases import expire_time
 from vesta_annotation.rows import answer_of, campaign_body, campaign_of, task_body, task_of
+from vesta_annotation.task_types import task_type_of
 
 SERVICE = "annotation"
 
@@ -194,11 +194,11 @@ class Store:
 
     # Decisions
 
-    def accept(self, connection: Connection, task: Task, decision: Decision) -> None:
-        """Accepts the decision of a task and publishes it."""
+    def accept(self, connection: Connection, task: Task, decision: Decision, accepted_key: bytes | None) -> None:
+        """Accepts the decision of a task, with its key if the task type has keys, and publishes it."""
         del task.accepted[:]
         task.accepted.extend(decision.annotations)
-        self._settle(connection, task, Task.ACCEPTED)
+        self._settle(connection, task, Task.ACCEPTED, accepted_key)
         stored = self._large.store(task.item, decision.annotations)
         self._publish(connection, task_accepted(task, decision, self.clock.now(), stored))
 
@@ -221,11 +221,13 @@ class Store:
         rows = queries.cancel_tasks(connection, campaign=campaign, now=self.clock.now())
         self._publish(connection, *(task_cancelled(Task(**row)) for row in rows))
 
-    def _settle(self, connection: Connection, task: Task, state: "Task.State.ValueType") -> Task:
+    def _settle(
+        self, connection: Connection, task: Task, state: "Task.State.ValueType", accepted_key: bytes | None = None
+    ) -> Task:
         fields = {
             "state": Task.State.Name(state),
             "body": task_body(task),
-            "accepted_key": answer_key(task.accepted) if state == Task.ACCEPTED else None,
+            "accepted_key": accepted_key,
             "now": self.clock.now(),
         }
         return self._task(queries.settle_task(connection, name=task.name, **fields))
@@ -237,8 +239,10 @@ class Store:
 
     # Answers
 
-    def insert_submission(self, connection: Connection, task: Task, submission: Submission) -> None:
-        """Inserts an answer and ends its author's lease."""
+    def insert_submission(
+        self, connection: Connection, task: Task, submission: Submission, answer_key: bytes | None
+    ) -> None:
+        """Inserts an answer, with its key if the task type has keys, and ends its author's lease."""
         annotator, now = submission.annotator, self.clock.now()
         queries.insert_submission(
             connection,
@@ -247,7 +251,7 @@ class Store:
             round=submission.round,
             annotator=annotator,
             body=submission.SerializeToString(),
-            answer_key=answer_key(submission.annotations),
+            answer_key=answer_key,
             time_spent=submission.time_spent.ToTimedelta() if submission.HasField("time_spent") else None,
         )
         queries.add_answer(connection, name=task.name, annotator=annotator, now=now)
@@ -272,9 +276,10 @@ class Store:
         rows = queries.list_round(connection, task=task.name, round=task.rejection_count + 1)
         return [Submission.FromString(row["body"]) for row in rows]
 
-    def list_answers(self, connection: Connection, campaign: str) -> list[Answer]:
+    def list_answers(self, connection: Connection, campaign: Campaign) -> list[Answer]:
         """Returns all answers to a campaign's tasks."""
-        return [answer_of(row) for row in queries.list_answers(connection, campaign=campaign)]
+        task_type = task_type_of(campaign)
+        return [answer_of(row, task_type) for row in queries.list_answers(connection, campaign=campaign.name)]
 
     # Reviews
 

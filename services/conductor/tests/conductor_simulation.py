@@ -19,6 +19,7 @@ from vesta_contracts.annotation.v1 import (
     Campaign,
     Task,
 )
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import (
     Dataset,
     DatasetCounts,
@@ -56,6 +57,7 @@ class SimulatedPlatform:
         settle: bool = True,
     ) -> None:
         self.clock = clock
+        self.task_type = TaskType.TASK_TYPE_CLASSIFICATION
         self.chance = chance
         self.items = {f"{DATASET}/items/train{n:04}": "" for n in range(train)}
         self.items |= {f"{DATASET}/items/test{n:04}": "" for n in range(test)}
@@ -167,6 +169,7 @@ class SimulatedPlatform:
         return Dataset(
             name=DATASET,
             taxonomy=TAXONOMY,
+            task_type=self.task_type,
             counts=DatasetCounts(
                 item_count=len(self.items),
                 labelled_count=self.labelled("train") + self.labelled("test"),

@@ -25,6 +25,7 @@ from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_conductor.reconciliation.state import Command, RoundOutcome
 from vesta_conductor.store.loop_queue import claim_loop
 from vesta_contracts.annotation.v1 import CreateCampaignRequest
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.conductor.v1 import (
     CreateLoopRequest,
     CreateProjectRequest,
@@ -52,6 +53,7 @@ class Conductor:
 
     Attributes:
         asked: the methods of other services that were called.
+        platform: the other services.
     """
 
     projects: ProjectServiceStub
@@ -59,6 +61,7 @@ class Conductor:
     postgres: Postgres
     clock: ManualClock
     asked: list[str]
+    platform: SimulatedPlatform
 
     def topics_told(self) -> list[str]:
         with self.postgres.transaction() as connection:
@@ -71,12 +74,13 @@ def conductor(postgres_url: str, postgres_schema: str) -> Iterator[Conductor]:
     postgres.migrate("vesta_conductor")
     clock = ManualClock()
     asked: list[str] = []
-    peers = SimulatedPlatform(clock, random.Random(0)).peers(before=asked.append)
+    platform = SimulatedPlatform(clock, random.Random(0))
+    peers = platform.peers(before=asked.append)
     projects = ProjectService(postgres, Deletions(postgres, (), clock), clock)
     server = Server(identity_of("conductor"), "127.0.0.1:0", [projects, LoopService(postgres, peers, clock)])
     server.start()
     channel: grpc.Channel = open_channel(server.address, identity_of("gateway"))
-    yield Conductor(ProjectServiceStub(channel), LoopServiceStub(channel), postgres, clock, asked)
+    yield Conductor(ProjectServiceStub(channel), LoopServiceStub(channel), postgres, clock, asked, platform)
     channel.close()
     server.stop()
     postgres.close()
@@ -194,6 +198,12 @@ class TestLoops:
         with pytest.raises(error) as refused:
             a_loop(conductor, **policy)
         assert not reason or refused.value.reason == reason
+
+    def test_a_dataset_of_a_task_type_that_no_model_learns_is_rejected(self, conductor: Conductor) -> None:
+        conductor.platform.task_type = TaskType.TASK_TYPE_DETECTION
+        with pytest.raises(InvalidArgument, match=r"is for detection; .* classification or multi-label") as refused:
+            a_loop(conductor)
+        assert refused.value.reason == "TASK_TYPE_UNSUPPORTED"
 
     def test_a_loop_requires_its_project(self, conductor: Conductor) -> None:
         wanted = Loop(policy=LoopPolicy(dataset="projects/other/datasets/vans"))

@@ -17,7 +17,7 @@ from google.rpc.code_pb2 import FAILED_PRECONDITION
 from vesta_common.errors import FailedPrecondition, Unavailable
 from vesta_common.storage.storage_guard import RETRY_AFTER, storage_full
 from vesta_common.trace import calling
-from vesta_contracts.common.v1 import Annotation, PixelBox
+from vesta_contracts.common.v1 import Annotation, PixelBox, TaskType
 from vesta_contracts.datasets.v1 import (
     ArchiveFormat,
     BatchAnnotateItemsRequest,
@@ -166,6 +166,35 @@ def test_a_worker_whose_lease_expired_changes_nothing(datasets: Datasets) -> Non
     assert (answer.added_count, answer.duplicate_count) == (MANY, 0)
     assert datasets.counts(dataset).item_count == MANY
     assert datasets.event_types().count("item.v1.created") == MANY
+
+
+def test_shapes_of_an_archive_become_boxes_in_a_detection_dataset(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset(task_type=TaskType.TASK_TYPE_DETECTION)
+    listed = {
+        "images": [{"id": number, "file_name": f"{number}.jpg", "width": 64, "height": 48} for number in (1, 2)],
+        "categories": [{"id": 1, "name": "van"}],
+        "annotations": [
+            {
+                "id": 1,
+                "image_id": 1,
+                "category_id": 1,
+                "iscrowd": 0,
+                "segmentation": [[1, 2, 9, 2, 5, 7]],
+                "bbox": [1, 2, 8, 5],
+            }
+        ],
+    }
+    files = {
+        "annotations/instances_train.json": json.dumps(listed).encode(),
+        "images/1.jpg": b"1",
+        "images/2.jpg": b"2",
+    }
+    datasets.begin_import(dataset, files, ArchiveFormat.ARCHIVE_FORMAT_COCO)
+    assert a_worker(datasets, Ingest()).step()
+    items = [datasets.items.GetItem(GetItemRequest(name=name)) for name in datasets.listed(dataset, "labelled")]
+    box = PixelBox(x_min_px=1, y_min_px=2, x_max_px=9, y_max_px=7)
+    found = sorted([list(item.accepted.annotations) for item in items], key=len)
+    assert found == [[], [Annotation(concept="van", box=box)]]
 
 
 def labels_in(datasets: Datasets, dataset: str) -> list[list[str]]:

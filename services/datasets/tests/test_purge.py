@@ -20,6 +20,7 @@ from vesta_contracts.datasets.v1 import (
 )
 from vesta_datasets.operations.purge import Purge
 from vesta_datasets.store.items import AcceptResult
+from vesta_datasets.task_types.classification import Classification
 
 ROWS = "SELECT count(*) AS count FROM {} WHERE dataset = %s"
 TABLES = ("items", "embeddings", "item_terms")
@@ -58,7 +59,9 @@ def test_nothing_of_a_deleted_dataset_can_be_read_or_changed(
         refusal(NotFound, call, "RESOURCE_NOT_FOUND")
     with datasets.store.postgres.transaction() as connection:
         assert (
-            datasets.store.items.accept(connection, names[0], AcceptedAnnotations(annotations=says("car")))
+            datasets.store.items.accept(
+                connection, names[0], AcceptedAnnotations(annotations=says("car")), Classification()
+            )
             is AcceptResult.GONE
         )
 

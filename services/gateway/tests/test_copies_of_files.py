@@ -9,8 +9,8 @@ from google.api.httpbody_pb2 import HttpBody
 from vesta_common.rpc.outline import PLACEHOLDER
 from vesta_contracts.connection.v1 import UploadItemRequest
 from vesta_contracts.serving.v1 import PredictInput, PredictRequest
+from vesta_gateway.calls.pipeline import Request, read_message
 from vesta_gateway.contracts.methods import Rpc, all_rpcs, get_rpc
-from vesta_gateway.contracts.requests import Request, read_message
 from vesta_gateway.rest.file_bodies import read_files
 from vesta_gateway.rest.routes import Routes
 

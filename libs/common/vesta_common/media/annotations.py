@@ -13,7 +13,7 @@ from vesta_contracts.datasets.v1 import AnnotationList, Concept, Taxonomy
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.media.image_labels import image_labels
 from vesta_common.media.shapes import find_flaw, lies_on
-from vesta_common.media.task_types import allowed_annotations
+from vesta_common.media.task_types import allowed_annotations, in_words
 from vesta_common.rpc.validation import validate
 
 ANNOTATIONS_BYTES_MAX = 8 * 1024 * 1024
@@ -52,10 +52,14 @@ def check_annotations(annotations: Sequence[Annotation], terms: Terms, field: st
             CONCEPT_NOT_IN_CAMPAIGN occurs only if `terms.allowed_concepts` is set.
     """
     check_shapes(annotations, terms.media, field)
+    shapes = allowed_annotations(terms.task_type).shapes
     concepts = {concept.id: concept for concept in terms.taxonomy.concepts}
     allowed = None if terms.allowed_concepts is None else set(terms.allowed_concepts)
     for index, annotation in enumerate(annotations):
         where = f"{field}[{index}]"
+        if (kind := annotation.WhichOneof("shape")) not in shapes:
+            what = f"is a {kind}; for {in_words(terms.task_type)} use a {' or '.join(sorted(shapes))}"
+            raise _invalid(where, what, "SHAPE_NOT_OF_TASK")
         concept = concepts.get(annotation.concept)
         if concept is None:
             what = (

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vesta_contracts.common.v1 import TaskType
+from vesta_contracts.common.v1 import Annotation, TaskType
 from vesta_contracts.datasets.v1 import Dataset
 
 from vesta_common.errors import InvalidArgument, Violation
@@ -14,14 +14,19 @@ class AllowedAnnotations:
 
     Attributes:
         several_labels: whether an item may have several image labels.
+        shapes: the allowed fields of the oneof `Annotation.shape`.
     """
 
     several_labels: bool
+    shapes: frozenset[str]
 
 
+# Shapes beside the labels of an image are kept, and nothing is learned from them.
+_ALL_SHAPES = frozenset(field.name for field in Annotation.DESCRIPTOR.oneofs_by_name["shape"].fields)
 _ALLOWED = {
-    TaskType.TASK_TYPE_CLASSIFICATION: AllowedAnnotations(several_labels=False),
-    TaskType.TASK_TYPE_MULTI_LABEL: AllowedAnnotations(several_labels=True),
+    TaskType.TASK_TYPE_CLASSIFICATION: AllowedAnnotations(several_labels=False, shapes=_ALL_SHAPES),
+    TaskType.TASK_TYPE_MULTI_LABEL: AllowedAnnotations(several_labels=True, shapes=_ALL_SHAPES),
+    TaskType.TASK_TYPE_DETECTION: AllowedAnnotations(several_labels=False, shapes=frozenset({"box"})),
 }
 
 
@@ -49,11 +54,12 @@ def check_task_type(task_type: TaskType.ValueType, dataset: Dataset, field: str,
     if task_type in (TaskType.TASK_TYPE_UNSPECIFIED, expected):
         return
     what = (
-        f"{subject} is for {_in_words(task_type)}, but {dataset.name} is for {_in_words(expected)}; "
-        f"choose {_in_words(expected)}, or another dataset"
+        f"{subject} is for {in_words(task_type)}, but {dataset.name} is for {in_words(expected)}; "
+        f"choose {in_words(expected)}, or another dataset"
     )
     raise InvalidArgument(f"{field}: {what}", reason="TASK_TYPE_MISMATCH", violations=[Violation(field, what)])
 
 
-def _in_words(task_type: TaskType.ValueType) -> str:
-    return TaskType.Name(task_type).removeprefix("TASK_TYPE_").lower().replace("_", "-")
+def in_words(task_type: TaskType.ValueType) -> str:
+    """Returns a task type for messages, such as `multi-label`."""
+    return TaskType.Name(known_task_type(task_type)).removeprefix("TASK_TYPE_").lower().replace("_", "-")

@@ -198,11 +198,9 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
     server.start()
     log.info("service_started", address=server.address, metrics=metrics_address)
     unhealthy_before: list[str] = []
-    reporting = [component for component in app.components if isinstance(component, HasProblems)]  # slow
     while not stopping.is_set():
         unhealthy = [type(component).__name__ for component in app.components if not component.healthy()]
-        found = (problem for component in reporting for problem in component.problems())
-        problems = [*_stopped_problems(unhealthy), *watch.problems(), *found]
+        problems = [*_stopped_problems(unhealthy), *watch.problems(), *_component_problems(app.components)]
         server.set_healthy(healthy=not unhealthy, problems=problems)
         problem_count.set(len(problems))
         if unhealthy != unhealthy_before:
@@ -234,6 +232,12 @@ def _watch(service: str, app: App, identity: Identity) -> EngineWatch:
             **app.checks,
         }
     )
+
+
+def _component_problems(components: Sequence[Component]) -> list[str]:
+    return [
+        problem for component in components if isinstance(component, HasProblems) for problem in component.problems()
+    ]
 
 
 def _stopped_problems(unhealthy: Sequence[str]) -> list[str]:

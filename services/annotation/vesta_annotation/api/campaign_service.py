@@ -28,6 +28,7 @@ from vesta_annotation.agreement import measure_agreement
 from vesta_annotation.api.annotation_rules import TermsSource
 from vesta_annotation.campaign_rules import asked_concepts, guidelines
 from vesta_annotation.store import Store
+from vesta_annotation.task_types import task_type_of
 
 _MUTABLE = ("display_name", "instructions", "concepts", "review_share", "lease_duration", "state")
 
@@ -95,9 +96,9 @@ class CampaignService(CampaignServiceServicer):
 
     def GetAgreement(self, request: GetAgreementRequest, context: grpc.ServicerContext) -> Agreement:
         with self._store.transaction() as connection:
-            self._store.get_campaign(connection, request.name)
-            answers = self._store.list_answers(connection, request.name)
-        return measure_agreement(answers)
+            campaign = self._store.get_campaign(connection, request.name)
+            answers = self._store.list_answers(connection, campaign)
+        return measure_agreement(answers, task_type_of(campaign))
 
     def GetGuidelines(self, request: GetGuidelinesRequest, context: grpc.ServicerContext) -> Guidelines:
         """Returns the instructions, and the concepts as the taxonomy describes them now."""

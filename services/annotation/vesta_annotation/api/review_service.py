@@ -26,6 +26,7 @@ from vesta_annotation.api.caller import calling_member
 from vesta_annotation.decision import decide_by_review
 from vesta_annotation.leases import check_holder
 from vesta_annotation.store import Store
+from vesta_annotation.task_types import task_type_of
 
 
 class ReviewService(ReviewServiceServicer):
@@ -66,7 +67,8 @@ class ReviewService(ReviewServiceServicer):
         _check_in_review(task, caller)
         review = copy_of(request.review, name=f"{task.name}/reviews/{new_id()}", reviewer=caller)
         review.create_time.FromDatetime(self._store.clock.now())
-        decision = decide_by_review(review, self._store.list_round(connection, task))
+        campaign = self._store.get_campaign(connection, parent_of(task.name))
+        decision = decide_by_review(review, self._store.list_round(connection, task), campaign)
         if decision and terms:
             is_correction = review.decision == Review.CORRECT
             check_annotations(
@@ -74,7 +76,7 @@ class ReviewService(ReviewServiceServicer):
             )
         self._store.insert_review(connection, task, review)
         if decision:
-            self._store.accept(connection, task, decision)
+            self._store.accept(connection, task, decision, task_type_of(campaign).key(decision.annotations))
         else:
             self._store.begin_round(connection, task, review)
         return review

@@ -26,6 +26,7 @@ from vesta_annotation.api.caller import calling_member, visible_annotator
 from vesta_annotation.decision import Decision, decide_by_answers
 from vesta_annotation.leases import check_holder
 from vesta_annotation.store import Store
+from vesta_annotation.task_types import task_type_of
 
 
 class SubmissionService(SubmissionServiceServicer):
@@ -92,12 +93,13 @@ class SubmissionService(SubmissionServiceServicer):
         submission = copy_of(request.submission, name=f"{task.name}/submissions/{new_id()}", annotator=caller)
         submission.round = task.rejection_count + 1
         submission.create_time.FromDatetime(self._store.clock.now())
-        self._store.insert_submission(connection, task, submission)
+        task_type = task_type_of(campaign)
+        self._store.insert_submission(connection, task, submission, task_type.key(submission.annotations))
         answers = self._store.list_round(connection, task)
         if len(answers) == campaign.annotators_per_task:
             decision = decide_by_answers(task.name, answers, campaign)
             if decision and _is_sound(decision, terms):
-                self._store.accept(connection, task, decision)
+                self._store.accept(connection, task, decision, task_type.key(decision.annotations))
             else:
                 self._store.send_to_review(connection, task)
         return submission

@@ -35,6 +35,7 @@ from vesta_conductor import store
 from vesta_conductor.api.project_service import get_active
 from vesta_conductor.peers import Peers
 from vesta_conductor.reconciliation.policy import Policy
+from vesta_conductor.task_types import check_supported
 
 MUTABLE = ("display_name", "paused", "policy")
 FIXED = ("dataset", "annotators_per_task")  # fields of the policy that snapshots and the campaign depend on
@@ -127,8 +128,10 @@ class LoopService(LoopServiceServicer):
                 reason="DATASET_IN_OTHER_PROJECT",
                 violations=[Violation("loop.policy.dataset", "is in another project")],
             )
-        dataset = GetDatasetRequest(name=policy.dataset, view=DatasetView.DATASET_VIEW_BASIC)
-        self._check_recipe(policy.recipe, self._peers.datasets.GetDataset(dataset))
+        request = GetDatasetRequest(name=policy.dataset, view=DatasetView.DATASET_VIEW_BASIC)
+        dataset = self._peers.datasets.GetDataset(request)
+        check_supported(dataset)
+        self._check_recipe(policy.recipe, dataset)
 
     def _check_recipe(self, recipe: str, dataset: Dataset) -> None:
         """Checks that the recipe, if any, exists in the Loop's project and is for the task type of the dataset."""

@@ -14,8 +14,7 @@ from vesta_conductor.execution.driver import BACKOFF_FIRST, BACKOFF_MAX, Driver
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_conductor.store.loop_queue import ClaimedLoop, claim_loop, loop_heartbeat, requeue_loop
 
-POLL_INTERVAL = timedelta(milliseconds=250)  # of an empty queue, by the first worker
-POLL_INTERVAL_OF_OTHERS = timedelta(seconds=1)  # they help with several Loops that are due at once
+POLL_INTERVAL = timedelta(milliseconds=250)  # of an empty queue
 
 log = structlog.get_logger()
 

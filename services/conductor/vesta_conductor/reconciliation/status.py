@@ -7,7 +7,7 @@ from vesta_contracts.training.v1 import Metrics
 from vesta_conductor.reconciliation.control_arm import LiveAccuracy, live_accuracy
 from vesta_conductor.reconciliation.names import version_in_words
 from vesta_conductor.reconciliation.state import ObservedState, RoundOutcome, Situation, Step
-from vesta_conductor.task_types import task_of
+from vesta_conductor.task_types import task_type_of
 
 
 def status_of(situation: Situation, step: Step) -> LoopStatus:
@@ -16,7 +16,7 @@ def status_of(situation: Situation, step: Step) -> LoopStatus:
     live = live_accuracy(
         observed.control,
         model=situation.names.model,
-        task_type=task_of(observed.dataset),
+        task_type=task_type_of(observed.dataset),
     )
     sentences = (step.message, _live_accuracy_in_words(live) if live else "", _unmeasured(situation))
     promoted = step.command is not None and step.command.outcome is RoundOutcome.PROMOTED

@@ -17,7 +17,7 @@ from vesta_conductor.reconciliation.reload_backoff import reload_or_give_up
 from vesta_conductor.reconciliation.round_updates import with_updates
 from vesta_conductor.reconciliation.scoring_coverage import enough
 from vesta_conductor.reconciliation.state import Command, RoundOutcome, RoundRecord, Situation, Step
-from vesta_conductor.task_types import task_of
+from vesta_conductor.task_types import task_type_of
 
 ATTEMPTS_MAX = 2  # trainings per round
 SCORES_WAIT = timedelta(minutes=2)  # for the dataset to contain the scores; some items may never be scored
@@ -95,7 +95,7 @@ def _train_side(snapshot: Snapshot) -> SplitStatistics:
 def _too_few_concepts(situation: Situation, current: RoundRecord, snapshot: Snapshot) -> Step | None:
     """Ends the round if all labels are of one concept: more labels are needed."""
     seen = [concept for concept, count in _train_side(snapshot).concept_counts.items() if count]
-    concepts_min = task_of(situation.observed.dataset).concepts_min
+    concepts_min = task_type_of(situation.observed.dataset).concepts_min
     if len(seen) >= concepts_min:
         return None
     situation_so_far = f"all labels so far are {seen[0]}" if seen else "no label so far has a concept"
@@ -111,7 +111,7 @@ def _train(situation: Situation, current: RoundRecord, attempt: int, reason: str
     request_id = situation.fresh_id("train", current.number, attempt)
     run = TrainingRun(
         snapshot=current.round.snapshot,
-        recipe=situation.policy.recipe or situation.names.recipe(task_of(situation.observed.dataset).recipe),
+        recipe=situation.policy.recipe or situation.names.recipe(task_type_of(situation.observed.dataset).recipe),
         model=situation.names.model,
         champion=situation.observed.champion,
         control_curve=True,

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from vesta_common.media.task_types import known_task_type
+from vesta_common.errors import InvalidArgument, Violation
+from vesta_common.media.task_types import in_words, known_task_type
 from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import Dataset
 
@@ -19,9 +20,25 @@ TASK_TYPES: Final[Mapping[TaskType.ValueType, LoopTask]] = MappingProxyType(
     }
 )
 
-__all__ = ["TASK_TYPES", "LoopTask", "task_of"]
+__all__ = ["TASK_TYPES", "LoopTask", "check_supported", "task_type_of"]
 
 
-def task_of(dataset: Dataset | None) -> LoopTask:
+def check_supported(dataset: Dataset) -> None:
+    """Checks that there is a module for the task type of a dataset.
+
+    Raises:
+        InvalidArgument: TASK_TYPE_UNSUPPORTED.
+    """
+    if known_task_type(dataset.task_type) not in TASK_TYPES:
+        supported = " or ".join(map(in_words, TASK_TYPES))
+        what = f"{dataset.name} is for {in_words(dataset.task_type)}; Loops train models for {supported}"
+        raise InvalidArgument(
+            f"loop.policy.dataset: {what}",
+            reason="TASK_TYPE_UNSUPPORTED",
+            violations=[Violation("loop.policy.dataset", what)],
+        )
+
+
+def task_type_of(dataset: Dataset | None) -> LoopTask:
     """Returns the module of a dataset's task type; the default while the dataset is unknown."""
     return TASK_TYPES[known_task_type(dataset.task_type if dataset else TaskType.TASK_TYPE_UNSPECIFIED)]

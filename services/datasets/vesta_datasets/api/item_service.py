@@ -51,7 +51,7 @@ from vesta_datasets.ingest.add_items import DirectAnswer, accept_directly, add_i
 from vesta_datasets.items.filters import item_filter
 from vesta_datasets.selection.pool_builder import choose, drawn_at_random, strategy_name
 from vesta_datasets.store import Store
-from vesta_datasets.task_types import task_of
+from vesta_datasets.task_types import task_type_of
 
 NEIGHBOURS_DEFAULT = 20
 SELECTION_WAIT_MAX = timedelta(seconds=20)
@@ -167,7 +167,7 @@ class ItemService(ItemServiceServicer):
                 for entry in request.items
                 for item in (items[entry.item],)
             ]
-            accept_directly(self._store, connection, answers, trace.caller())
+            accept_directly(self._store, connection, task_type_of(dataset), answers, trace.caller())
             return BatchAnnotateItemsResponse(annotated_count=len(names))
 
         return run_once(self._store.postgres, request, BatchAnnotateItemsResponse, annotate)
@@ -236,7 +236,7 @@ class ItemService(ItemServiceServicer):
             control_share=request.control_share,
             seed=request.seed,
             scored_by=scored_by,
-            task=task_of(dataset),
+            task=task_type_of(dataset),
         )
 
 

@@ -24,6 +24,7 @@ from vesta_datasets.items.accepted_annotations import next_accept_time
 from vesta_datasets.items.duplicates import DISTANCE_MAX_BITS, DuplicateIndex, Hashed, near, probes
 from vesta_datasets.items.splits import Shares
 from vesta_datasets.store import Store
+from vesta_datasets.task_types import DatasetTask, task_type_of
 
 
 class Added(NamedTuple):
@@ -57,7 +58,7 @@ def add_items(
     for error in _errors(store, connection, dataset, new_items, fields):
         if error:
             raise error
-    return [added.created for added in _add(store, connection, dataset_name, Shares.of(dataset), new_items, annotator)]
+    return [added.created for added in _add(store, connection, dataset, new_items, annotator)]
 
 
 def add_valid_items(
@@ -67,32 +68,27 @@ def add_valid_items(
     dataset = store.datasets.get(connection, dataset_name, lock=True, counted=False)
     errors = _errors(store, connection, dataset, new_items, ["annotations"] * len(new_items))
     valid = [item for item, error in zip(new_items, errors, strict=True) if error is None]
-    added = iter(_add(store, connection, dataset_name, Shares.of(dataset), valid, annotator))
+    added = iter(_add(store, connection, dataset, valid, annotator))
     return [error or next(added) for error in errors]
 
 
 def _add(
-    store: Store,
-    connection: Connection,
-    dataset: str,
-    shares: Shares,
-    new_items: Sequence[NewItem],
-    annotator: str,
+    store: Store, connection: Connection, dataset: Dataset, new_items: Sequence[NewItem], annotator: str
 ) -> list[Added]:
     """Adds valid items to a dataset whose row is locked."""
-    known = store.items.lock_by_hash(connection, dataset, [item.media.sha256 for item in new_items])
+    known = store.items.lock_by_hash(connection, dataset.name, [item.media.sha256 for item in new_items])
     fresh: dict[str, NewItem] = {}
     for item in new_items:
         if item.media.sha256 not in known:
             fresh.setdefault(item.media.sha256, item)
     created = {}
     if fresh:
-        placements = _place(store, connection, dataset, shares, list(fresh.values()))
+        placements = _place(store, connection, dataset.name, Shares.of(dataset), list(fresh.values()))
         rows = [
             (name, item.media, item.metadata, placement)
             for item, (name, placement) in zip(fresh.values(), placements, strict=True)
         ]
-        store.items.insert(connection, dataset, rows)
+        store.items.insert(connection, dataset.name, rows)
         created = {media.sha256: _created(name, placement) for name, media, _, placement in rows}
         events = (
             (name, ItemCreated(item=name, media=media, split=created[media.sha256].split)) for name, media, _, _ in rows
@@ -107,7 +103,7 @@ def _add(
             name = created[digest].name if row is None else row["name"]
             control = row is not None and row["control"]
             answers[digest] = DirectAnswer(name, item.annotations.annotations, reviewed=item.reviewed, control=control)
-    now_accepted = accept_directly(store, connection, list(answers.values()), annotator)
+    now_accepted = accept_directly(store, connection, task_type_of(dataset), list(answers.values()), annotator)
     results = []
     for item in new_items:
         digest = item.media.sha256
@@ -224,7 +220,7 @@ class DirectAnswer(NamedTuple):
 
 
 def accept_directly(
-    store: Store, connection: Connection, answers: Sequence[DirectAnswer], annotator: str
+    store: Store, connection: Connection, task: DatasetTask, answers: Sequence[DirectAnswer], annotator: str
 ) -> dict[str, AcceptedAnnotations]:
     """Accepts annotations that do not come from a task, and publishes ItemAnnotated for each. Returns what was accepted, by item.
 
@@ -242,6 +238,6 @@ def accept_directly(
     }
     for answer in answers:
         accepted[answer.item].accept_time.FromDatetime(next_accept_time(answer.stored, now))
-    reduced = store.items.put_accepted(connection, accepted)
+    reduced = store.items.put_accepted(connection, accepted, task)
     store.publish_all(connection, ((item, ItemAnnotated(item=item, accepted=entry)) for item, entry in reduced.items()))
     return accepted

@@ -12,13 +12,14 @@ from vesta_common.resources.names import parent_of
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.annotation.v1 import TaskAccepted
 from vesta_contracts.common.v1 import Annotation, Media
-from vesta_contracts.datasets.v1 import AcceptedAnnotations, ItemAnnotated
+from vesta_contracts.datasets.v1 import AcceptedAnnotations, Dataset, ItemAnnotated
 from vesta_contracts.serving.v1 import PredictionCreated
 
 from vesta_datasets.items.annotations import with_shapes_kept
 from vesta_datasets.store import Store
 from vesta_datasets.store.items import AcceptResult
 from vesta_datasets.store.predictions import ScoringModel
+from vesta_datasets.task_types import task_type_of
 
 log = structlog.get_logger()
 
@@ -61,22 +62,23 @@ class EventHandlers:
             control=answer.control,
             accept_time=answer.accept_time,
         )
+        outcome = AcceptResult.GONE
         if item is not None:
-            self._check(connection, answer.item, annotations, item.media)
-        outcome = self._store.items.accept(connection, answer.item, accepted)
+            dataset = self._store.datasets.get(connection, parent_of(answer.item), counted=False)
+            self._check(connection, dataset, annotations, item.media)
+            outcome = self._store.items.accept(connection, answer.item, accepted, task_type_of(dataset))
         if outcome is not AcceptResult.KEPT:
             log.warning("label_discarded", item=answer.item, task=answer.task, outcome=outcome.name)
             return
         reduced = self._store.items.reduced(answer.item, accepted)
         self._store.publish(connection, answer.item, ItemAnnotated(item=answer.item, accepted=reduced))
 
-    def _check(self, connection: Connection, item: str, annotations: Sequence[Annotation], media: Media) -> None:
+    def _check(self, connection: Connection, dataset: Dataset, annotations: Sequence[Annotation], media: Media) -> None:
         """Checks an answer against the taxonomy. An event with an invalid answer becomes a dead letter.
 
         Raises:
             InvalidArgument: the answer is invalid.
         """
-        dataset = self._store.datasets.get(connection, parent_of(item), counted=False)
         taxonomy = self._store.taxonomies.get(connection, dataset.taxonomy)
         check_annotations(annotations, Terms(taxonomy, media, dataset.task_type), "annotations")
 

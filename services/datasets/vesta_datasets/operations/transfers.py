@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from vesta_datasets.snapshot_writer import SnapshotWriter
 from vesta_datasets.snapshots.manifest import COLUMNS, ManifestRow, rows_of
 from vesta_datasets.store import Store
 from vesta_datasets.store.operations import OperationProgress
+from vesta_datasets.task_types import task_type_of
 
 ARCHIVES = "archives"
 ARCHIVE_BYTES_MAX = 16 * 1024**3
@@ -82,13 +84,22 @@ class Import:
         ):
             archive = scratch / "archive.zip"
             self._objects.download(request.archive_key, archive)
-            items = unpack(archive, scratch / "files", request.format)
+            items = self._converted(request.name, unpack(archive, scratch / "files", request.format))
             done = claim.operation.done_count
             for batch in prefetched(self._incoming.batches(request.name, items, done), thread):
                 claim.check()
                 done += len(batch)
                 response = self._import_batch(claim, request, batch, response, OperationProgress(done, len(items)))
         return response
+
+    def _converted(self, dataset: str, items: Sequence[ArchivedItem]) -> list[ArchivedItem]:
+        """Returns the images with annotations of the task type of the dataset."""
+        with self._store.postgres.transaction() as connection:
+            task = task_type_of(self._store.datasets.get(connection, dataset, counted=False))
+        return [
+            item if item.annotations is None else replace(item, annotations=task.imported(item.annotations))
+            for item in items
+        ]
 
     def _import_batch(
         self,

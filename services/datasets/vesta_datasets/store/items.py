@@ -17,12 +17,12 @@ from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, Item
 
 from vesta_datasets.items.accepted_annotations import latest
-from vesta_datasets.items.annotations import labels_of, shape_concepts_of
 from vesta_datasets.items.duplicates import bands
 from vesta_datasets.items.splits import Placement
 from vesta_datasets.store.item_lists import ListPosition, list_rows
 from vesta_datasets.store.rows import item_of, named_item
 from vesta_datasets.store.statements import queries
+from vesta_datasets.task_types import DatasetTask
 
 _SIGN = 1 << 63
 
@@ -177,7 +177,7 @@ class Items:
         queries.refound_group(connection, name=name, now=self._clock.now())
         queries.delete_item(connection, name=name)
 
-    def accept(self, connection: Connection, name: str, new: AcceptedAnnotations) -> AcceptResult:
+    def accept(self, connection: Connection, name: str, new: AcceptedAnnotations, task: DatasetTask) -> AcceptResult:
         """Stores the accepted annotations of an item, unless it has later ones. Events can arrive late, and can be replayed."""
         item = self.find_locked(connection, name)
         if item is None:
@@ -185,11 +185,11 @@ class Items:
         new = copy_of(new, control=new.control or item.control)
         current = latest(item.accepted, new)
         if current != item.accepted:
-            self.put_accepted(connection, {name: current})
+            self.put_accepted(connection, {name: current}, task)
         return AcceptResult.KEPT if current == new else AcceptResult.OUTDATED
 
     def put_accepted(
-        self, connection: Connection, accepted: Mapping[str, AcceptedAnnotations]
+        self, connection: Connection, accepted: Mapping[str, AcceptedAnnotations], task: DatasetTask
     ) -> dict[str, AcceptedAnnotations]:
         """Stores the accepted annotations that apply, by item. The caller has determined them with the rows locked.
 
@@ -204,8 +204,8 @@ class Items:
             connection,
             names=list(accepted),
             accepted=[answer.SerializeToString() for answer in reduced.values()],
-            labels=[json.dumps(labels_of(answer.annotations)) for answer in answers],
-            shape_concepts=[json.dumps(shape_concepts_of(answer.annotations)) for answer in answers],
+            labels=[json.dumps(task.labels(answer.annotations)) for answer in answers],
+            shape_concepts=[json.dumps(task.other_concepts(answer.annotations)) for answer in answers],
             reviewed=[answer.reviewed for answer in answers],
             control=[answer.control for answer in answers],
             now=self._clock.now(),

@@ -10,20 +10,22 @@ from vesta_contracts.datasets.v1 import Dataset
 
 from vesta_datasets.task_types.classification import Classification
 from vesta_datasets.task_types.dataset_task import DatasetTask
+from vesta_datasets.task_types.detection import Detection
 from vesta_datasets.task_types.multi_label import MultiLabel
 
 TASK_TYPES: Final[Mapping[TaskType.ValueType, DatasetTask]] = MappingProxyType(
     {
         TaskType.TASK_TYPE_CLASSIFICATION: Classification(),
         TaskType.TASK_TYPE_MULTI_LABEL: MultiLabel(),
+        TaskType.TASK_TYPE_DETECTION: Detection(),
     }
 )
 
 DEFAULT_TASK: Final[DatasetTask] = TASK_TYPES[known_task_type(TaskType.TASK_TYPE_UNSPECIFIED)]
 
-__all__ = ["DEFAULT_TASK", "TASK_TYPES", "DatasetTask", "task_of"]
+__all__ = ["DEFAULT_TASK", "TASK_TYPES", "DatasetTask", "task_type_of"]
 
 
-def task_of(dataset: Dataset) -> DatasetTask:
+def task_type_of(dataset: Dataset) -> DatasetTask:
     """Returns the module of a dataset's task type."""
     return TASK_TYPES[known_task_type(dataset.task_type)]

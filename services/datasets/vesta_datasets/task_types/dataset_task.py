@@ -1,7 +1,7 @@
 """The interface of a task type in this service."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from vesta_common.media.predictions import Floats
@@ -43,6 +43,18 @@ class DatasetTask(ABC):
         Args:
             probabilities: `(N, C)`.
         """
+
+    def imported(self, annotations: Sequence[Annotation]) -> Sequence[Annotation]:
+        """Returns the annotations of an archive as annotations of this task type, as far as they can be converted."""
+        return annotations
+
+    @abstractmethod
+    def labels(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:
+        """Returns the distinct concepts that label an item with these annotations, sorted."""
+
+    @abstractmethod
+    def other_concepts(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:
+        """Returns the distinct concepts of annotations that do not label the item, sorted. An item with only such is unlabelled."""
 
     @abstractmethod
     def pre_annotations(self, scores: ImageScores) -> list[Annotation]:

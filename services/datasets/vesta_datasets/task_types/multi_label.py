@@ -1,11 +1,12 @@
 """Multi-label classification: an item has any number of labels, and each concept is predicted from a threshold of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from vesta_common.media.predictions import Floats, share_to_certainty
 from vesta_contracts.common.v1 import Annotation, ImageScores
 
+from vesta_datasets.items.annotations import labels_of, shape_concepts_of
 from vesta_datasets.task_types.dataset_task import DatasetTask, Scores
 from vesta_datasets.task_types.image_labels import as_image_labels, known_scores, to_unit
 
@@ -37,6 +38,13 @@ class MultiLabel(DatasetTask):
         p = np.clip(probabilities.astype(np.float64), 1e-12, 1.0)
         q = np.clip(1.0 - p, 1e-12, 1.0)
         return to_unit(-(p * np.log2(p) + q * np.log2(q)).mean(axis=1))
+
+    def labels(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:
+        return labels_of(annotations)
+
+    def other_concepts(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:
+        """Those of shapes."""
+        return shape_concepts_of(annotations)
 
     def pre_annotations(self, scores: ImageScores) -> list[Annotation]:
         """The concepts that the deployment predicts, possibly none."""

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from google.protobuf.message import Message
 from google.rpc import code_pb2
 from vesta_common import trace
 from vesta_common.clock import Clock
@@ -14,7 +15,6 @@ from vesta_gateway.access.caller import Caller
 from vesta_gateway.audit.audit_writer import AuditWriter
 from vesta_gateway.audit.entries import Origin, is_recorded, row_of
 from vesta_gateway.contracts.methods import Rpc
-from vesta_gateway.contracts.requests import Request
 from vesta_gateway.problems import status_of
 from vesta_gateway.store.audit_entries import AuditRow
 
@@ -27,7 +27,7 @@ class AuditLog:
         self._clock = clock
 
     @asynccontextmanager
-    async def around(self, rpc: Rpc, caller: Caller, request: Request, origin: Origin) -> AsyncIterator[list[bytes]]:
+    async def around(self, rpc: Rpc, caller: Caller, request: Message, origin: Origin) -> AsyncIterator[list[bytes]]:
         """Records the call that the block makes. The block appends the serialized response to the yielded list, if there is one."""
         responses: list[bytes] = []
         try:
@@ -48,7 +48,7 @@ class AuditLog:
         self._later(rpc, None, None, _outcome(error), origin)
 
     def _later(
-        self, rpc: Rpc, caller: Caller | None, request: Request | None, outcome: tuple[str, str], origin: Origin
+        self, rpc: Rpc, caller: Caller | None, request: Message | None, outcome: tuple[str, str], origin: Origin
     ) -> None:
         if is_recorded(rpc, outcome[0]):
             self._writer.put_without_waiting(self._row(rpc, caller, request, b"", outcome, origin))
@@ -57,7 +57,7 @@ class AuditLog:
         self,
         rpc: Rpc,
         caller: Caller | None,
-        request: Request | None,
+        request: Message | None,
         response: bytes,
         outcome: tuple[str, str],
         origin: Origin,

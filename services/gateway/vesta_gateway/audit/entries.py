@@ -10,7 +10,6 @@ from google.protobuf.message import DecodeError, Message
 
 from vesta_gateway.access.caller import Caller, role_word
 from vesta_gateway.contracts.methods import Rpc
-from vesta_gateway.contracts.requests import Request
 from vesta_gateway.store.audit_entries import AuditRow
 
 READ_ONLY_POSTS = frozenset(
@@ -48,7 +47,7 @@ def is_recorded(rpc: Rpc, code: str) -> bool:
 def row_of(
     rpc: Rpc,
     caller: Caller | None,
-    request: Request | None,
+    request: Message | None,
     response: bytes,
     outcome: tuple[str, str],
     origin: Origin,
@@ -65,10 +64,10 @@ def row_of(
         outcome: the gRPC status name, and the reason of an error.
     """
     code, reason = outcome
-    message = request.message if request is not None else None
-    requested = _resource_in_request(rpc, message) if message is not None else ""
+    requested = _resource_in_request(rpc, request) if request is not None else ""
     resource = (_resource_in_response(rpc, response) if code == "OK" else "") or requested
     project = _project_of(requested or resource) or (caller.project if caller else "")
+    raw = request.SerializeToString(deterministic=True) if request is not None else b""
     return AuditRow(
         id=entry_id,
         create_time=now,
@@ -78,8 +77,8 @@ def row_of(
         role=role_word(caller.role) if caller else "",
         method=rpc.full_name,
         resource=_text(resource),
-        update_mask=_paths(message),
-        request_sha256=hashlib.sha256(request.serialized()).hexdigest() if request is not None else "",
+        update_mask=_paths(request),
+        request_sha256=hashlib.sha256(raw).hexdigest() if request is not None else "",
         code=code,
         reason=_text(reason),
         address=_text(origin.address),

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 
 import structlog
@@ -13,9 +13,6 @@ from vesta_gateway.calls.backends import RemoteBackend
 from vesta_gateway.events.tail import Tail
 
 FRESH = timedelta(seconds=1)
-ASK_INTERVAL = timedelta(
-    seconds=5
-)  # at which services without problems are asked for problems, as often as they look for some
 
 log = structlog.get_logger()
 
@@ -28,12 +25,7 @@ class Dependencies:
     """
 
     def __init__(
-        self,
-        postgres: Postgres,
-        tail: Tail | None,
-        remotes: Mapping[str, RemoteBackend],
-        watch: EngineWatch,
-        monotonic: Callable[[], float] = time.monotonic,
+        self, postgres: Postgres, tail: Tail | None, remotes: Mapping[str, RemoteBackend], watch: EngineWatch
     ) -> None:
         self._postgres = postgres
         self._watch = watch
@@ -41,10 +33,7 @@ class Dependencies:
         self._remotes = remotes
         self._report: tuple[bool, Mapping[str, str]] = (False, {})
         self._problems: list[str] = []
-        self._report_end = float("-inf")
-        self._reported: Sequence[list[str]] = ()
-        self._ask_time = float("-inf")
-        self._monotonic = monotonic
+        self._report_end = 0.0
         self._looking = asyncio.Lock()
         self._is_draining = False
 
@@ -67,13 +56,15 @@ class Dependencies:
 
     async def _fresh(self) -> tuple[bool, Mapping[str, str]]:
         async with self._looking:
-            if self._monotonic() >= self._report_end:
+            if time.monotonic() >= self._report_end:
                 self._report = await self._look()
-                self._report_end = self._monotonic() + FRESH.total_seconds()
+                self._report_end = time.monotonic() + FRESH.total_seconds()
             return self._report
 
     async def _look(self) -> tuple[bool, Mapping[str, str]]:
-        own, responses = await asyncio.gather(asyncio.to_thread(self._postgres_problem), self._ask())
+        own, *responses = await asyncio.gather(
+            asyncio.to_thread(self._postgres_problem), *(remote.problems() for remote in self._remotes.values())
+        )
         has_postgres = not own
         reported = zip(self._remotes, responses, strict=True)
         watched = self._watch.problems()
@@ -88,14 +79,6 @@ class Dependencies:
                 self._problems.append("gateway: Kafka does not respond; check that it is running, and KAFKA_BOOTSTRAP")
         states |= {name: remote.is_connected() for name, remote in self._remotes.items()}
         return has_postgres, {name: "SERVING" if is_fine else "NOT_SERVING" for name, is_fine in states.items()}
-
-    async def _ask(self) -> Sequence[list[str]]:
-        """Returns the problems of each service. While none has a problem, they are asked every `ASK_INTERVAL` only."""
-        is_fine = not any(self._reported) and all(remote.is_connected() for remote in self._remotes.values())
-        if not is_fine or self._monotonic() >= self._ask_time:
-            self._reported = await asyncio.gather(*(remote.problems() for remote in self._remotes.values()))
-            self._ask_time = self._monotonic() + ASK_INTERVAL.total_seconds()
-        return self._reported
 
     def _postgres_problem(self) -> list[str]:
         try:

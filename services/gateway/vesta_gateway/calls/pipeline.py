@@ -5,9 +5,12 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
+from google.protobuf.message import DecodeError, Message
 from vesta_common import trace
-from vesta_common.errors import Unauthenticated
+from vesta_common.errors import InvalidArgument, Unauthenticated
+from vesta_common.rpc.outline import find_outline
 
 from vesta_gateway.access.authentication import Authenticator
 from vesta_gateway.access.authorization import authorize, authorize_more, project_of_request
@@ -20,7 +23,6 @@ from vesta_gateway.audit.entries import Origin
 from vesta_gateway.calls.backends import CALLER_KEY, ROLE_KEY, Backend, Metadata, ResponseStream
 from vesta_gateway.calls.projects import Projects
 from vesta_gateway.contracts.methods import Rpc
-from vesta_gateway.contracts.requests import Request, read_message
 from vesta_gateway.problems import overload_of
 
 
@@ -31,6 +33,22 @@ class Session:
     caller: Caller
     secret: str
     origin: Origin
+
+
+class Request(NamedTuple):
+    """A request to a service.
+
+    Attributes:
+        message: the request, or its outline without large files (`vesta_common.rpc.outline`), for checks.
+        raw: the serialized request, if `message` is an outline.
+    """
+
+    message: Message
+    raw: bytes | None = None
+
+    def serialized(self) -> bytes:
+        """Returns the serialized request."""
+        return self.message.SerializeToString() if self.raw is None else self.raw
 
 
 @dataclass(frozen=True)
@@ -132,7 +150,7 @@ class CallPipeline:
         """
         caller = session.caller
         message = request.message
-        async with self._audit.around(rpc, caller, request, session.origin) as responses:
+        async with self._audit.around(rpc, caller, message, session.origin) as responses:
             acting = authorize(caller, rpc, message)
             self._projects.check_open(rpc, message)
             self._projects.restrict_list(caller, message)
@@ -165,7 +183,7 @@ class CallPipeline:
             AioRpcError: the backend rejected the call, or the call failed.
         """
         async with (
-            self._audit.around(rpc, session.caller, first, session.origin),
+            self._audit.around(rpc, session.caller, first.message, session.origin),
             self._streaming(session, rpc, first, later, timeout_seconds) as responses,
         ):
             yield responses
@@ -262,6 +280,26 @@ class _Requests:
         except Exception as error:
             self.error = error
             raise
+
+
+def read_message(rpc: Rpc, raw: bytes) -> Request:
+    """Parses a request. Unknown fields are discarded, so that nothing unchecked is forwarded. A large file is not copied.
+
+    Raises:
+        InvalidArgument: BODY_MALFORMED.
+    """
+    outline = find_outline(rpc.request_type, raw)
+    if outline is not None:
+        return Request(outline.message, raw)
+    message = rpc.request_type()
+    try:
+        message.MergeFromString(raw)
+    except DecodeError as error:
+        raise InvalidArgument(
+            f"the request is not a valid {rpc.descriptor.input_type.full_name}", reason="BODY_MALFORMED"
+        ) from error
+    message.DiscardUnknownFields()
+    return Request(message)
 
 
 def _metadata() -> Metadata:

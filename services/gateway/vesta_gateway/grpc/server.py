@@ -18,9 +18,8 @@ from vesta_common.errors import InvalidArgument
 
 from vesta_gateway.audit.entries import Origin
 from vesta_gateway.calls.access_log import AccessLog, Entry
-from vesta_gateway.calls.pipeline import CallPipeline, Session
+from vesta_gateway.calls.pipeline import CallPipeline, Session, read_message
 from vesta_gateway.contracts.methods import Rpc
-from vesta_gateway.contracts.requests import read_message
 from vesta_gateway.problems import DETAILS_KEY, status_of
 from vesta_gateway.rest.bodies import BodyLimits, check_size
 from vesta_gateway.rest.client_address import Proxies

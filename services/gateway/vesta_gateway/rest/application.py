@@ -17,9 +17,8 @@ from vesta_common.rpc.outline import serialize_field
 
 from vesta_gateway.audit.entries import Origin
 from vesta_gateway.calls.access_log import AccessLog, Entry
-from vesta_gateway.calls.pipeline import CallPipeline, Session
+from vesta_gateway.calls.pipeline import CallPipeline, Request, Session
 from vesta_gateway.contracts.methods import files_field, is_download, is_upload
-from vesta_gateway.contracts.requests import Request
 from vesta_gateway.problems import problem_of, status_of
 from vesta_gateway.rest.bodies import BodyLimits, Disconnected, Receive
 from vesta_gateway.rest.exchange import Exchange, Scope, Send

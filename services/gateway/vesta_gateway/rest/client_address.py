@@ -37,8 +37,6 @@ class Proxies:
     def _trusts(self, address: str) -> bool:
         if self._trusts_all:
             return True
-        if not self._networks:
-            return False
         try:
             ip = ip_address(address)
         except ValueError:

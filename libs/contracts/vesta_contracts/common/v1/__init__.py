@@ -30,6 +30,7 @@ from vesta_contracts.common.v1.task_type_pb2 import TaskType as TaskType
 from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_UNSPECIFIED as TASK_TYPE_UNSPECIFIED
 from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_MULTI_LABEL as TASK_TYPE_MULTI_LABEL
 from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_CLASSIFICATION as TASK_TYPE_CLASSIFICATION
+from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_DETECTION as TASK_TYPE_DETECTION
 
 __all__ = [
     "Annotation",
@@ -51,6 +52,7 @@ __all__ = [
     "RotatedBox",
     "StoredAnnotations",
     "TASK_TYPE_CLASSIFICATION",
+    "TASK_TYPE_DETECTION",
     "TASK_TYPE_MULTI_LABEL",
     "TASK_TYPE_UNSPECIFIED",
     "TaskType",

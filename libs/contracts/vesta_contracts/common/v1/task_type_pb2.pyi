@@ -28,6 +28,8 @@ class _TaskTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskType.Val
     """An image has any number of labels."""
     TASK_TYPE_CLASSIFICATION: _TaskType.ValueType  # 2
     """An image has one label, or none of the concepts."""
+    TASK_TYPE_DETECTION: _TaskType.ValueType  # 3
+    """An image has any number of boxes, each with a concept. An image without boxes shows none of the concepts."""
 
 class TaskType(_TaskType, metaclass=_TaskTypeEnumTypeWrapper):
     """The task type of a dataset. Campaigns, recipes and loops inherit it."""
@@ -38,4 +40,6 @@ TASK_TYPE_MULTI_LABEL: TaskType.ValueType  # 1
 """An image has any number of labels."""
 TASK_TYPE_CLASSIFICATION: TaskType.ValueType  # 2
 """An image has one label, or none of the concepts."""
+TASK_TYPE_DETECTION: TaskType.ValueType  # 3
+"""An image has any number of boxes, each with a concept. An image without boxes shows none of the concepts."""
 Global___TaskType: _TypeAlias = TaskType  # noqa: Y015

@@ -1,0 +1,28 @@
+"""What depends on the task type of a Campaign in this service: one module per task type."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+from vesta_common.media.task_types import known_task_type
+from vesta_contracts.annotation.v1 import Campaign
+from vesta_contracts.common.v1 import TaskType
+
+from vesta_annotation.task_types.annotation_task import AnnotationTask, Consensus
+from vesta_annotation.task_types.detection import Detection
+from vesta_annotation.task_types.image_labels import ImageLabels
+
+TASK_TYPES: Final[Mapping[TaskType.ValueType, AnnotationTask]] = MappingProxyType(
+    {
+        TaskType.TASK_TYPE_CLASSIFICATION: ImageLabels(),
+        TaskType.TASK_TYPE_MULTI_LABEL: ImageLabels(),
+        TaskType.TASK_TYPE_DETECTION: Detection(),
+    }
+)
+
+__all__ = ["TASK_TYPES", "AnnotationTask", "Consensus", "task_type_of"]
+
+
+def task_type_of(campaign: Campaign) -> AnnotationTask:
+    """Returns the module of a campaign's task type."""
+    return TASK_TYPES[known_task_type(campaign.task_type)]

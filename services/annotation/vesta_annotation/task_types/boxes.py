@@ -1,0 +1,109 @@
+"""Matches boxes of several answers to one image, and merges those of one object.
+
+Boxes of two answers are matched one to one so that the sum of their intersections over unions (IoU) is the largest (Kuhn, The Hungarian
+method for the assignment problem, 1955). Pairs with an IoU below `IOU_MIN` are different objects.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from vesta_contracts.common.v1 import Annotation, PixelBox
+
+IOU_MIN = 0.5
+
+Corners = NDArray[np.float64]
+"""`(N, 4)`: x_min, y_min, x_max, y_max in pixels."""
+
+
+@dataclass(frozen=True)
+class DrawnObject:
+    """The boxes that several annotators drew for one object.
+
+    Attributes:
+        boxes: at most one per annotator, by the index of the answer.
+    """
+
+    boxes: dict[int, Annotation]
+
+    @property
+    def statement(self) -> tuple[str, int]:
+        """The concept that most annotators chose, the first in alphabetical order if several did, and how many chose it."""
+        counts = Counter(box.concept for box in self.boxes.values())
+        return min(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+
+    def merged(self) -> Annotation:
+        """Returns the box with the most frequent concept and the median of each coordinate of the annotators who chose the concept.
+
+        Attributes are those that most of them state.
+        """
+        concept, _ = self.statement
+        chosen = [box for box in self.boxes.values() if box.concept == concept]
+        x_min, y_min, x_max, y_max = np.median(corners(chosen), axis=0).tolist()
+        stated = Counter(attribute for box in chosen for attribute in box.attributes.items())
+        return Annotation(
+            concept=concept,
+            box=PixelBox(x_min_px=x_min, y_min_px=y_min, x_max_px=x_max, y_max_px=y_max),
+            attributes={name: value for (name, value), count in sorted(stated.items()) if 2 * count > len(chosen)},
+        )
+
+
+def drawn_objects(answers: Sequence[Sequence[Annotation]]) -> list[DrawnObject]:
+    """Groups the boxes of several answers by object, whatever their concepts.
+
+    The answer that overlaps most with the others is taken first, so that the groups hardly depend on the order of the answers. The others
+    are matched with the first box of each group.
+    """
+    objects: list[DrawnObject] = []
+    for index in _most_central_first(answers):
+        own = answers[index]
+        firsts = corners([next(iter(one.boxes.values())) for one in objects])
+        matched = dict(match(firsts, corners(own)))
+        taken = set(matched.values())
+        for place, box_index in matched.items():
+            objects[place].boxes[index] = own[box_index]
+        objects += [DrawnObject({index: box}) for place, box in enumerate(own) if place not in taken]
+    return objects
+
+
+def match(one: Corners, other: Corners) -> list[tuple[int, int]]:
+    """Returns the pairs of indices of matched boxes."""
+    if not len(one) or not len(other):
+        return []
+    from scipy.optimize import linear_sum_assignment  # here, because most processes never need it
+
+    overlap = iou(one, other)
+    pairs = zip(*linear_sum_assignment(overlap, maximize=True), strict=True)
+    return [(int(row), int(column)) for row, column in pairs if overlap[row, column] >= IOU_MIN]
+
+
+def iou(one: Corners, other: Corners) -> NDArray[np.float64]:
+    """Returns `(N, M)` intersections over unions."""
+    low, high = np.maximum(one[:, None, :2], other[None, :, :2]), np.minimum(one[:, None, 2:], other[None, :, 2:])
+    intersection = np.clip(high - low, 0, None).prod(axis=2)
+    union = _areas(one)[:, None] + _areas(other)[None, :] - intersection
+    shares: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return shares
+
+
+def corners(boxes: Sequence[Annotation]) -> Corners:
+    """Returns the corners of box annotations."""
+    rows = [(a.box.x_min_px, a.box.y_min_px, a.box.x_max_px, a.box.y_max_px) for a in boxes]
+    return np.array(rows, np.float64).reshape(-1, 4)
+
+
+def _areas(boxes: Corners) -> NDArray[np.float64]:
+    areas: NDArray[np.float64] = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return areas
+
+
+def _most_central_first(answers: Sequence[Sequence[Annotation]]) -> list[int]:
+    """Returns the indices of the answers, by the sum of their overlaps with all others, the largest first."""
+    drawn = [corners(answer) for answer in answers]
+    overlaps = [
+        sum(iou(own, other)[row, column] for other in drawn if other is not own for row, column in match(own, other))
+        for own in drawn
+    ]
+    return sorted(range(len(answers)), key=lambda index: -overlaps[index])

@@ -1,0 +1,56 @@
+"""The smallest axis-aligned box around a shape. Pure."""
+
+import math
+from itertools import accumulate
+
+from vesta_contracts.common.v1 import Annotation, Mask, PixelBox, PixelPoint, RotatedBox
+
+
+def bounding_box(annotation: Annotation) -> PixelBox | None:
+    """Returns the box around a box, a rotated box, a polygon or a mask; None for other shapes, and for a mask without pixels."""
+    match annotation.WhichOneof("shape"):
+        case "box":
+            return annotation.box
+        case "rotated_box":
+            return _around_rotated(annotation.rotated_box)
+        case "polygon":
+            return _around(list(annotation.polygon.outline.points))
+        case "mask":
+            return _around_mask(annotation.mask)
+        case _:
+            return None
+
+
+def _around(points: list[PixelPoint]) -> PixelBox:
+    xs, ys = [point.x_px for point in points], [point.y_px for point in points]
+    return PixelBox(x_min_px=min(xs), y_min_px=min(ys), x_max_px=max(xs), y_max_px=max(ys))
+
+
+def _around_rotated(box: RotatedBox) -> PixelBox:
+    cos, sin = abs(math.cos(math.radians(box.angle_deg))), abs(math.sin(math.radians(box.angle_deg)))
+    half_width = (box.width_px * cos + box.height_px * sin) / 2
+    half_height = (box.width_px * sin + box.height_px * cos) / 2
+    return PixelBox(
+        x_min_px=box.x_center_px - half_width,
+        y_min_px=box.y_center_px - half_height,
+        x_max_px=box.x_center_px + half_width,
+        y_max_px=box.y_center_px + half_height,
+    )
+
+
+def _around_mask(mask: Mask) -> PixelBox | None:
+    """Computes the box from the runs; a run that continues in the next row covers the whole width."""
+    ends = list(accumulate(mask.runs_px))
+    runs = [(start, end - 1) for start, end in zip(ends[::2], ends[1::2], strict=False) if end > start]
+    if not runs:
+        return None
+    width = mask.width_px
+    columns = [
+        (0, width - 1) if first // width != last // width else (first % width, last % width) for first, last in runs
+    ]
+    return PixelBox(
+        x_min_px=min(low for low, _ in columns),
+        y_min_px=runs[0][0] // width,
+        x_max_px=max(high for _, high in columns) + 1,
+        y_max_px=runs[-1][1] // width + 1,
+    )
