@@ -131,12 +131,12 @@ PIPELINING = Service(
     distinct={
         "insert_pipeline": {"name": "new"},
         "insert_stream": {"name": "new"},
-        "insert_observations": {"name": "new"},
-        "insert_uncertain_frames": {"observation": "small/observations/new"},
+        "insert_observation": {"name": "new"},
+        "insert_uncertain_frame": {"observation": "small/observations/new"},
         "set_item": {"name": "small/observations/00003"},
         "find_observation": {"name": "small/observations/00003"},
     },
-    platform_wide={"insert_uncertain_frames": "its observation is inserted in the same transaction"},
+    platform_wide={"insert_uncertain_frame": "its observation is inserted in the same transaction"},
 )  # fmt: skip
 CONNECTION = Service(
     "connection",
@@ -205,7 +205,7 @@ def test_no_list_scans_the_rows_of_another_project(filled: Callable[[Service], C
     postgres, clock = Postgres(postgres_url, "unused"), ManualClock()
     deployment = DeploymentRow("small", Deployment(), "v", "v", "", "READY", "", 1, NOW, NOW, NOW)
     tasks, logged, observed = (
-        AnnotationStore(postgres, clock),
+        AnnotationStore(postgres, clock, None),  # type: ignore[arg-type]  # a list reads no large annotations
         LoggedPredictions(postgres, clock),
         PipeliningStore(postgres, clock),
     )

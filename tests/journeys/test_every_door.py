@@ -18,6 +18,7 @@ from vesta_common import trace
 from vesta_common.clock import SystemClock
 from vesta_common.errors import InvalidArgument
 from vesta_common.events.cloudevents import new_event
+from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.rpc.client import open_channel
 from vesta_common.rpc.server import Server
 from vesta_common.storage.objects import ObjectStore
@@ -251,7 +252,9 @@ def doors(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Doors]:
     datasets_settings = DatasetsSettings(**service_settings("datasets"), connection_address="127.0.0.1:1")
     first = Postgres(datasets_settings.postgres_url, datasets_settings.postgres_schema).open()
     first.migrate("vesta_datasets")
-    store, objects = DatasetsStore(first, SystemClock()), ObjectStore.of(datasets_settings)
+    objects = ObjectStore.of(datasets_settings)
+    large = LargeAnnotations(objects)
+    store = DatasetsStore(first, SystemClock(), large)
     servicers = [
         TaxonomyService(store),
         DatasetService(store, Operations(store, {}), objects),
@@ -263,7 +266,7 @@ def doors(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Doors]:
     second = Postgres(annotation_settings.postgres_url, annotation_settings.postgres_schema).open()
     second.migrate("vesta_annotation")
     peers = open_channel(datasets.address, identity_of("annotation"))
-    items, kept = ItemServiceStub(peers), AnnotationStore(second, SystemClock())
+    items, kept = ItemServiceStub(peers), AnnotationStore(second, SystemClock(), large)
     terms = TermsSource(DatasetServiceStub(peers), TaxonomyServiceStub(peers), items)
     annotation = Server(
         identity_of("annotation"),

@@ -89,7 +89,7 @@ def digest(found, limits=PART_LIMITS):
 
 
 def read(path):
-    return [row for batch in read_file(path, COLUMNS, "key") for row in rows_of(batch)]
+    return [row for batch in read_file(path, COLUMNS, "key") for row in rows_of(batch.to_pydict())]
 
 
 @settings(deadline=None)
