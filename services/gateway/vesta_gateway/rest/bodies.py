@@ -81,16 +81,17 @@ class Body:
             DeadlineExceeded: BODY_IDLE, the idle timeout has passed.
         """
         check_size(self._length or 0, bytes_max)
-        total, gathered = 0, bytearray()
+        total, gathered_bytes, gathered = 0, 0, list[bytes]()
         async for part in self._parts():
             total += len(part)
             check_size(total, bytes_max)
-            gathered += part
-            if len(gathered) >= CHUNK_BYTES:
-                yield bytes(gathered)
-                gathered.clear()
+            gathered.append(part)
+            gathered_bytes += len(part)
+            if gathered_bytes >= CHUNK_BYTES:
+                yield b"".join(gathered)
+                gathered_bytes, gathered = 0, []
         if gathered:
-            yield bytes(gathered)
+            yield b"".join(gathered)
 
     async def _parts(self) -> AsyncIterator[bytes]:
         while not self._ended:
