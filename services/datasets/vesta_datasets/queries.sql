@@ -54,7 +54,7 @@ SELECT * FROM datasets WHERE parent = :parent AND name > :after ORDER BY name LI
 UPDATE datasets SET body = :body, taxonomy = :taxonomy, update_time = :now WHERE name = :name;
 
 -- name: delete_dataset!
--- Before 0022_dataset_purge_post.sql, this deletes the items too, and leaves their terms to delete_terms; see 0018_dataset_deletion.sql.
+-- Before 0022_dataset_purge_post.sql, this deletes the items too, and leaves their terms to purge_terms; see 0018_dataset_deletion.sql.
 WITH mark AS (SELECT set_config('vesta.deletes_dataset', 'true', true)) DELETE FROM datasets USING mark WHERE name = :name;
 
 -- name: insert_deleted_dataset!
@@ -74,13 +74,14 @@ SELECT name, purged_until FROM deleted_datasets WHERE NOT purged ORDER BY delete
 SELECT name FROM items WHERE dataset = :dataset AND name > :after ORDER BY name LIMIT :limit;
 
 -- name: purge_items!
-DELETE FROM items WHERE name = ANY(:names);
+-- As delete_dataset, leaves the terms of the items; purge_terms is several times as fast for many.
+WITH mark AS (SELECT set_config('vesta.deletes_dataset', 'true', true)) DELETE FROM items USING mark WHERE name = ANY(:names);
 
 -- name: set_purged_until!
 UPDATE deleted_datasets SET purged_until = :last_item WHERE name = :dataset AND NOT purged;
 
 -- name: purge_terms!
--- Terms that the deletion of the items has left.
+-- Runs after purge_items, so that no item can get another term.
 DELETE FROM item_terms WHERE ctid = ANY(ARRAY(SELECT ctid FROM item_terms WHERE dataset = :dataset LIMIT :limit));
 
 -- name: set_purged!

@@ -14,6 +14,8 @@ from vesta_contracts.datasets.v1 import Dataset, DatasetCounts
 
 from vesta_datasets.store.statements import queries
 
+TERMS_PER_ITEM = 10  # whose deletion takes about the time of the deletion of an item
+
 
 class Datasets:
     """The table of datasets."""
@@ -76,7 +78,7 @@ class Datasets:
         if items := [row["name"] for row in rows]:
             queries.purge_items(connection, names=items)
             queries.set_purged_until(connection, dataset=dataset, last_item=items[-1])
-        elif not queries.purge_terms(connection, dataset=dataset, limit=limit):
+        elif not queries.purge_terms(connection, dataset=dataset, limit=TERMS_PER_ITEM * limit):
             queries.set_purged(connection, dataset=dataset)
         return True
 
