@@ -8,10 +8,11 @@ from contextlib import contextmanager
 import httpx
 import scale_export
 import scale_reconcile
+import scale_search
 import scale_snapshots
 from figures import Figure
 from psycopg import sql
-from scale_rows import CONCEPTS, file_name_of, insert_items, source_of
+from scale_rows import CONCEPTS, file_name_of, insert_items, name_of, source_of
 from vesta import Vesta
 from vesta_common.ids import new_id
 from vesta_common.storage.postgres import Connection, Postgres, address_of
@@ -31,12 +32,12 @@ PAGE_GOAL_MS, COUNTS_GOAL_MS = 50, 20
 ISOLATION_GOAL = 1.5
 
 Request = tuple[str, dict[str, str | int]]
-"""The path of a REST resource, and the query parameters."""
+"""The path of a REST resource and the query parameters, or of a search and its fields."""
 
 
 def measure(port_block: int) -> Iterator[Figure]:
     """Yields `scale_page_…_p99_ms` for each filter, those of other calls, `scale_tenant_isolation_ratio`, `scale_reconcile_ms`
-    and the figures of `scale_snapshots` and `scale_export`.
+    and the figures of `scale_search`, `scale_snapshots` and `scale_export`.
 
     The rows are inserted into the tables of the datasets service; all reads go through the REST API. Latencies at 100,000 items
     are among the details.
@@ -55,6 +56,7 @@ def measure(port_block: int) -> Iterator[Figure]:
             yield _p99_figure(name, at_many[name], found, goal)
         yield _deep_page_figure(client, large)
         yield _isolation_figure(alone, _compared(client, small))
+        yield from scale_search.measure(client, connection, large, MILLION)
         yield scale_reconcile.measure(platform, large)
         yield from scale_snapshots.measure(platform, client, connection, large)
         yield from scale_export.measure(platform.home)
@@ -101,7 +103,8 @@ def _compared(client: httpx.Client, dataset: str) -> dict[str, float]:
     """Returns the time of each call for a dataset, as a multiple of the time of a call that reads no items, made alternately."""
     control: Request = (dataset.partition("/datasets/")[0], {})
     found = {}
-    for name, call in _calls(dataset).items():
+    search: Request = (f"{dataset}/items:search", {"item": name_of(dataset, SMALL // 2)})
+    for name, call in {**_calls(dataset), "search": search}.items():
         pairs = [(_latency_ms(client, call), _latency_ms(client, control)) for _ in range(WARM_UP + CALLS)][WARM_UP:]
         found[name] = statistics.median(one for one, _ in pairs) / statistics.median(other for _, other in pairs)
     return found
@@ -110,7 +113,10 @@ def _compared(client: httpx.Client, dataset: str) -> dict[str, float]:
 def _latency_ms(client: httpx.Client, call: Request) -> float:
     path, parameters = call
     began = time.perf_counter()
-    client.get(f"/v1/{path}", params=parameters).raise_for_status()
+    if path.endswith(":search"):
+        client.post(f"/v1/{path}", json=parameters).raise_for_status()
+    else:
+        client.get(f"/v1/{path}", params=parameters).raise_for_status()
     return (time.perf_counter() - began) * 1000
 
 

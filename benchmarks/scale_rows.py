@@ -5,13 +5,19 @@ names are numbered, so that every item is different, and no two are near-duplica
 """
 
 from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from pgvector import Vector
 from pgvector.psycopg import register_vector
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, ImageScores, Media, Provenance
 from vesta_contracts.datasets.v1 import AcceptedAnnotations
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 CONCEPTS = tuple(f"concept-{index}" for index in range(10))
 SOURCES = 4
@@ -19,10 +25,16 @@ SOURCE_RUN = 25_000  # items of one source in a row
 ROWS_AT_ONCE = 25_000
 LABELLED_EVERY = 20
 EMBEDDING_SPACE = "scale"
-EMBEDDING_DIMENSION = 64
+EMBEDDING_DIMENSION = 1280  # of the packaged backbone
 FIRST_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 TIME_BETWEEN_ITEMS = timedelta(seconds=1)
-_DIRECTIONS = 256
+_CENTRES_BITS, _OFFSETS_BITS = 12, 10
+_OFFSET_LENGTH = 0.5
+_MULTIPLIERS = (
+    2_654_435_761,
+    2_246_822_519,
+    3_266_489_917,
+)  # of the hashes that draw the centre and the two offsets of an item
 _SHA256, _FILE_NAME = "#" * 64, "@" * 17  # placeholders in a serialized message, of the length of what replaces them
 
 
@@ -43,6 +55,9 @@ def insert_items(connection: Connection, dataset: str, first: int, end: int, mod
         "concepts": len(CONCEPTS),
         "first_time": FIRST_TIME,
         "between": TIME_BETWEEN_ITEMS,
+        "centres_bits": _CENTRES_BITS,
+        "offsets_bits": _OFFSETS_BITS,
+        **dict(zip(("centre_multiplier", "first_multiplier", "second_multiplier"), _MULTIPLIERS, strict=True)),
     }
     for start in range(first, end, ROWS_AT_ONCE):
         values |= {"first": start, "last": min(start + ROWS_AT_ONCE, end) - 1}
@@ -66,16 +81,71 @@ def source_of(dataset: str, number: int) -> str:
     return f"{dataset.rpartition('/datasets/')[0]}/sources/source-{number // SOURCE_RUN % SOURCES}"
 
 
+def number_of(name: str) -> int:
+    """Returns the number of an item by its name."""
+    return int(name.rpartition("/")[2], 16) - (1 << 96)
+
+
+def concept_of(numbers: Integers) -> Integers:
+    """Returns the number of the concept that each item has."""
+    return numbers // 3 % len(CONCEPTS)
+
+
+def similarities(query: int, numbers: Integers) -> Floats:
+    """Returns the cosines of the embedding of an item with those of others, computed from the parts of the embeddings.
+
+    Returns:
+        `(N,)`, in the order of the numbers.
+    """
+    centres, offsets = _directions()
+    across, among = centres @ offsets.T, offsets @ offsets.T
+    parts, (own_centre, own_first, own_second) = _parts_of(numbers), _parts_of(np.array([query]))
+    vector = (centres[own_centre] + offsets[own_first] + offsets[own_second])[0]
+    centre, first, second = parts
+    products = (centres @ vector)[centre] + (offsets @ vector)[first] + (offsets @ vector)[second]
+    squares = (centres**2).sum(1)[centre] + (offsets**2).sum(1)[first] + (offsets**2).sum(1)[second]
+    squares += 2 * (across[centre, first] + across[centre, second] + among[first, second])
+    cosines: Floats = products / (np.sqrt(squares) * np.linalg.norm(vector))
+    return cosines
+
+
+class _Directions(NamedTuple):
+    """The parts of embeddings: each is the direction of a centre and of two offsets.
+
+    Attributes:
+        centres: `(2**_CENTRES_BITS, D)` of unit length: an item has the same centre as some hundred others of a million.
+        offsets: `(2**_OFFSETS_BITS, D)` of `_OFFSET_LENGTH`.
+    """
+
+    centres: Floats
+    offsets: Floats
+
+
+@cache
+def _directions() -> _Directions:
+    """Draws directions whose variance decreases from one dimension to the next, as that of embeddings of photographs does."""
+    rng = np.random.default_rng(7)
+    drawn = rng.normal(size=(2**_CENTRES_BITS + 2**_OFFSETS_BITS, EMBEDDING_DIMENSION)).astype(np.float32)
+    drawn *= np.arange(1, EMBEDDING_DIMENSION + 1, dtype=np.float32) ** -0.5
+    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    return _Directions(drawn[: 2**_CENTRES_BITS], drawn[2**_CENTRES_BITS :] * np.float32(_OFFSET_LENGTH))
+
+
+def _parts_of(numbers: Integers) -> tuple[Integers, Integers, Integers]:
+    """Returns the numbers of the centres and of both offsets of items."""
+    centre, first, second = (numbers.astype(np.int64) * multiplier & 0xFFFF_FFFF for multiplier in _MULTIPLIERS)
+    return centre >> (32 - _CENTRES_BITS), first >> (32 - _OFFSETS_BITS), second >> (32 - _OFFSETS_BITS)
+
+
 def _create_parameters(connection: Connection, dataset: str, model_version: str) -> None:
-    """Creates temporary tables of serialized messages, which the statements complete and combine, and of unit vectors."""
+    """Creates temporary tables of serialized messages, which the statements complete and combine, and of the parts of embeddings."""
     register_vector(connection)
     connection.execute("DROP TABLE IF EXISTS scale_media, scale_concepts, scale_directions")
     connection.execute("CREATE TEMPORARY TABLE scale_media (source integer, name text, parts bytea[])")
     connection.execute(
         "CREATE TEMPORARY TABLE scale_concepts (number integer, concept text, accepted bytea, sure bytea, unsure bytea)"
     )
-    connection.execute("CREATE TEMPORARY TABLE scale_directions (number integer, direction vector)")
-    rng = np.random.default_rng(7)
+    connection.execute("CREATE TEMPORARY TABLE scale_directions (kind text, number integer, direction vector)")
     with connection.cursor() as cursor:
         for number in range(SOURCES):
             source = source_of(dataset, number * SOURCE_RUN)
@@ -90,8 +160,10 @@ def _create_parameters(connection: Connection, dataset: str, model_version: str)
                 "INSERT INTO scale_concepts VALUES (%s, %s, %s, %s, %s)",
                 (number, concept, accepted.SerializeToString(), *scores),
             )
-        for number, direction in enumerate(rng.normal(size=(_DIRECTIONS, EMBEDDING_DIMENSION)).astype(np.float32)):
-            cursor.execute("INSERT INTO scale_directions VALUES (%s, %s)", (number, Vector(direction)))
+        for kind, directions in _directions()._asdict().items():
+            rows = [(kind, number, Vector(direction)) for number, direction in enumerate(directions)]
+            cursor.executemany("INSERT INTO scale_directions VALUES (%s, %s, %b)", rows)
+    connection.execute("ANALYZE scale_directions")
 
 
 def _media_parts(source: str) -> list[bytes]:
@@ -151,10 +223,16 @@ ORDER BY item.n
 """
 _INSERT_EMBEDDINGS = b"""
 INSERT INTO embeddings (item, dataset, space, embedding)
-SELECT %(dataset)s || '/items/01' || lpad(to_hex(n), 24, '0'), %(dataset)s, %(space)s,
-    l2_normalize(first.direction + second.direction + third.direction)
-FROM generate_series(%(first)s::integer, %(last)s::integer) AS n
-JOIN scale_directions AS first ON first.number = n %% 256
-JOIN scale_directions AS second ON second.number = n / 256 %% 256
-JOIN scale_directions AS third ON third.number = n / 65536 %% 256
+SELECT %(dataset)s || '/items/01' || lpad(to_hex(item.n), 24, '0'), %(dataset)s, %(space)s,
+    l2_normalize(centre.direction + first.direction + second.direction)
+FROM (
+    SELECT n,
+        ((n::bigint * %(centre_multiplier)s) & 4294967295) >> (32 - %(centres_bits)s) AS centre_number,
+        ((n::bigint * %(first_multiplier)s) & 4294967295) >> (32 - %(offsets_bits)s) AS first_number,
+        ((n::bigint * %(second_multiplier)s) & 4294967295) >> (32 - %(offsets_bits)s) AS second_number
+    FROM generate_series(%(first)s::integer, %(last)s::integer) AS n
+) AS item
+JOIN scale_directions AS centre ON centre.kind = 'centres' AND centre.number = item.centre_number
+JOIN scale_directions AS first ON first.kind = 'offsets' AND first.number = item.first_number
+JOIN scale_directions AS second ON second.kind = 'offsets' AND second.number = item.second_number
 """

@@ -4,17 +4,20 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pytest
+from pgvector.psycopg import register_vector
 from vesta_common.storage.postgres import Connection, Postgres
 from vesta_datasets.items.filters import item_filter
-from vesta_datasets.store.item_lists import ListPosition, statement_of
+from vesta_datasets.store.item_lists import ListPosition, ids_statement, matching_statement, statement_of
+from vesta_datasets.store.predictions import NearestQuery, nearest_statement
 from vesta_datasets.store.statements import queries
 from vesta_local.query_plans import ROWS_MAX, excesses, named_statements, set_row_count
 from vesta_local.testing import new_schema
 
 LARGE, SMALL = "projects/large/datasets/d", "projects/small/datasets/d"
 LARGE_COUNT, SMALL_COUNT = 20_000, 20
-TABLES = ("items", "embeddings", "item_terms")
+TABLES = ("items", "embeddings", "item_terms")  # the tables of the search index have one row for thousands of items
 ITEM = f"{SMALL}/items/00003"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FILL = """
@@ -30,6 +33,13 @@ FROM generate_series(1, %(count)s) AS n;
 FILL_EMBEDDINGS = """
 INSERT INTO embeddings (item, dataset, space, embedding) SELECT name, dataset, 'space', '[1,0]' FROM items WHERE dataset = %(dataset)s
 """
+FILL_INDEX = """
+INSERT INTO search_indexes (dataset, space) VALUES (%(dataset)s, 'space');
+INSERT INTO search_segments (dataset, space, item_count, item_ids, thresholds, codes)
+SELECT %(dataset)s, 'space', 1, '\\x', '\\x', '\\x' FROM generate_series(1, %(count)s / 100);
+INSERT INTO embedding_changes (dataset, space, items)
+SELECT %(dataset)s, 'space', ARRAY[%(dataset)s || '/items/1'] FROM generate_series(1, %(count)s / 100);
+"""
 VALUES: dict[str, Any] = {
     "name": ITEM, "names": [ITEM], "item": ITEM, "items": [ITEM], "dataset": SMALL, "datasets": [SMALL], "hashes": ["x"],
     "parent": "projects/small", "after": "", "limit": 51, "now": NOW, "body": b"", "taxonomy": "projects/small/taxonomies/t",
@@ -42,6 +52,8 @@ VALUES: dict[str, Any] = {
     "error": "", "error_code": "", "before": NOW, "seen_version": 0, "manifest_key": "manifests/x", "last_items": [ITEM],
     "visible": "1:1:", "changes_max": 100, "delete_time": NOW, "facets_mask": 39, "facets": 2,
     "last_item": ITEM,
+    "key": 1, "count_min": 1, "numbers": [1], "number": 1, "pending_max": 100, "margin": 0, "item_count": 1, "item_ids": b"",
+    "thresholds": b"", "codes": b"",
 }  # fmt: skip
 NEW = {"insert_taxonomy": "projects/small/taxonomies/new", "insert_dataset": "projects/small/datasets/new"}
 FILTERS = (
@@ -86,8 +98,12 @@ def connection(postgres_url: str) -> Iterator[Connection]:
                 queries.insert_dataset(connection, **{**given, "name": dataset})
                 connection.execute(FILL, {"dataset": dataset, "count": count, "now": NOW})
                 connection.execute(FILL_EMBEDDINGS, {"dataset": dataset})
+                connection.execute("DELETE FROM embedding_changes WHERE dataset = %(dataset)s", {"dataset": dataset})
+                for statement in FILL_INDEX.split(";\n")[:3]:
+                    connection.execute(statement, {"dataset": dataset, "count": count})
             connection.commit()
             set_row_count(connection, TABLES)
+            register_vector(connection)
             yield connection
 
 
@@ -109,6 +125,26 @@ def test_a_page_of_a_filtered_list_reads_little(connection: Connection, text: st
     statement, values = statement_of(dataset, item_filter(text), ListPosition(NOW, ""), 51)
     rows_max = LARGE_COUNT // 2 if " AND predicted" in text else ROWS_MAX  # two lists are merged
     assert excesses(connection, {text: statement}, values, TABLES, rows_max) == []
+
+
+@pytest.mark.own_engines
+@pytest.mark.parametrize("text", FILTERS)
+def test_a_search_reads_little(connection: Connection, text: str) -> None:
+    """In a small dataset, and among few candidates of a large one."""
+    where = item_filter(text)
+    query = NearestQuery(SMALL, "space", np.array([1, 0], np.float32), where, 20)
+    statements = {
+        "exact": nearest_statement(query, None),
+        "candidates": nearest_statement(query, [ITEM]),
+        "ids": ids_statement(SMALL, where, 20_001),
+        "matching": matching_statement([ITEM], where, 256),
+    }
+    for name, (statement, values) in statements.items():
+        assert excesses(connection, {name: statement}, values, TABLES) == []
+    large = NearestQuery(LARGE, "space", query.vector, where, 20)
+    names = [f"{LARGE}/items/{number:05}" for number in range(100)]
+    statement, values = nearest_statement(large, names)
+    assert excesses(connection, {"candidates": statement}, values, TABLES) == []
 
 
 @pytest.mark.own_engines

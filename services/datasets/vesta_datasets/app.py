@@ -26,6 +26,7 @@ from vesta_datasets.api.taxonomy_service import TaxonomyService
 from vesta_datasets.ingest.count_folding import CountFolder
 from vesta_datasets.ingest.event_handlers import EventHandlers
 from vesta_datasets.ingest.scoring_progress import ProgressPublisher
+from vesta_datasets.ingest.search_indexing import SearchIndexer
 from vesta_datasets.operations.purge import Purge
 from vesta_datasets.operations.retention import Retention
 from vesta_datasets.operations.transfers import Export, Import
@@ -39,6 +40,7 @@ IDLE = timedelta(seconds=2)
 RETENTION_IDLE = timedelta(hours=1)
 PROGRESS_IDLE = timedelta(milliseconds=250)
 FOLDING_IDLE = timedelta(seconds=1)
+INDEXING_IDLE = timedelta(seconds=1)
 
 
 def build(settings: Settings) -> App:
@@ -88,6 +90,7 @@ def build(settings: Settings) -> App:
             BackgroundTask("purge", Purge(store).step, IDLE),
             BackgroundTask("retention", Retention(store, objects).step, RETENTION_IDLE),
             BackgroundTask("count-folding", CountFolder(store).step, FOLDING_IDLE),
+            BackgroundTask("search-indexing", SearchIndexer(store).step, INDEXING_IDLE),
             BackgroundTask("scoring-progress", ProgressPublisher(store).step, PROGRESS_IDLE),
         ],
         closing=[connection.close, postgres.close],

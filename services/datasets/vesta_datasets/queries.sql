@@ -254,7 +254,8 @@ SELECT items.name, :dataset, :space, new.embedding FROM unnest(:names::text[], :
 JOIN items ON items.name = new.name
 WHERE scored_deployment <> :deployment OR scored_generation <= :generation
 ORDER BY items.name
-ON CONFLICT (item) DO UPDATE SET space = excluded.space, embedding = excluded.embedding;
+ON CONFLICT (item) DO UPDATE SET space = excluded.space, embedding = excluded.embedding
+WHERE embeddings.space <> excluded.space OR embeddings.embedding <> excluded.embedding;   -- a new head on the same backbone changes none
 
 -- name: find_embeddings
 SELECT item, space, embedding FROM embeddings WHERE item = ANY(:items);
@@ -265,6 +266,87 @@ SELECT space FROM embedding_counts WHERE dataset = :dataset GROUP BY space HAVIN
 
 -- name: find_dimension$
 SELECT vector_dims(embedding) FROM embeddings WHERE dataset = :dataset AND space = :space LIMIT 1;
+
+-- name: lock_search_indexing$
+-- Until the end of the transaction, no other replica changes search indexes. False if another one does.
+SELECT pg_try_advisory_xact_lock(:key, hashtext(current_schema()));
+
+-- name: insert_search_indexes
+-- For each dataset and space with many embeddings.
+INSERT INTO search_indexes (dataset, space)
+SELECT dataset, space FROM embedding_counts GROUP BY dataset, space HAVING sum(count) >= :count_min
+ON CONFLICT DO NOTHING RETURNING dataset, space;
+
+-- name: delete_search_indexes!
+-- Of each dataset and space with few embeddings. Deletes the segments too.
+DELETE FROM search_indexes WHERE NOT EXISTS (
+    SELECT FROM embedding_counts AS counts WHERE counts.dataset = search_indexes.dataset AND counts.space = search_indexes.space
+    HAVING sum(count) >= :count_min
+);
+
+-- name: record_all_embeddings!
+-- As the triggers do for embeddings that are added.
+INSERT INTO embedding_changes (dataset, space, items)
+SELECT :dataset, :space, array_agg(item)
+FROM (SELECT item, row_number() OVER () / 1024 AS part FROM embeddings WHERE dataset = :dataset AND space = :space) AS numbered
+GROUP BY part;
+
+-- name: delete_unindexed_changes!
+-- Those of embeddings without an index; each later one is built from all embeddings.
+DELETE FROM embedding_changes WHERE NOT EXISTS (
+    SELECT FROM search_indexes WHERE search_indexes.dataset = embedding_changes.dataset AND search_indexes.space = embedding_changes.space
+);
+
+-- name: list_embedding_changes
+-- The first changes of the dataset and space that has the fewest, so that a large dataset does not delay a small one.
+SELECT number, dataset, space, items FROM embedding_changes WHERE (dataset, space) = (
+    SELECT dataset, space FROM embedding_changes GROUP BY dataset, space ORDER BY count(*), dataset, space LIMIT 1
+) ORDER BY number LIMIT :limit;
+
+-- name: delete_embedding_changes!
+DELETE FROM embedding_changes WHERE number = ANY(:numbers);
+
+-- name: list_embeddings_of_space
+SELECT item, embedding FROM embeddings WHERE item = ANY(:items) AND dataset = :dataset AND space = :space;
+
+-- name: find_last_segment^
+SELECT * FROM search_segments WHERE dataset = :dataset AND space = :space ORDER BY number DESC LIMIT 1;
+
+-- name: find_segment^
+SELECT * FROM search_segments WHERE number = :number;
+
+-- name: insert_segment!
+INSERT INTO search_segments (dataset, space, item_count, item_ids, thresholds, codes)
+VALUES (:dataset, :space, :item_count, :item_ids, :thresholds, :codes);
+
+-- name: delete_segment!
+DELETE FROM search_segments WHERE number = :number;
+
+-- name: record_embedding_changes!
+INSERT INTO embedding_changes (dataset, space, items) VALUES (:dataset, :space, :items);
+
+-- name: find_bloated_index^
+-- An index of which a third of the entries are of embeddings that were deleted or replaced.
+SELECT dataset, space FROM search_segments GROUP BY dataset, space HAVING sum(item_count) > :margin + 1.5 * (
+    SELECT sum(count) FROM embedding_counts AS counts WHERE counts.dataset = search_segments.dataset AND counts.space = search_segments.space
+) ORDER BY sum(item_count) DESC LIMIT 1;
+
+-- name: list_segments
+-- Without their codes.
+SELECT number, item_ids FROM search_segments WHERE dataset = :dataset AND space = :space ORDER BY number;
+
+-- name: find_search_index^
+-- The segments of an index, and items that it does not have yet.
+SELECT
+    ARRAY(
+        SELECT number FROM search_segments
+        WHERE search_segments.dataset = search_indexes.dataset AND search_segments.space = search_indexes.space ORDER BY number
+    ) AS numbers,
+    ARRAY(
+        SELECT item FROM embedding_changes CROSS JOIN unnest(items) AS item
+        WHERE embedding_changes.dataset = search_indexes.dataset AND embedding_changes.space = search_indexes.space LIMIT :pending_max
+    ) AS pending
+FROM search_indexes WHERE dataset = :dataset AND space = :space;
 
 -- name: count_pool^
 -- The training split without near-duplicates: unlabelled items, items that are labelled or in a task, and the embedding dimension.

@@ -27,7 +27,14 @@ _EDGES_OF = {
         "projects.deletion",
     },
     "vesta_connection": {"syncs.dataset_items"},
-    "vesta_datasets": {"ingest.add_items", "operations.incoming", "operations.transfers", "operations.worker"},
+    "vesta_datasets": {
+        "ingest.add_items",
+        "ingest.search_indexing",
+        "item_search",
+        "operations.incoming",
+        "operations.transfers",
+        "operations.worker",
+    },
     "vesta_gateway": {
         "background",
         "calls.backends",

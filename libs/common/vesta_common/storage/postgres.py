@@ -126,6 +126,13 @@ class Postgres:
         with self._pool.connection() as connection:
             yield connection
 
+    @contextmanager
+    def point_in_time(self) -> Iterator[Connection]:
+        """Runs the block in a transaction whose statements all see the database as it is at the first of them, and change nothing."""
+        with self.transaction() as connection:
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield connection
+
     def run(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` in a transaction. Retries serialization failures and deadlocks (40001, 40P01), with at most eight attempts."""
         for repeat in range(REPEATS_MAX):

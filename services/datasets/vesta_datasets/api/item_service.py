@@ -48,9 +48,11 @@ from vesta_contracts.datasets.v1 import (
 
 from vesta_datasets.api.visibility import check_sees_predictions, visible, visible_filter
 from vesta_datasets.ingest.add_items import DirectAnswer, accept_directly, add_items, known_media
+from vesta_datasets.item_search import ItemSearch
 from vesta_datasets.items.filters import item_filter
 from vesta_datasets.selection.pool_builder import choose, drawn_at_random, strategy_name
 from vesta_datasets.store import Store
+from vesta_datasets.store.predictions import NearestQuery
 from vesta_datasets.task_types import task_type_of
 
 NEIGHBOURS_DEFAULT = 20
@@ -70,6 +72,7 @@ class ItemService(ItemServiceServicer):
         self._store = store
         self._objects = objects
         self._wait_max = wait_max
+        self._search = ItemSearch(store)
         self.selecting = threading.Lock()
 
     def BatchCreateItems(
@@ -176,7 +179,7 @@ class ItemService(ItemServiceServicer):
         """Returns the nearest items by cosine distance."""
         check_sees_predictions("list items instead")
         where = item_filter(request.filter)
-        with self._store.postgres.transaction() as connection:
+        with self._store.postgres.point_in_time() as connection:
             self._store.datasets.get(connection, request.parent, counted=False)
             if request.WhichOneof("query") == "item":
                 self._store.items.get(connection, request.item)
@@ -190,10 +193,9 @@ class ItemService(ItemServiceServicer):
                 if not space:
                     raise _not_embedded(f"the items of {request.parent} have no embeddings yet")
                 _check_query(query, self._store.predictions.find_dimension(connection, request.parent, space))
-            neighbours = self._store.predictions.neighbours(
-                connection, request.parent, space, query, where, request.neighbours_max or NEIGHBOURS_DEFAULT
-            )
-        return SearchItemsResponse(neighbours=[Neighbour(item=item, distance=far) for item, far in neighbours])
+            limit = request.neighbours_max or NEIGHBOURS_DEFAULT
+            found = self._search.nearest(connection, NearestQuery(request.parent, space, query, where, limit))
+        return SearchItemsResponse(neighbours=[Neighbour(item=item, distance=far) for item, far in found.neighbours])
 
     def SelectItems(self, request: SelectItemsRequest, context: grpc.ServicerContext) -> SelectItemsResponse:
         """Selects the items to label next.

@@ -14,6 +14,7 @@ from vesta_datasets.store.items import Items
 from vesta_datasets.store.operations import StoredOperations
 from vesta_datasets.store.pool import CandidatePool
 from vesta_datasets.store.predictions import Predictions
+from vesta_datasets.store.search_indexes import SearchIndexes
 from vesta_datasets.store.snapshots import Snapshots
 from vesta_datasets.store.taxonomies import Taxonomies
 
@@ -34,6 +35,7 @@ class Store:
         self.datasets = Datasets(clock)
         self.items = Items(clock, large)
         self.predictions = Predictions()
+        self.search_indexes = SearchIndexes()
         self.pool = CandidatePool()
         self.snapshots = Snapshots(postgres, large)
         self.operations = StoredOperations(postgres, clock)

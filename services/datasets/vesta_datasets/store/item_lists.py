@@ -1,8 +1,8 @@
 """Lists of items that match a filter, in order of creation, found by indexes in that order."""
 
-from collections.abc import Iterator
-from datetime import datetime
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
 from vesta_common.resources.filters import Where
 from vesta_common.storage.postgres import Connection
@@ -15,6 +15,9 @@ class ListPosition(NamedTuple):
 
     create_time: datetime
     name: str
+
+
+FIRST: Final = ListPosition(datetime.min.replace(tzinfo=UTC), "")
 
 
 def list_rows(
@@ -31,7 +34,7 @@ def list_rows(
     return iter(connection.execute(statement.encode(), values))
 
 
-def statement_of(dataset: str, where: Where, after: ListPosition, limit: int) -> tuple[str, dict[str, Any]]:
+def statement_of(dataset: str, where: Where, after: ListPosition, limit: int | None) -> tuple[str, dict[str, Any]]:
     """Returns the statement that finds the names of a page, compiled from constants and placeholders, and its values.
 
     The numbers of `facets` in the dataset are read from its counts. For each that the filter allows, an index has the items in list
@@ -56,6 +59,17 @@ def statement_of(dataset: str, where: Where, after: ListPosition, limit: int) ->
     if plan.exact is None:
         return _statement(plan), values
     return _EXACT.format(field=plan.exact.field, where=where.sql), {**values, "exact": plan.exact.value}
+
+
+def ids_statement(dataset: str, where: Where, limit: int | None) -> tuple[str, dict[str, Any]]:
+    """Returns the statement that finds the ids of up to `limit` items that match a filter, one per line, and its values."""
+    statement, values = statement_of(dataset, where, FIRST, limit)
+    return _IDS.format(page=statement), {**values, "id_start": len(f"{dataset}/items/") + 1}
+
+
+def matching_statement(names: Sequence[str], where: Where, limit: int) -> tuple[str, dict[str, Any]]:
+    """Returns the statement that finds which of the items match a filter, in the order of the names, and its values."""
+    return _MATCHING.format(where=where.sql), {"names": list(names), "limit": limit, **where.parameters}
 
 
 def _statement(plan: ListPlan) -> str:
@@ -101,6 +115,13 @@ ORDER BY page.create_time, page.name LIMIT %(limit)s
 """
 _WHOLE = """
 SELECT items.* FROM ({page}) AS page JOIN items ON items.name = page.name ORDER BY page.create_time, page.name
+"""
+_IDS = """
+SELECT string_agg(substr(page.name, %(id_start)s), E'\\n') AS ids FROM ({page}) AS page
+"""
+_MATCHING = """
+SELECT items.name FROM unnest(%(names)s::text[]) WITH ORDINALITY AS given (name, place) JOIN items ON items.name = given.name
+WHERE {where} ORDER BY given.place LIMIT %(limit)s
 """
 _BY_FACETS = """
     SELECT items.create_time, items.name FROM items

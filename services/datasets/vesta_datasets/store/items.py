@@ -19,7 +19,8 @@ from vesta_contracts.datasets.v1 import AcceptedAnnotations, Item
 from vesta_datasets.items.accepted_annotations import latest
 from vesta_datasets.items.duplicates import bands
 from vesta_datasets.items.splits import Placement
-from vesta_datasets.store.item_lists import ListPosition, list_rows
+from vesta_datasets.search.segments import Ids, ids_of
+from vesta_datasets.store.item_lists import ListPosition, ids_statement, list_rows, matching_statement
 from vesta_datasets.store.rows import item_of, named_item
 from vesta_datasets.store.statements import queries
 from vesta_datasets.task_types import DatasetTask
@@ -152,6 +153,17 @@ class Items:
         position = ListPosition(create_time, name)
         rows = list_rows(connection, dataset, where, position, limit, names_only=names_only)
         return [named_item(row) if names_only else item_of(row) for row in rows]
+
+    def list_ids(self, connection: Connection, dataset: str, where: Where, limit: int | None) -> Ids:
+        """Returns the last parts of the names of items that match a filter, the first ones in list order."""
+        statement, values = ids_statement(dataset, where, limit)
+        row = connection.execute(statement.encode(), values).fetchone()
+        return ids_of(row["ids"].encode().split(b"\n") if row and row["ids"] else [])
+
+    def list_matching(self, connection: Connection, names: Sequence[str], where: Where, limit: int) -> list[str]:
+        """Returns the first of the items that match a filter, in the order of the names."""
+        statement, values = matching_statement(names, where, limit)
+        return [row["name"] for row in connection.execute(statement.encode(), values)]
 
     def lock(self, connection: Connection, names: Sequence[str]) -> dict[str, LockedItem]:
         """Locks items until the end of the transaction. Returns them by name, with references to large annotations.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,33 @@ class ScoringModel(NamedTuple):
     version: str
     deployment: str
     generation: int
+
+
+class NearestQuery(NamedTuple):
+    """A search for the items nearest to a vector.
+
+    Attributes:
+        space: the embedding space of the vector.
+        limit: of the items that are returned.
+    """
+
+    dataset: str
+    space: str
+    vector: NDArray[np.float32]
+    where: Where
+    limit: int
+
+
+class NearestItems(NamedTuple):
+    """The result of a search.
+
+    Attributes:
+        neighbours: items with their distances, nearest first.
+        match_count: how many of the compared items exist and match the filter.
+    """
+
+    neighbours: list[tuple[Item, float]]
+    match_count: int
 
 
 class Predictions:
@@ -125,15 +152,41 @@ class Predictions:
         """Returns the dimension of the embeddings of a space; 0 if there are none."""
         return int(queries.find_dimension(connection, dataset=dataset, space=space) or 0)
 
-    def neighbours(
-        self, connection: Connection, dataset: str, space: str, query: NDArray[np.float32], where: Where, limit: int
-    ) -> list[tuple[Item, float]]:
-        """Returns the items nearest to a vector by cosine distance, nearest first."""
+    def nearest(
+        self, connection: Connection, query: NearestQuery, candidates: Sequence[str] | None = None
+    ) -> NearestItems:
+        """Returns the items nearest to a vector by cosine distance, nearest first.
+
+        Args:
+            candidates: the names of the items that are compared; all items of the dataset if None.
+        """
         register_vector(connection)
-        statement = (  # the filter is compiled to known columns and placeholders
-            "SELECT items.*, embeddings.embedding <=> %(query)s AS distance FROM embeddings JOIN items ON items.name = embeddings.item "
-            f"WHERE embeddings.dataset = %(dataset)s AND embeddings.space = %(space)s AND {where.sql} "
-            "ORDER BY distance, items.name LIMIT %(limit)s"
-        )
-        values = {"query": Vector(query), "dataset": dataset, "space": space, "limit": limit, **where.parameters}
-        return [(item_of(row), row["distance"]) for row in connection.execute(statement.encode(), values)]
+        statement, values = nearest_statement(query, candidates)
+        rows = connection.execute(statement.encode(), values).fetchall()
+        match_count = rows[0]["match_count"] if rows else 0
+        return NearestItems([(item_of(row), row["distance"]) for row in rows], match_count)
+
+
+def nearest_statement(query: NearestQuery, candidates: Sequence[str] | None) -> tuple[str, dict[str, Any]]:
+    """Returns the statement of `Predictions.nearest`, compiled from constants and placeholders, and its values."""
+    values = {
+        "vector": Vector(query.vector),
+        "dataset": query.dataset,
+        "space": query.space,
+        "limit": query.limit,
+        "candidates": None if candidates is None else list(candidates),
+        **query.where.parameters,
+    }
+    among = "TRUE" if candidates is None else "embeddings.item = ANY(%(candidates)s)"
+    return _NEAREST.format(among=among, where=query.where.sql), values
+
+
+_NEAREST = """
+SELECT items.*, near.distance, near.match_count
+FROM (
+    SELECT embeddings.item, embeddings.embedding <=> %(vector)s AS distance, count(*) OVER () AS match_count
+    FROM embeddings JOIN items ON items.name = embeddings.item
+    WHERE embeddings.dataset = %(dataset)s AND embeddings.space = %(space)s AND {among} AND {where}
+    ORDER BY distance, embeddings.item LIMIT %(limit)s
+) AS near JOIN items ON items.name = near.item ORDER BY near.distance, near.item
+"""

@@ -52,8 +52,7 @@ class Snapshots:
     @contextmanager
     def point_in_time(self, dataset: str, rows_at_once: int = ROWS_AT_ONCE) -> Iterator["PointInTime"]:
         """Opens a transaction that sees the items of a dataset as they are now. It locks nothing."""
-        with self._postgres.transaction() as connection:
-            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        with self._postgres.point_in_time() as connection:
             yield PointInTime(connection, dataset, rows_at_once, self._large)
 
     def replace_base(self, connection: Connection, dataset: str, found: "SeenBase", manifest_key: str) -> None:

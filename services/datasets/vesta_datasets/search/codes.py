@@ -1,0 +1,71 @@
+"""Binary codes of embeddings, whose Hamming distance approximates the angle between the embeddings. Pure.
+
+Each bit says on which side of a random hyperplane an embedding lies (Charikar, STOC 2002). The hyperplanes depend only on the dimension
+of the embeddings, and nothing is trained. A threshold per bit moves each hyperplane into the middle of the embeddings that are encoded
+together, so that the bits differ also where all embeddings are close to each other, such as frames of one camera.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Codes = NDArray[np.uint64]
+
+CODE_BITS: Final = 512
+WORDS: Final = CODE_BITS // 64
+_SEED: Final = 20_261_130
+
+
+def project(embeddings: Floats) -> Floats:
+    """Returns the distances of embeddings from the hyperplanes, in units that depend on the length of the embeddings.
+
+    Args:
+        embeddings: `(N, D)`.
+
+    Returns:
+        `(N, CODE_BITS)`.
+    """
+    projections: Floats = embeddings @ _hyperplanes(embeddings.shape[1])
+    return projections
+
+
+def encode(projections: Floats, thresholds: Floats) -> Codes:
+    """Returns the codes of projected embeddings.
+
+    Args:
+        projections: `(N, CODE_BITS)`, of `project`.
+        thresholds: `(CODE_BITS,)`. Only codes with the same thresholds are comparable.
+
+    Returns:
+        `(WORDS, N)`, contiguous.
+    """
+    bits = np.packbits(projections > thresholds, axis=1)
+    return np.ascontiguousarray(bits.view(np.uint64).T)
+
+
+def distances(codes: Codes, query: Codes) -> NDArray[np.uint16]:
+    """Returns the number of bits in which each code differs from the code of a query.
+
+    Args:
+        codes: `(W, N)`, `W` in `[1, WORDS]`: with fewer words, the distances of the first `64 * W` bits.
+        query: `(W,)`.
+
+    Returns:
+        `(N,)`.
+    """
+    found = np.zeros(codes.shape[1], np.uint16)
+    for words, word in zip(codes, query, strict=True):
+        found += np.bitwise_count(words ^ word)
+    return found
+
+
+@lru_cache(maxsize=4)
+def _hyperplanes(dimension: int) -> Floats:
+    """Returns the normals of the hyperplanes, `(dimension, CODE_BITS)`.
+
+    Stored codes depend on them, so that they come from the generator whose sequence NumPy guarantees not to change.
+    """
+    return np.random.RandomState(_SEED).standard_normal((dimension, CODE_BITS)).astype(np.float32)

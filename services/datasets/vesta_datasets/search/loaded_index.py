@@ -1,0 +1,152 @@
+"""A search index in memory: segments, and the search for the codes nearest to that of a query. Pure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vesta_datasets.search.codes import WORDS, Codes, Floats, distances, encode
+from vesta_datasets.search.segments import Hashes, Ids, Segment, hashes_of
+
+COARSE_WORDS: Final = WORDS // 2
+COARSE_FACTOR: Final = 16
+"""The nearest items by all bits are chosen among this many times as many nearest by half of the bits."""
+UNSORTED_MAX: Final = 65_536
+"""Items whose hashes are compared one by one. If there are more, the hashes of all items are sorted again."""
+
+Positions = NDArray[np.intp]
+
+
+class SortedHashes(NamedTuple):
+    """The hashes of the items of the first segments, in order.
+
+    Attributes:
+        numbers: of the segments.
+        positions: of the item of each hash, counted from the first item of the first segment.
+    """
+
+    numbers: tuple[int, ...]
+    hashes: Hashes
+    positions: Positions
+
+
+_NO_HASHES: Final = SortedHashes((), np.zeros(0, np.uint64), np.zeros(0, np.intp))
+
+
+@dataclass(frozen=True)
+class LoadedIndex:
+    """The segments of a dataset and embedding space. An item may be in several: the last one has its current code.
+
+    Attributes:
+        numbers: of the stored segments, ascending.
+        segments: one per number.
+        table: for the search by id.
+    """
+
+    numbers: tuple[int, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    table: SortedHashes = _NO_HASHES
+
+    @cached_property
+    def starts(self) -> Positions:
+        """The position of the first item of each segment, and the count of items."""
+        return np.cumsum([0, *(len(segment.ids) for segment in self.segments)])
+
+    @property
+    def count(self) -> int:
+        """The number of items."""
+        return int(self.starts[-1])
+
+    @property
+    def size_bytes(self) -> int:
+        """The memory of the index."""
+        return self.table.hashes.nbytes + self.table.positions.nbytes + sum(one.size_bytes for one in self.segments)
+
+    def nearest(self, projection: Floats, count: int, among: Ids | None = None) -> list[bytes]:
+        """Returns the ids of items with the codes nearest to that of a query, nearest first.
+
+        Args:
+            projection: the projected query, `(CODE_BITS,)`.
+            among: the items that may be returned; all if None.
+        """
+        queries = self._queries(projection)
+        if among is None:
+            positions = self._nearest_by_half(queries, count * COARSE_FACTOR)
+        else:
+            positions = self._positions_of(among)
+        far = self._distances(queries, positions)
+        if len(positions) > count:
+            chosen = np.argpartition(far, count)[:count]
+            positions, far = positions[chosen], far[chosen]
+        return self._ids(positions[np.argsort(far, kind="stable")])
+
+    def _queries(self, projection: Floats) -> list[Codes]:
+        """Returns the code of the query for the thresholds of each segment."""
+        return [encode(projection[None], segment.thresholds)[:, 0] for segment in self.segments]
+
+    def _nearest_by_half(self, queries: Sequence[Codes], count: int) -> Positions:
+        """Returns the positions of at least `count` items, those that are nearest by half of the bits, ascending."""
+        far = np.empty(self.count, np.uint16)
+        for segment, query, start in zip(self.segments, queries, self.starts, strict=False):
+            far[start : start + len(segment.ids)] = distances(segment.codes[:COARSE_WORDS], query[:COARSE_WORDS])
+        if len(far) <= count:
+            return np.arange(len(far))
+        bound = np.searchsorted(np.cumsum(np.bincount(far)), count)  # the distance of the last of the nearest
+        return np.flatnonzero(far <= bound)
+
+    def _distances(self, queries: Sequence[Codes], positions: Positions) -> NDArray[np.uint16]:
+        """Returns the distances of the items at ascending positions."""
+        bounds = np.searchsorted(positions, self.starts)
+        far = np.empty(len(positions), np.uint16)
+        for index in np.flatnonzero(np.diff(bounds)).tolist():
+            own = slice(bounds[index], bounds[index + 1])
+            codes = self.segments[index].codes[:, positions[own] - self.starts[index]]
+            far[own] = distances(codes, queries[index])
+        return far
+
+    def _ids(self, positions: Positions) -> list[bytes]:
+        owners = np.searchsorted(self.starts, positions, "right") - 1
+        offsets = positions - self.starts[owners]
+        return [self.segments[owner].ids[offset] for owner, offset in zip(owners, offsets, strict=True)]
+
+    def _positions_of(self, ids: Ids) -> Positions:
+        """Returns the ascending positions of the ids that the index has."""
+        wanted = np.sort(hashes_of(ids))
+        found = []
+        if len(self.table.hashes):
+            places = np.searchsorted(self.table.hashes, wanted, "right") - 1  # the last of equal ones
+            found.append(self.table.positions[places[self.table.hashes[places] == wanted]])
+        for index in range(len(self.table.numbers), len(self.segments)):
+            hashes = hashes_of(self.segments[index].ids)
+            places = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
+            found.append(np.flatnonzero(wanted[places] == hashes) + self.starts[index])
+        return np.sort(np.concatenate(found)) if found else np.zeros(0, np.intp)
+
+
+def refreshed(
+    loaded: LoadedIndex, numbers: Sequence[int], read: Callable[[int], Segment], unsorted_max: int = UNSORTED_MAX
+) -> LoadedIndex:
+    """Returns the index with the segments of these numbers. Reads those that are not loaded.
+
+    Args:
+        numbers: ascending.
+        read: returns a stored segment.
+    """
+    if loaded.numbers == tuple(numbers):
+        return loaded
+    known = dict(zip(loaded.numbers, loaded.segments, strict=True))
+    segments = tuple(known[number] if number in known else read(number) for number in numbers)
+    covered = loaded.table.numbers
+    table = loaded.table if covered == tuple(numbers[: len(covered)]) else _NO_HASHES
+    if sum(len(segment.ids) for segment in segments[len(table.numbers) :]) > unsorted_max:
+        table = _sorted_hashes(numbers[:-1], segments[:-1])  # the last one will be replaced
+    return LoadedIndex(tuple(numbers), segments, table)
+
+
+def _sorted_hashes(numbers: Sequence[int], segments: Sequence[Segment]) -> SortedHashes:
+    hashes = np.concatenate([hashes_of(segment.ids) for segment in segments])
+    positions = np.argsort(hashes, kind="stable")
+    return SortedHashes(tuple(numbers), hashes[positions], positions)
