@@ -274,12 +274,13 @@ SELECT pg_try_advisory_xact_lock(:key, hashtext(current_schema()));
 -- name: insert_search_indexes
 -- For each dataset and space with many embeddings.
 INSERT INTO search_indexes (dataset, space)
-SELECT dataset, space FROM embedding_counts GROUP BY dataset, space HAVING sum(count) >= :count_min
+SELECT dataset, space FROM embedding_counts WHERE EXISTS (SELECT FROM datasets WHERE name = dataset)
+GROUP BY dataset, space HAVING sum(count) >= :count_min
 ON CONFLICT DO NOTHING RETURNING dataset, space;
 
 -- name: delete_search_indexes!
--- Of each dataset and space with few embeddings. Deletes the segments too.
-DELETE FROM search_indexes WHERE NOT EXISTS (
+-- Of each dataset and space with few embeddings, and of each deleted dataset. Deletes the segments too.
+DELETE FROM search_indexes WHERE NOT EXISTS (SELECT FROM datasets WHERE name = dataset) OR NOT EXISTS (
     SELECT FROM embedding_counts AS counts WHERE counts.dataset = search_indexes.dataset AND counts.space = search_indexes.space
     HAVING sum(count) >= :count_min
 );
