@@ -197,7 +197,7 @@ def test_a_small_dataset_has_no_index(datasets: Datasets) -> None:
 
 def test_the_index_of_a_deleted_dataset_is_deleted(embedded: Embedded) -> None:
     embedded.datasets.datasets.DeleteDataset(DeleteDatasetRequest(name=embedded.name))
-    embedded.index()
+    embedded.index()  # before its items are purged
     assert not embedded.rows("search_indexes")
     assert not embedded.rows("search_segments")
 

@@ -46,19 +46,17 @@ def encode(projections: Floats, thresholds: Floats) -> Codes:
     return np.ascontiguousarray(bits.view(np.uint64).T)
 
 
-def distances(codes: Codes, query: Codes) -> NDArray[np.uint16]:
-    """Returns the number of bits in which each code differs from the code of a query.
+def distances(codes: Codes, queries: Codes) -> NDArray[np.uint16]:
+    """Returns the number of bits in which codes differ from codes of a query.
 
     Args:
         codes: `(W, N)`, `W` in `[1, WORDS]`: with fewer words, the distances of the first `64 * W` bits.
-        query: `(W,)`.
+        queries: `(W, N)`, one for each code, or `(W, 1)`.
 
     Returns:
         `(N,)`.
     """
-    found = np.zeros(codes.shape[1], np.uint16)
-    for words, word in zip(codes, query, strict=True):
-        found += np.bitwise_count(words ^ word)
+    found: NDArray[np.uint16] = np.bitwise_count(codes ^ queries).sum(axis=0, dtype=np.uint16)
     return found
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from vesta_datasets.search.codes import WORDS, Codes, Floats, distances, encode
 from vesta_datasets.search.segments import Hashes, Ids, Segment, hashes_of
 
-COARSE_WORDS: Final = WORDS // 2
+COARSE_WORDS: Final = 3
 COARSE_FACTOR: Final = 16
-"""The nearest items by all bits are chosen among this many times as many nearest by half of the bits."""
+"""The nearest items by all bits are chosen among this many times as many nearest by the bits of the coarse words."""
 UNSORTED_MAX: Final = 65_536
 """Items whose hashes are compared one by one. If there are more, the hashes of all items are sorted again."""
 
@@ -74,7 +74,7 @@ class LoadedIndex:
         """
         queries = self._queries(projection)
         if among is None:
-            positions = self._nearest_by_half(queries, count * COARSE_FACTOR)
+            positions = self._nearest_by_coarse_words(queries, count * COARSE_FACTOR)
         else:
             positions = self._positions_of(among)
         far = self._distances(queries, positions)
@@ -83,29 +83,31 @@ class LoadedIndex:
             positions, far = positions[chosen], far[chosen]
         return self._ids(positions[np.argsort(far, kind="stable")])
 
-    def _queries(self, projection: Floats) -> list[Codes]:
-        """Returns the code of the query for the thresholds of each segment."""
-        return [encode(projection[None], segment.thresholds)[:, 0] for segment in self.segments]
+    def _queries(self, projection: Floats) -> Codes:
+        """Returns the code of the query for the thresholds of each segment, `(WORDS, S)`."""
+        codes = [encode(projection[None], segment.thresholds) for segment in self.segments]
+        return np.concatenate([np.zeros((WORDS, 0), np.uint64), *codes], axis=1)
 
-    def _nearest_by_half(self, queries: Sequence[Codes], count: int) -> Positions:
-        """Returns the positions of at least `count` items, those that are nearest by half of the bits, ascending."""
+    def _nearest_by_coarse_words(self, queries: Codes, count: int) -> Positions:
+        """Returns the positions of at least `count` items, those that are nearest by the coarse words, ascending."""
         far = np.empty(self.count, np.uint16)
-        for segment, query, start in zip(self.segments, queries, self.starts, strict=False):
-            far[start : start + len(segment.ids)] = distances(segment.codes[:COARSE_WORDS], query[:COARSE_WORDS])
+        for index, segment in enumerate(self.segments):
+            own = slice(self.starts[index], self.starts[index + 1])
+            far[own] = distances(segment.codes[:COARSE_WORDS], queries[:COARSE_WORDS, index : index + 1])
         if len(far) <= count:
             return np.arange(len(far))
         bound = np.searchsorted(np.cumsum(np.bincount(far)), count)  # the distance of the last of the nearest
         return np.flatnonzero(far <= bound)
 
-    def _distances(self, queries: Sequence[Codes], positions: Positions) -> NDArray[np.uint16]:
+    def _distances(self, queries: Codes, positions: Positions) -> NDArray[np.uint16]:
         """Returns the distances of the items at ascending positions."""
         bounds = np.searchsorted(positions, self.starts)
-        far = np.empty(len(positions), np.uint16)
+        codes = np.empty((WORDS, len(positions)), np.uint64)
         for index in np.flatnonzero(np.diff(bounds)).tolist():
             own = slice(bounds[index], bounds[index + 1])
-            codes = self.segments[index].codes[:, positions[own] - self.starts[index]]
-            far[own] = distances(codes, queries[index])
-        return far
+            codes[:, own] = self.segments[index].codes[:, positions[own] - self.starts[index]]
+        owners = np.repeat(np.arange(len(self.segments)), np.diff(bounds))
+        return distances(codes, queries[:, owners])
 
     def _ids(self, positions: Positions) -> list[bytes]:
         owners = np.searchsorted(self.starts, positions, "right") - 1
