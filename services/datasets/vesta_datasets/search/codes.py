@@ -46,17 +46,17 @@ def encode(projections: Floats, thresholds: Floats) -> Codes:
     return np.ascontiguousarray(bits.view(np.uint64).T)
 
 
-def distances(codes: Codes, queries: Codes) -> NDArray[np.uint16]:
+def distances(codes: Codes, query_codes: Codes) -> NDArray[np.uint16]:
     """Returns the number of bits in which codes differ from codes of a query.
 
     Args:
         codes: `(W, N)`, `W` in `[1, WORDS]`: with fewer words, the distances of the first `64 * W` bits.
-        queries: `(W, N)`, one for each code, or `(W, 1)`.
+        query_codes: `(W, N)`, one for each code, or `(W, 1)`.
 
     Returns:
         `(N,)`.
     """
-    found: NDArray[np.uint16] = np.bitwise_count(codes ^ queries).sum(axis=0, dtype=np.uint16)
+    found: NDArray[np.uint16] = np.bitwise_count(codes ^ query_codes).sum(axis=0, dtype=np.uint16)
     return found
 
 

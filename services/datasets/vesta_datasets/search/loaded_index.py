@@ -72,12 +72,12 @@ class LoadedIndex:
             projection: the projected query, `(CODE_BITS,)`.
             among: the items that may be returned; all if None.
         """
-        queries = self._queries(projection)
+        query_codes = self._queries(projection)
         if among is None:
-            positions = self._nearest_by_coarse_words(queries, count * COARSE_FACTOR)
+            positions = self._nearest_by_coarse_words(query_codes, count * COARSE_FACTOR)
         else:
             positions = self._positions_of(among)
-        far = self._distances(queries, positions)
+        far = self._distances(query_codes, positions)
         if len(positions) > count:
             chosen = np.argpartition(far, count)[:count]
             positions, far = positions[chosen], far[chosen]
@@ -88,18 +88,18 @@ class LoadedIndex:
         codes = [encode(projection[None], segment.thresholds) for segment in self.segments]
         return np.concatenate([np.zeros((WORDS, 0), np.uint64), *codes], axis=1)
 
-    def _nearest_by_coarse_words(self, queries: Codes, count: int) -> Positions:
+    def _nearest_by_coarse_words(self, query_codes: Codes, count: int) -> Positions:
         """Returns the positions of at least `count` items, those that are nearest by the coarse words, ascending."""
         far = np.empty(self.count, np.uint16)
         for index, segment in enumerate(self.segments):
             own = slice(self.starts[index], self.starts[index + 1])
-            far[own] = distances(segment.codes[:COARSE_WORDS], queries[:COARSE_WORDS, index : index + 1])
+            far[own] = distances(segment.codes[:COARSE_WORDS], query_codes[:COARSE_WORDS, index : index + 1])
         if len(far) <= count:
             return np.arange(len(far))
         bound = np.searchsorted(np.cumsum(np.bincount(far)), count)  # the distance of the last of the nearest
         return np.flatnonzero(far <= bound)
 
-    def _distances(self, queries: Codes, positions: Positions) -> NDArray[np.uint16]:
+    def _distances(self, query_codes: Codes, positions: Positions) -> NDArray[np.uint16]:
         """Returns the distances of the items at ascending positions."""
         bounds = np.searchsorted(positions, self.starts)
         codes = np.empty((WORDS, len(positions)), np.uint64)
@@ -107,7 +107,7 @@ class LoadedIndex:
             own = slice(bounds[index], bounds[index + 1])
             codes[:, own] = self.segments[index].codes[:, positions[own] - self.starts[index]]
         owners = np.repeat(np.arange(len(self.segments)), np.diff(bounds))
-        return distances(codes, queries[:, owners])
+        return distances(codes, query_codes[:, owners])
 
     def _ids(self, positions: Positions) -> list[bytes]:
         owners = np.searchsorted(self.starts, positions, "right") - 1
