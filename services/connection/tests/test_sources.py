@@ -1,6 +1,7 @@
 """The SourceService and MediaService: what is allowed, stored, hidden and rejected."""
 
 import hashlib
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.field_mask_pb2 import FieldMask
 from PIL import Image
 from vesta_common.errors import Aborted, AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, VestaError
+from vesta_connection.api import whole_file
 from vesta_connection.sources.allow_list import AllowList, is_public
 from vesta_contracts.connection.v1 import (
     BucketSource,
@@ -302,3 +304,13 @@ def test_media_of_other_services_are_ingested_one_by_one(connection: Connection)
 
     assert [entry.reason for entry in taken] == ["", "IMAGE_EMPTY", ""]
     assert taken[0].media.sha256 == taken[2].media.sha256
+
+
+def test_many_small_parts_of_an_upload_take_no_more_memory_than_the_file() -> None:
+    count, part_bytes = 200_000, 10
+    tracemalloc.start()
+    data = whole_file(b"x" * part_bytes, (bytes(part_bytes) for _ in range(count - 1)))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(data) == count * part_bytes
+    assert peak_bytes < 2.5 * len(data)

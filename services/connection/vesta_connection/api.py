@@ -118,12 +118,7 @@ class SourceService(SourceServiceServicer):
     ) -> UploadItemResponse:
         """Stores one image, which may be sent in several messages."""
         first = next(request_iterator, UploadItemRequest())
-        parts = [_content_of(first)]
-        for message in request_iterator:
-            parts.append(_content_of(message))
-            if sum(map(len, parts)) > IMAGE_BYTES_MAX:
-                break
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        data = whole_file(_content_of(first), map(_content_of, request_iterator))
         requested = copy_of(first)
         requested.file.data = hashlib.sha256(data).digest()
         if answer := find_answer(self._store.postgres, requested, UploadItemResponse):
@@ -161,6 +156,21 @@ def _content_of(message: UploadItemRequest) -> bytes | memoryview:
     """Returns the part of the file in a message, which has just been received. A large part is not copied."""
     large = outline.contents()
     return large[0] if large else message.file.data
+
+
+def whole_file(first: bytes | memoryview, others: Iterator[bytes | memoryview]) -> bytes | memoryview:
+    """Joins the parts of a file until it exceeds the size limit. A file in one part is not copied.
+
+    The parts are joined as they arrive, so that many small ones take no more memory than the file.
+    """
+    joined: bytearray | None = None
+    for part in others:
+        if joined is None:
+            joined = bytearray(first)
+        joined += part
+        if len(joined) > IMAGE_BYTES_MAX:
+            break
+    return first if joined is None else memoryview(joined)
 
 
 def _check_credentials(source: Source, *, has_secret: bool) -> None:
