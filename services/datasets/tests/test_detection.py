@@ -42,9 +42,9 @@ def items(datasets: Datasets) -> tuple[str, list[str]]:
     names = [one.name for one in datasets.add(dataset, *map(a_medium, range(4)), split=Split.SPLIT_TRAIN)]
     annotate(datasets, dataset, names[0], [a_box("van"), a_box("car"), a_box("van", 4)])
     annotate(datasets, dataset, names[2], [])
-    told = TaskAccepted(task="t", item=names[1], annotations=[a_box("van")], annotators=["ada"])
-    told.accept_time.FromDatetime(datasets.store.clock.now())
-    datasets.handle(new_event("annotation", "t", told, datasets.store.clock.now()))
+    decision = TaskAccepted(task="t", item=names[1], annotations=[a_box("van")], annotators=["ada"])
+    decision.accept_time.FromDatetime(datasets.store.clock.now())
+    datasets.handle(new_event("annotation", "t", decision, datasets.store.clock.now()))
     return dataset, names
 
 

@@ -60,7 +60,7 @@ def drawn_objects(answers: Sequence[Sequence[Annotation]]) -> list[DrawnObject]:
     for index in _most_central_first(answers):
         own = answers[index]
         firsts = corners([next(iter(one.boxes.values())) for one in objects])
-        matched = dict(match(firsts, corners(own)))
+        matched = dict(match(firsts, corners(own)).keys())
         taken = set(matched.values())
         for place, box_index in matched.items():
             objects[place].boxes[index] = own[box_index]
@@ -68,15 +68,16 @@ def drawn_objects(answers: Sequence[Sequence[Annotation]]) -> list[DrawnObject]:
     return objects
 
 
-def match(one: Corners, other: Corners) -> list[tuple[int, int]]:
-    """Returns the pairs of indices of matched boxes."""
+def match(one: Corners, other: Corners) -> dict[tuple[int, int], float]:
+    """Returns the pairs of indices of matched boxes, each with its IoU."""
     if not len(one) or not len(other):
-        return []
+        return {}
     from scipy.optimize import linear_sum_assignment  # here, because most processes never need it
 
     overlap = iou(one, other)
-    pairs = zip(*linear_sum_assignment(overlap, maximize=True), strict=True)
-    return [(int(row), int(column)) for row, column in pairs if overlap[row, column] >= IOU_MIN]
+    rows, columns = linear_sum_assignment(overlap, maximize=True)
+    pairs = zip(rows.tolist(), columns.tolist(), overlap[rows, columns].tolist(), strict=True)
+    return {(row, column): share for row, column, share in pairs if share >= IOU_MIN}
 
 
 def iou(one: Corners, other: Corners) -> NDArray[np.float64]:
@@ -102,8 +103,5 @@ def _areas(boxes: Corners) -> NDArray[np.float64]:
 def _most_central_first(answers: Sequence[Sequence[Annotation]]) -> list[int]:
     """Returns the indices of the answers, by the sum of their overlaps with all others, the largest first."""
     drawn = [corners(answer) for answer in answers]
-    overlaps = [
-        sum(iou(own, other)[row, column] for other in drawn if other is not own for row, column in match(own, other))
-        for own in drawn
-    ]
+    overlaps = [sum(sum(match(own, other).values()) for other in drawn if other is not own) for own in drawn]
     return sorted(range(len(answers)), key=lambda index: -overlaps[index])

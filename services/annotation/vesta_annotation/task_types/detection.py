@@ -7,7 +7,7 @@ from vesta_contracts.common.v1 import Annotation
 
 from vesta_annotation.alpha import distance_alpha
 from vesta_annotation.task_types.annotation_task import AnnotationTask, Consensus, Value
-from vesta_annotation.task_types.boxes import corners, drawn_objects, iou, match
+from vesta_annotation.task_types.boxes import corners, drawn_objects, match
 
 
 class Detection(AnnotationTask):
@@ -48,7 +48,6 @@ def distance(one: Value, other: Value) -> float:
     assert not isinstance(one, bytes)
     assert not isinstance(other, bytes)
     pairs = match(corners(one), corners(other))
-    overlap = iou(corners(one), corners(other))
-    shared = sum(float(overlap[a, b]) for a, b in pairs if one[a].concept == other[b].concept)
+    shared = sum(share for (a, b), share in pairs.items() if one[a].concept == other[b].concept)
     objects = len(one) + len(other) - len(pairs)
     return 1 - shared / objects if objects else 0.0
