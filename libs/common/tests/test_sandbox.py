@@ -45,7 +45,15 @@ def a_jpeg(width: int = 320, height: int = 200) -> bytes:
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "vesta_common.sandbox.child" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children() if "vesta_common.sandbox.child" in " ".join(command(child))]
+
+
+def command(process: psutil.Process) -> list[str]:
+    """Returns the command line. Of a process that has just been started it is empty for a moment."""
+    deadline = time.monotonic() + 10
+    while not (words := process.cmdline()) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return words
 
 
 def await_working(child: psutil.Process) -> None:

@@ -59,8 +59,15 @@ def test_each_object_is_decided_by_the_majority(
 
 
 def test_neighbouring_boxes_are_matched_so_that_all_overlap_most() -> None:
-    one, other = corners([a_box(0, 0), a_box(8, 0)]), corners([a_box(6, 0), a_box(-2, 0)])
-    assert sorted(match(one, other)) == [(0, 1), (1, 0)]
+    one, other = [a_box(0, 0), a_box(8, 0)], [a_box(6, 0), a_box(-2, 0)]
+    assert sorted(match(one, other, same_concept=False)) == [(0, 1), (1, 0)]
+
+
+def test_boxes_of_one_place_are_matched_by_their_concepts() -> None:
+    one, other = [a_box(0, 0, "car"), a_box(0, 0, "plate")], [a_box(0, 0, "plate"), a_box(0, 0, "car")]
+    assert sorted(match(one, other, same_concept=False)) == [(0, 1), (1, 0)]
+    assert DETECTION.agree(one, other)
+    assert distance(one, other) == pytest.approx(0)
 
 
 def test_attributes_are_those_of_most_annotators() -> None:

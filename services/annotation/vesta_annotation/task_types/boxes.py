@@ -1,7 +1,7 @@
 """Matches boxes of several answers to one image, and merges those of one object.
 
-Boxes of two answers are matched one to one so that the sum of their intersections over unions (IoU) is the largest (Kuhn, The Hungarian
-method for the assignment problem, 1955). Pairs with an IoU below `IOU_MIN` are different objects.
+Boxes of two answers are matched one to one (Kuhn, The Hungarian method for the assignment problem, 1955): as many as possible, and of all
+such matchings the one whose intersections over unions (IoU) have the largest sum. Pairs with an IoU below `IOU_MIN` are different objects.
 """
 
 from collections import Counter
@@ -59,8 +59,8 @@ def drawn_objects(answers: Sequence[Sequence[Annotation]]) -> list[DrawnObject]:
     objects: list[DrawnObject] = []
     for index in _most_central_first(answers):
         own = answers[index]
-        firsts = corners([next(iter(one.boxes.values())) for one in objects])
-        matched = dict(match(firsts, corners(own)).keys())
+        firsts = [next(iter(one.boxes.values())) for one in objects]
+        matched = dict(match(firsts, own, same_concept=False).keys())
         taken = set(matched.values())
         for place, box_index in matched.items():
             objects[place].boxes[index] = own[box_index]
@@ -68,16 +68,26 @@ def drawn_objects(answers: Sequence[Sequence[Annotation]]) -> list[DrawnObject]:
     return objects
 
 
-def match(one: Corners, other: Corners) -> dict[tuple[int, int], float]:
-    """Returns the pairs of indices of matched boxes, each with its IoU."""
-    if not len(one) or not len(other):
+def match(
+    one: Sequence[Annotation], other: Sequence[Annotation], *, same_concept: bool
+) -> dict[tuple[int, int], float]:
+    """Returns the pairs of indices of matched boxes, each with its IoU.
+
+    Args:
+        same_concept: only boxes of one concept are matched. Without it, equal concepts decide only between boxes that overlap equally.
+    """
+    if not one or not other:
         return {}
     from scipy.optimize import linear_sum_assignment  # here, because most processes never need it
 
-    overlap = iou(one, other)
-    rows, columns = linear_sum_assignment(overlap, maximize=True)
-    pairs = zip(rows.tolist(), columns.tolist(), overlap[rows, columns].tolist(), strict=True)
-    return {(row, column): share for row, column, share in pairs if share >= IOU_MIN}
+    overlap = iou(corners(one), corners(other))
+    equal = np.array([[a.concept == b.concept for b in other] for a in one])
+    possible = (overlap >= IOU_MIN) & (equal | (not same_concept))
+    weights = np.where(possible, len(one) + overlap + 1e-9 * equal, 0)
+    rows, columns = linear_sum_assignment(weights, maximize=True)
+    return {
+        (a, b): float(overlap[a, b]) for a, b in zip(rows.tolist(), columns.tolist(), strict=True) if possible[a, b]
+    }
 
 
 def iou(one: Corners, other: Corners) -> NDArray[np.float64]:
@@ -102,6 +112,8 @@ def _areas(boxes: Corners) -> NDArray[np.float64]:
 
 def _most_central_first(answers: Sequence[Sequence[Annotation]]) -> list[int]:
     """Returns the indices of the answers, by the sum of their overlaps with all others, the largest first."""
-    drawn = [corners(answer) for answer in answers]
-    overlaps = [sum(sum(match(own, other).values()) for other in drawn if other is not own) for own in drawn]
+    overlaps = [
+        sum(sum(match(own, other, same_concept=False).values()) for other in answers if other is not own)
+        for own in answers
+    ]
     return sorted(range(len(answers)), key=lambda index: -overlaps[index])

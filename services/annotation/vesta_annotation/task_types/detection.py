@@ -7,7 +7,7 @@ from vesta_contracts.common.v1 import Annotation
 
 from vesta_annotation.alpha import distance_alpha
 from vesta_annotation.task_types.annotation_task import AnnotationTask, Consensus, Value
-from vesta_annotation.task_types.boxes import corners, drawn_objects, match
+from vesta_annotation.task_types.boxes import drawn_objects, match
 
 
 class Detection(AnnotationTask):
@@ -35,8 +35,7 @@ class Detection(AnnotationTask):
         """Whether each box has a matched box with the same concept."""
         assert not isinstance(one, bytes)
         assert not isinstance(other, bytes)
-        pairs = match(corners(one), corners(other))
-        return len(pairs) == len(one) == len(other) and all(one[a].concept == other[b].concept for a, b in pairs)
+        return len(match(one, other, same_concept=True)) == len(one) == len(other)
 
     def alpha(self, units: Iterable[Sequence[Value]]) -> float | None:
         """With the distance of `distance`."""
@@ -47,7 +46,6 @@ def distance(one: Value, other: Value) -> float:
     """Returns 1 minus the IoU of matched boxes with the same concept, summed, by the number of all objects; 0 for two empty answers."""
     assert not isinstance(one, bytes)
     assert not isinstance(other, bytes)
-    pairs = match(corners(one), corners(other))
-    shared = sum(share for (a, b), share in pairs.items() if one[a].concept == other[b].concept)
+    pairs = match(one, other, same_concept=True)
     objects = len(one) + len(other) - len(pairs)
-    return 1 - shared / objects if objects else 0.0
+    return 1 - sum(pairs.values()) / objects if objects else 0.0
