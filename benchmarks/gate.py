@@ -169,7 +169,7 @@ def _comparison(key: _Key) -> Comparison:
     accuracy = float(key.champion.right[: key.items].mean())
     return Comparison(
         champion_metrics=Metrics(item_count=key.items, accuracy=Estimate(value=accuracy)),
-        accuracy_difference=overall,
+        difference=overall,
         concepts=concepts,
     )
 

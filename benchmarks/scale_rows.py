@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pgvector import Vector
 from pgvector.psycopg import register_vector
 from vesta_common.storage.postgres import Connection
-from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, ImageScores, Media, Provenance
+from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, Media, Prediction, Provenance
 from vesta_contracts.datasets.v1 import AcceptedAnnotations
 
 Integers = NDArray[np.int64]
@@ -181,10 +181,10 @@ def _media_parts(source: str) -> list[bytes]:
     return media.SerializeToString().replace(_FILE_NAME.encode(), _SHA256.encode()).split(_SHA256.encode())
 
 
-def _scores(number: int, share: float, model_version: str) -> ImageScores:
+def _scores(number: int, share: float, model_version: str) -> Prediction:
     """Returns scores of the concept with this number and of the next one."""
     other = CONCEPTS[(number + 1) % len(CONCEPTS)]
-    return ImageScores(
+    return Prediction(
         model_version=model_version,
         scores=[ConceptScore(concept=CONCEPTS[number], score=share), ConceptScore(concept=other, score=1 - share)],
         uncertain=share < 0.8,

@@ -236,7 +236,7 @@ def _show_cameras(owner: Vesta, platform: Platform, world: World, deployment: st
     console.print(f"Two cameras sent {len(frames)} frames over Kafka; {len(seen)} observations{missed}, such as:")
     for observation in seen[:3]:
         labels = ", ".join(f"{label.concept} {label.score:.2f}" for label in observation.labels) or "nothing for sure"
-        doubt = ", uncertain: sent to the experts" if observation.scores.uncertain else ""
+        doubt = ", uncertain: sent to the experts" if observation.prediction.uncertain else ""
         console.print(f"  {observation.name.split('/')[5]}: {labels}{doubt}")
     return len(seen)
 

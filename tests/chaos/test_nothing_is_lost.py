@@ -230,7 +230,7 @@ def test_every_file_became_an_item_once_and_every_item_bears_the_champions_score
     assert (counts.item_count, counts.embedded_count) == (item_count, item_count)
     assert counts.scored_model_version == champion
     items = small.items()
-    assert {item.scores.model_version for item in items} == {champion}
+    assert {item.prediction.model_version for item in items} == {champion}
 
 
 def test_every_frame_is_observed_at_most_once_and_none_is_forgotten(aftermath: Aftermath) -> None:
@@ -246,8 +246,8 @@ def test_every_frame_is_observed_at_most_once_and_none_is_forgotten(aftermath: A
 
 
 def test_every_uncertain_frame_became_an_item_once(aftermath: Aftermath) -> None:
-    _until(lambda: all(one.item for one in aftermath.observations() if one.scores.uncertain))
-    uncertain = [one for one in aftermath.observations() if one.scores.uncertain]
+    _until(lambda: all(one.item for one in aftermath.observations() if one.prediction.uncertain))
+    uncertain = [one for one in aftermath.observations() if one.prediction.uncertain]
     sent_on = {one.item for one in uncertain}
     assert "" not in sent_on
     assert len(sent_on) > 1

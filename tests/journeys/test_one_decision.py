@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from vesta_conductor.reconciliation.control_arm import live_accuracy
 from vesta_conductor.task_types import TASK_TYPES as LOOP_TASKS
 from vesta_contracts.annotation.v1 import Task
-from vesta_contracts.common.v1 import Annotation, ImageLabel, ImageScores, TaskType
+from vesta_contracts.common.v1 import Annotation, ImageLabel, Prediction, TaskType
 from vesta_contracts.datasets.v1 import SelectedItem, SelectionStrategy
 from vesta_contracts.serving.v1 import UncertaintyPolicy
 from vesta_datasets.selection.candidates import Candidates, PoolRow
 from vesta_datasets.selection.pool_builder import choose
 from vesta_datasets.task_types import TASK_TYPES as DATASET_TASKS
-from vesta_serving.labels import Policy, Vocabulary, score, split_labels
+from vesta_serving.labels import Policy, Vocabulary, score
 from vesta_training.heads.linear_head import decide
 from vesta_training.recipes.recipe import Task as RecipeTask
 
@@ -28,14 +28,14 @@ SHARES = st.floats(0, 1, width=32)
 Shares = NDArray[np.float32]
 
 
-def answers(probabilities: Shares, thresholds: tuple[float, ...], overrides: dict[str, float]) -> list[ImageScores]:
+def answers(probabilities: Shares, thresholds: tuple[float, ...], overrides: dict[str, float]) -> list[Prediction]:
     """What a deployment answers, an image a row of `(N, 3)`."""
     vocabulary = Vocabulary(f"{MODEL}/versions/1", CONCEPTS, thresholds)
     policy = Policy.of(UncertaintyPolicy(thresholds=overrides))
     return [score(row, vocabulary, policy, NOW) for row in probabilities]
 
 
-def selected(said: list[ImageScores]) -> list[SelectedItem]:
+def selected(said: list[Prediction]) -> list[SelectedItem]:
     """The items in the order in which they are asked about, with their pre-annotations."""
     rows = [PoolRow(str(place), False, scores) for place, scores in enumerate(said)]
     count = len(rows)
@@ -53,9 +53,9 @@ def selected(said: list[ImageScores]) -> list[SelectedItem]:
     )
 
 
-def predicted(scores: ImageScores) -> set[str]:
+def predicted(scores: Prediction) -> set[str]:
     """The labels of Predict's answer."""
-    return {label.concept for label in split_labels(scores)[0]}
+    return {label.concept for label in scores.scores if label.predicted}
 
 
 @given(

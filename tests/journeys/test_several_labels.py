@@ -172,8 +172,8 @@ def _agreeing(
     for one in chosen:
         answer = by_item[one.item]
         assert {label.concept for label in one.pre_annotations} == _labels(answer)
-        assert {label.concept for label in found[one.item].scores.scores if label.predicted} == _labels(answer)
-        assert found[one.item].scores.uncertain == answer.uncertain
+        assert {label.concept for label in found[one.item].prediction.scores if label.predicted} == _labels(answer)
+        assert found[one.item].prediction.uncertain == answer.uncertain
         assert one.score == pytest.approx(1 - answer.margin, abs=1e-3)
     for concept in thresholds:
         listed = owner.items.ListItems(
@@ -202,7 +202,7 @@ def _items(owner: Vesta, dataset: str) -> dict[str, Item]:
 def _have(items: Iterable[Item], thresholds: dict[str, float]) -> bool:
     """Whether the items have scores that were judged by these thresholds."""
     for item in items:
-        stated = {one.concept: one.threshold for one in item.scores.scores}
+        stated = {one.concept: one.threshold for one in item.prediction.scores}
         if stated.keys() != thresholds.keys() or any(abs(stated[key] - thresholds[key]) > 1e-6 for key in stated):
             return False
     return True

@@ -30,7 +30,7 @@ from vesta_contracts.annotation.v1 import (
     ListTasksRequest,
     Task,
 )
-from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, ImageScores
+from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, Prediction
 from vesta_contracts.conductor.v1 import CreateProjectRequest, Project
 from vesta_contracts.connection.v1 import CreateSourceRequest, Source, UploadSource
 from vesta_contracts.datasets.v1 import (
@@ -100,7 +100,7 @@ class Secret:
     def predict(self) -> None:
         """The model says something of the item, as the serving service would tell it."""
         model = f"{self.project}/models/oracle/versions/77"
-        scores = ImageScores(model_version=model, scores=[ConceptScore(concept="van", score=SCORE)], uncertain=True)
+        scores = Prediction(model_version=model, scores=[ConceptScore(concept="van", score=SCORE)], uncertain=True)
         vector = np.full(8, 8**-0.5, "<f4").tobytes()
         made = PredictionCreated(
             deployment=f"{self.project}/deployments/d",
@@ -108,7 +108,7 @@ class Secret:
             model_version=model,
             generation=1,
             embedding_digest="space",
-            predictions=[ItemPrediction(item=self.item, scores=scores, embedding=vector)],
+            predictions=[ItemPrediction(item=self.item, prediction=scores, embedding=vector)],
         )
         event = new_event("serving", made.deployment, made, datetime.now(UTC))
         producer = open_producer(self.broker)
@@ -205,7 +205,7 @@ def secret(platform: WholePlatform, tmp_path_factory: pytest.TempPathFactory) ->
             key = ApiKey(member=f"{project}/members/{word}")
             found.keys[word] = owner.api_keys.CreateApiKey(CreateApiKeyRequest(parent=project, api_key=key)).secret
         found.predict()
-        wait_until(lambda: owner.items.GetItem(GetItemRequest(name=item)).HasField("scores"))
+        wait_until(lambda: owner.items.GetItem(GetItemRequest(name=item)).HasField("prediction"))
         yield found
     owner.close()
 

@@ -112,12 +112,12 @@ def a_comparison(
     return Comparison(
         champion=version(1),
         champion_metrics=some_metrics(champion, items),
-        accuracy_difference=Estimate(value=difference, low=difference - 0.05, high=difference + 0.05),
+        difference=Estimate(value=difference, low=difference - 0.05, high=difference + 0.05),
         concepts=[
             ConceptComparison(
                 concept=concept,
                 item_count=50,
-                recall_difference=Estimate(value=value, low=value - (high - value), high=high),
+                difference=Estimate(value=value, low=value - (high - value), high=high),
             )
             for concept, (value, high) in (recalls or {}).items()
         ],

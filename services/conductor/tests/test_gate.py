@@ -12,7 +12,7 @@ STRICT = 0.0
 
 def overall(value: float, low: float, high: float, items: int = 987) -> Comparison:
     comparison = a_comparison(value, items=items)
-    comparison.accuracy_difference.CopyFrom(Estimate(value=value, low=low, high=high))
+    comparison.difference.CopyFrom(Estimate(value=value, low=low, high=high))
     return comparison
 
 

@@ -18,7 +18,7 @@ from vesta_common.rpc.client import MESSAGE_BYTES_MAX
 from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.annotation.v1 import TaskAccepted
-from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, ImageScores, Media
+from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, Media, Prediction
 from vesta_contracts.connection.v1 import IngestedMedia, IngestMediaRequest, IngestMediaResponse
 from vesta_contracts.datasets.v1 import (
     AnnotationList,
@@ -184,7 +184,7 @@ class Datasets:
     ) -> None:
         """Handles a PredictionCreated event for items."""
         model = f"{PROJECT}/models/m/versions/{generation}"
-        scores = ImageScores(
+        scores = Prediction(
             model_version=model,
             scores=[ConceptScore(concept="van", score=van), ConceptScore(concept="car", score=1 - van)],
             uncertain=van < 0.8,
@@ -195,7 +195,7 @@ class Datasets:
     def predicts(
         self,
         dataset: str,
-        said: dict[str, ImageScores],
+        said: dict[str, Prediction],
         generation: int = 1,
         space: str = "space",
         deployment: str = "d",
@@ -211,7 +211,7 @@ class Datasets:
             generation=generation,
             embedding_digest=space,
             predictions=[
-                ItemPrediction(item=item, scores=scores, embedding=vector.tobytes())
+                ItemPrediction(item=item, prediction=scores, embedding=vector.tobytes())
                 for (item, scores), vector in zip(said.items(), vectors, strict=True)
             ],
         )

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 from datasets_builders import PROJECT, Datasets, a_medium, handle_accepted
-from vesta_contracts.common.v1 import ConceptScore, ImageScores
+from vesta_contracts.common.v1 import ConceptScore, Prediction
 from vesta_contracts.datasets.v1 import DeleteItemRequest, Split
 from vesta_datasets.ingest.count_folding import CountFolder
 
@@ -62,7 +62,7 @@ class RandomChanges:
         """Scores items by an older, the same or a newer generation of one of two deployments, in one of two spaces."""
         names = self._random.sample(self._names, min(len(self._names), self._random.randint(1, 6)))
         scores = {
-            name: ImageScores(scores=[ConceptScore(concept="van", score=1)], uncertain=self._random.random() < 0.5)
+            name: Prediction(scores=[ConceptScore(concept="van", score=1)], uncertain=self._random.random() < 0.5)
             for name in names
         }
         self._datasets.predicts(

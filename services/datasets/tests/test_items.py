@@ -115,7 +115,7 @@ def test_older_scores_do_not_replace_newer_ones(datasets: Datasets) -> None:
     (item,) = datasets.add(dataset, a_medium(1))
     datasets.scored(dataset, [item.name], generation=2, van=0.9, space="new")
     datasets.scored(dataset, [item.name], generation=1, van=0.1, space="old")
-    assert datasets.items.GetItem(GetItemRequest(name=item.name)).scores.model_version.endswith("/2")
+    assert datasets.items.GetItem(GetItemRequest(name=item.name)).prediction.model_version.endswith("/2")
     counts = datasets.counts(dataset)
     assert (counts.scored_model_version.rpartition("/")[2], counts.scored_count) == ("2", 1)
     with datasets.store.postgres.transaction() as connection:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_contracts.common.v1 import ConceptScore, ImageScores
+from vesta_contracts.common.v1 import ConceptScore, Prediction
 from vesta_contracts.datasets.v1 import SelectionStrategy
 from vesta_datasets.selection.candidates import Candidates, PoolRow
 from vesta_datasets.selection.pool_builder import choose, probabilities
@@ -15,18 +15,18 @@ from vesta_datasets.task_types.multi_label import MultiLabel, centred_on_thresho
 CLASSIFICATION, MULTI_LABEL = Classification(), MultiLabel()
 
 
-def of_several(**scored: tuple[float, float]) -> ImageScores:
+def of_several(**scored: tuple[float, float]) -> Prediction:
     """Returns a multi-label prediction: score and threshold by concept."""
     told = [
         ConceptScore(concept=concept, score=score, threshold=threshold, predicted=score >= threshold)
         for concept, (score, threshold) in scored.items()
     ]
-    return ImageScores(model_version="new", scores=sorted(told, key=lambda one: -one.score))
+    return Prediction(model_version="new", scores=sorted(told, key=lambda one: -one.score))
 
 
 def a_row(version: str = "", **scores: float) -> PoolRow:
     told = [ConceptScore(concept=concept, score=score) for concept, score in scores.items()]
-    return PoolRow("item", False, ImageScores(model_version=version, scores=told) if version else None)
+    return PoolRow("item", False, Prediction(model_version=version, scores=told) if version else None)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from vesta_common.errors import (
     FailedPrecondition,
     ResourceExhausted,
 )
-from vesta_contracts.common.v1 import ConceptScore, ImageScores, TaskType
+from vesta_contracts.common.v1 import ConceptScore, Prediction, TaskType
 from vesta_contracts.datasets.v1 import (
     SelectedItem,
     SelectionStrategy,
@@ -54,7 +54,7 @@ def test_the_predicted_labels_of_a_multi_label_item_are_those_of_its_prediction(
         ConceptScore(concept="van", score=0.2, predicted=True, **low),
     ]
     none = [ConceptScore(concept="car", score=0.8, **high), ConceptScore(concept="van", score=0.05, **low)]
-    said = [ImageScores(model_version="m", scores=scores) for scores in (both, none)]
+    said = [Prediction(model_version="m", scores=scores) for scores in (both, none)]
     datasets.predicts(dataset, dict(zip(names, said, strict=True)))
     chosen = datasets.items.SelectItems(
         SelectItemsRequest(parent=dataset, count=2, strategy=SelectionStrategy.SELECTION_STRATEGY_MARGIN)

@@ -47,8 +47,8 @@ def test_an_annotator_reads_an_item_without_its_scores(datasets: Datasets) -> No
         hidden = readings(datasets, dataset, item.name)
     with acting_as("reviewer"):
         shown = readings(datasets, dataset, item.name)
-    assert [one.HasField("scores") for one in hidden] == [False] * 3
-    assert [one.HasField("scores") for one in shown] == [True] * 3
+    assert [one.HasField("prediction") for one in hidden] == [False] * 3
+    assert [one.HasField("prediction") for one in shown] == [True] * 3
     assert hidden[0].media == shown[0].media
     assert hidden[0].etag != shown[0].etag  # otherwise the etag would confirm guessed scores
 

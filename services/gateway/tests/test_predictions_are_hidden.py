@@ -12,7 +12,7 @@ from vesta_gateway.api.events import EventApi
 from vesta_gateway.contracts.methods import all_rpcs
 from vesta_gateway.events.subscribers import PREDICTION_TYPES, Watchers
 
-SAYINGS = {"vesta.common.v1.ImageScores", "vesta.common.v1.ConceptScore"}
+SAYINGS = {"vesta.common.v1.Prediction", "vesta.common.v1.ConceptScore"}
 MASKED = {"GetItem", "BatchGetItems", "ListItems"}
 """Of the datasets service, which leaves scores out for annotators and has tests of its own for it."""
 ACCEPTED = "vesta.annotation.task.v1.accepted"

@@ -33,7 +33,7 @@ def test_frames_of_several_cameras_become_observations_in_order(pipelining: Pipe
     assert max(pipelining.serving.asked) > 1
     best = told[0].payload.observation
     assert [label.concept for label in best.labels] == ["van"]
-    assert [score.concept for score in best.scores.scores] == ["van", "car"]
+    assert [score.concept for score in best.prediction.scores] == ["van", "car"]
 
 
 def test_an_observation_has_the_labels_that_serving_predicts_and_all_scores_best_first(pipelining: Pipelining) -> None:
@@ -44,7 +44,7 @@ def test_an_observation_has_the_labels_that_serving_predicts_and_all_scores_best
     (seen,) = pipelining.observed(door, "label = van AND NOT label = car")
 
     assert [label.concept for label in seen.labels] == ["van"]
-    assert [(one.concept, one.predicted) for one in seen.scores.scores] == [("car", False), ("van", True)]
+    assert [(one.concept, one.predicted) for one in seen.prediction.scores] == [("car", False), ("van", True)]
 
 
 def test_a_duplicate_frame_is_observed_once(pipelining: Pipelining) -> None:

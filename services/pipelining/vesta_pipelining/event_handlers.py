@@ -18,7 +18,7 @@ from vesta_common.errors import InvalidArgument, VestaError, is_transient
 from vesta_common.events.cloudevents import Event
 from vesta_common.events.consumer import BatchHandler
 from vesta_common.storage.postgres import Connection
-from vesta_contracts.common.v1 import ImageScores
+from vesta_contracts.common.v1 import Prediction
 from vesta_contracts.pipelining.v1 import Observation
 from vesta_contracts.serving.v1 import DeploymentServiceStub, ImagePrediction, PredictInput, PredictRequest
 
@@ -52,7 +52,7 @@ class FrameResult:
     frame: Event
     settings: StreamSettings
     outcome: FrameOutcome
-    prediction: ImagePrediction
+    prediction: Prediction
 
 
 class FrameHandler:
@@ -130,9 +130,9 @@ class FrameHandler:
                 continue  # the stream was just deleted
             settings_by_frame[frame.id] = settings
             if settings.paused or is_too_old(frame.time, now, settings.age_max):
-                results[frame.id] = FrameResult(frame, settings, FrameOutcome.DROPPED, ImagePrediction())
+                results[frame.id] = FrameResult(frame, settings, FrameOutcome.DROPPED, Prediction())
             elif not 0 < len(frame.payload) <= FRAME_BYTES_MAX:
-                results[frame.id] = FrameResult(frame, settings, FrameOutcome.REJECTED, ImagePrediction())
+                results[frame.id] = FrameResult(frame, settings, FrameOutcome.REJECTED, Prediction())
             else:
                 frames_by_deployment.setdefault(settings.deployment, []).append(frame)
         for deployment, deployment_frames in frames_by_deployment.items():
@@ -141,7 +141,7 @@ class FrameHandler:
                     results[frame.id] = FrameResult(frame, settings_by_frame[frame.id], outcome, prediction)
         return [results[frame.id] for frame in frames if frame.id in results]
 
-    def _predict(self, deployment: str, frames: Sequence[Event]) -> list[tuple[FrameOutcome, ImagePrediction]]:
+    def _predict(self, deployment: str, frames: Sequence[Event]) -> list[tuple[FrameOutcome, Prediction]]:
         request = PredictRequest(name=deployment, inputs=[PredictInput(data=frame.payload) for frame in frames])
         try:
             answer = self._deployments.Predict(request, timeout=PREDICT_TIMEOUT_SECONDS)
@@ -150,10 +150,10 @@ class FrameHandler:
                 raise
             # A deployment that was deleted or has no model yet must not block other streams.
             log.warning("deployment_unavailable", deployment=deployment, frames=len(frames), error=str(error))
-            return [(FrameOutcome.DROPPED, ImagePrediction())] * len(frames)
+            return [(FrameOutcome.DROPPED, Prediction())] * len(frames)
         return [
-            (FrameOutcome.REJECTED if prediction.reason else FrameOutcome.OBSERVED, prediction)
-            for prediction in answer.predictions
+            (FrameOutcome.REJECTED if image.reason else FrameOutcome.OBSERVED, _prediction(image))
+            for image in answer.predictions
         ]
 
     def _store_results(self, connection: Connection, results: Sequence[FrameResult]) -> None:
@@ -204,18 +204,24 @@ def _observation(result: FrameResult, now: datetime) -> Observation:
     frame, prediction = result.frame, result.prediction
     observation = Observation(
         name=f"{frame.subject}/observations/{observation_id(frame.subject, frame.id, frame.time)}",
-        scores=ImageScores(
-            model_version=prediction.model_version,
-            scores=sorted([*prediction.labels, *prediction.other_labels], key=lambda label: -label.score),
-            uncertain=prediction.uncertain,
-            margin=prediction.margin,
-        ),
-        labels=prediction.labels,
+        prediction=prediction,
+        labels=[score for score in prediction.scores if score.predicted],
     )
     observation.frame_time.FromDatetime(frame.time)
-    observation.scores.predict_time.FromDatetime(now)
     observation.create_time.FromDatetime(now)
     return observation
+
+
+def _prediction(image: ImagePrediction) -> Prediction:
+    """Returns the prediction for an image. The previous version of serving states it in fields of their own."""
+    if image.HasField("prediction"):
+        return image.prediction
+    return Prediction(
+        model_version=image.model_version,
+        scores=sorted([*image.labels, *image.other_labels], key=lambda label: -label.score),
+        uncertain=image.uncertain,
+        margin=image.margin,
+    )
 
 
 def _uncertain(result: FrameResult, observation: Observation) -> dict[str, Any]:

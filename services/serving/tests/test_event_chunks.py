@@ -1,7 +1,7 @@
 """Chunks of events: limited by items, limited by bytes, and one item that is too large by itself."""
 
 import pytest
-from vesta_contracts.common.v1 import ConceptScore, ImageScores
+from vesta_contracts.common.v1 import ConceptScore, Prediction
 from vesta_contracts.serving.v1 import ItemPrediction, PredictionCreated
 from vesta_serving.scoring.event_chunks import cut
 
@@ -12,7 +12,7 @@ def a_prediction(number: int = 0, concept_count: int = 3, id_length: int = 8, di
     scores = [ConceptScore(concept=f"{index:0{id_length}d}", score=1.0 / (index + 2)) for index in range(concept_count)]
     return ItemPrediction(
         item=f"projects/acme/datasets/vans/items/{number:026d}",
-        scores=ImageScores(scores=scores, uncertain=True, margin=0.25),
+        prediction=Prediction(scores=scores, uncertain=True, margin=0.25),
         embedding=bytes(4 * dimension),
     )
 
@@ -39,18 +39,20 @@ def test_an_item_that_exceeds_the_size_limit_keeps_its_best_scores_and_its_uncer
     large = a_prediction(concept_count=10_000, id_length=128, dimension=1_280)
     ((kept,),) = cut([large], 64, BYTES_MAX)
 
-    said = kept.scores.scores
-    assert list(said) == list(large.scores.scores[: len(said)])
-    assert (kept.scores.uncertain, kept.scores.margin, kept.embedding) == (True, 0.25, large.embedding)
+    said = kept.prediction.scores
+    assert list(said) == list(large.prediction.scores[: len(said)])
+    assert (kept.prediction.uncertain, kept.prediction.margin, kept.embedding) == (True, 0.25, large.embedding)
     assert 0.98 * BYTES_MAX < PredictionCreated(predictions=[kept]).ByteSize() <= BYTES_MAX
 
 
 def test_predicted_concepts_are_kept_before_better_scores() -> None:
     large = a_prediction(concept_count=10_000, id_length=128)
-    large.scores.scores[9_998].predicted = True  # its threshold is very low
+    large.prediction.scores[9_998].predicted = True  # its threshold is very low
     ((kept,),) = cut([large], 64, BYTES_MAX)
 
-    said = [found.concept for found in kept.scores.scores]
-    assert (said[0], said[-1]) == (large.scores.scores[0].concept, large.scores.scores[9_998].concept)
-    assert [found.score for found in kept.scores.scores] == sorted((f.score for f in kept.scores.scores), reverse=True)
+    said = [found.concept for found in kept.prediction.scores]
+    assert (said[0], said[-1]) == (large.prediction.scores[0].concept, large.prediction.scores[9_998].concept)
+    assert [found.score for found in kept.prediction.scores] == sorted(
+        (f.score for f in kept.prediction.scores), reverse=True
+    )
     assert len(said) < 10_000

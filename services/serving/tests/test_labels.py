@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from vesta_common.errors import InvalidArgument
 from vesta_contracts.serving.v1 import UncertaintyPolicy
-from vesta_serving.labels import Policy, Vocabulary, check_thresholds, score, split_labels
+from vesta_serving.labels import Policy, Vocabulary, check_thresholds, score
 from vesta_serving.triton.repository import model_configuration, whole_name
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -18,7 +18,8 @@ SINGLE, MULTI = Vocabulary("v", CONCEPTS), Vocabulary("v", CONCEPTS, (0.5, 0.3, 
 
 def answered(probabilities: list[float], vocabulary: Vocabulary) -> tuple[list[str], list[str], bool, float]:
     found = score(np.array(probabilities, np.float32), vocabulary, Policy(), NOW)
-    kept, discarded = split_labels(found)
+    kept = [one for one in found.scores if one.predicted]
+    discarded = [one for one in found.scores if not one.predicted]
     names = [entry.concept for entry in kept], [entry.concept for entry in discarded]
     return (*names, found.uncertain, round(found.margin, 3))
 
@@ -75,7 +76,7 @@ def test_thresholds_of_the_deployment_override_those_of_the_version() -> None:
     policy = Policy.of(UncertaintyPolicy(thresholds={"red": 0.9, "gone": 0.1}))
     found = score(np.array([0.8, 0.4, 0.6], np.float32), MULTI, policy, NOW)
 
-    assert [label.concept for label in split_labels(found)[0]] == ["green"]
+    assert [label.concept for label in found.scores if label.predicted] == ["green"]
     assert {one.concept: round(one.threshold, 3) for one in found.scores} == {"red": 0.9, "green": 0.3, "blue": 0.7}
 
 
@@ -117,7 +118,8 @@ def test_every_concept_is_returned_once_best_first(probabilities: list[float], m
     concepts = tuple(f"c{index}" for index in range(len(probabilities)))
     vocabulary = Vocabulary("v", concepts, tuple(0.5 for _ in concepts) if multi else ())
     found = score(np.array(probabilities, np.float32), vocabulary, Policy(), NOW)
-    kept, discarded = split_labels(found)
+    kept = [one for one in found.scores if one.predicted]
+    discarded = [one for one in found.scores if not one.predicted]
 
     assert sorted(entry.concept for entry in (*kept, *discarded)) == sorted(concepts)
     assert [entry.score for entry in found.scores] == sorted(probabilities, reverse=True)

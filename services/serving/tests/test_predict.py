@@ -148,7 +148,7 @@ def test_the_prediction_log_is_read_newest_first_and_by_filter(serving: Serving)
     green = serving.predictions.ListPredictions(
         ListPredictionsRequest(parent=deployment.name, filter='label = "green" AND score > 0.5')
     ).predictions
-    assert [entry.scores.scores[0].concept for entry in every] == ["green", "red"]
+    assert [entry.prediction.scores[0].concept for entry in every] == ["green", "red"]
     assert list(green) == [serving.predictions.GetPrediction(GetPredictionRequest(name=every[0].name))]
 
 
@@ -202,7 +202,7 @@ def test_a_multi_label_model_predicts_by_its_thresholds_as_the_log_and_the_event
         request = ListPredictionsRequest(parent=deployment.name, filter=f"label = {label}")
         listed = serving.predictions.ListPredictions(request).predictions
         assert [entry.item for entry in reversed(listed)] == [items[place].name for place in found]
-    for kept in ([one.scores for one in made.predictions], [one.scores for one in reversed(logged)]):
+    for kept in ([one.prediction for one in made.predictions], [one.prediction for one in reversed(logged)]):
         for scores, answer in zip(kept, answers, strict=True):
             assert [one.concept for one in scores.scores if one.predicted] == predicted(answer)[0]
             assert (scores.uncertain, scores.margin) == (answer.uncertain, answer.margin)
@@ -225,7 +225,7 @@ def test_new_thresholds_of_a_deployment_are_applied_and_its_datasets_are_scored_
     (answer,) = serving.predict(deployment, PredictInput(item=item.name)).predictions
     assert predicted(answer) == (["blue"], False)
     _, again = serving.told(PredictionCreated)
-    assert [(one.concept, one.predicted) for one in again.predictions[0].scores.scores] == [
+    assert [(one.concept, one.predicted) for one in again.predictions[0].prediction.scores] == [
         ("blue", True),
         ("red", False),
         ("green", False),

@@ -137,7 +137,7 @@ def test_a_new_head_scores_the_stored_embeddings_without_reading_images(
     assert [entry.item for entry in second.predictions] == [item.name for item in items]
     assert [bool(entry.embedding) for entry in second.predictions] == [False, True, True]
     answer = serving.predict(serving.got(deployment.name), PredictInput(data=a_picture("red"))).predictions[0]
-    told = second.predictions[0].scores
+    told = second.predictions[0].prediction
     assert told.model_version == answer.model_version != first.model_version
     np.testing.assert_allclose(
         [one.score for one in told.scores], [one.score for one in [*answer.labels, *answer.other_labels]], atol=1e-5
@@ -153,7 +153,7 @@ def test_a_new_item_is_scored_alone(serving: Serving) -> None:
     serving.scorer.step()
 
     (made,) = serving.told(PredictionCreated)
-    assert (made.predictions[0].item, made.predictions[0].scores.scores[0].concept) == (item.name, "blue")
+    assert (made.predictions[0].item, made.predictions[0].prediction.scores[0].concept) == (item.name, "blue")
 
 
 def test_an_item_that_is_added_right_after_an_update_is_scored_by_the_new_version(serving: Serving) -> None:

@@ -37,7 +37,7 @@ from vesta_contracts.serving.v1 import (
     ListDeploymentsResponse,
     ListPredictionsRequest,
     ListPredictionsResponse,
-    Prediction,
+    LoggedPrediction,
     PredictionServiceServicer,
     PredictRequest,
     PredictResponse,
@@ -45,7 +45,7 @@ from vesta_contracts.serving.v1 import (
     UpdateDeploymentRequest,
 )
 
-from vesta_serving.labels import check_thresholds, split_labels
+from vesta_serving.labels import check_thresholds
 from vesta_serving.predictions.prediction_log import PredictionLog
 from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
 from vesta_serving.registry import Registry
@@ -240,17 +240,20 @@ class DeploymentService(DeploymentServiceServicer):
     def _prediction(
         self, served: ServedModel, item: str, file: bytes | memoryview, result: PredictedImage, *, embeds: bool
     ) -> ImagePrediction:
-        labels, other_labels = split_labels(result.scores)
         digest = "" if item else hashlib.sha256(file).hexdigest()
         name = f"{served.row.name}/predictions/{new_id()}"
-        self._log.add(served.row.name, Prediction(name=name, item=item, sha256=digest, scores=result.scores))
+        self._log.add(
+            served.row.name, LoggedPrediction(name=name, item=item, sha256=digest, prediction=result.prediction)
+        )
         return ImagePrediction(
-            labels=labels,
-            other_labels=other_labels,
-            model_version=result.scores.model_version,
-            uncertain=result.scores.uncertain,
-            margin=result.scores.margin,
+            prediction=result.prediction,
             embedding=result.embedding.tolist() if embeds else (),
+            # For callers of the previous version.
+            labels=[score for score in result.prediction.scores if score.predicted],
+            other_labels=[score for score in result.prediction.scores if not score.predicted],
+            model_version=result.prediction.model_version,
+            uncertain=result.prediction.uncertain,
+            margin=result.prediction.margin,
         )
 
     def _wake(self) -> None:
@@ -270,7 +273,7 @@ class PredictionService(PredictionServiceServicer):
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def GetPrediction(self, request: GetPredictionRequest, context: grpc.ServicerContext) -> Prediction:
+    def GetPrediction(self, request: GetPredictionRequest, context: grpc.ServicerContext) -> LoggedPrediction:
         with self._store.postgres.transaction() as connection:
             return self._store.logged_predictions.get(connection, request.name)
 

@@ -11,7 +11,7 @@ from datetime import datetime
 import numpy as np
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.media.predictions import Floats, share_to_certainty
-from vesta_contracts.common.v1 import ConceptScore, ImageScores
+from vesta_contracts.common.v1 import ConceptScore, Prediction
 from vesta_contracts.serving.v1 import UncertaintyPolicy
 
 SCORE_THRESHOLD = 0.5
@@ -88,8 +88,8 @@ def check_thresholds(thresholds: Mapping[str, float], vocabulary: Vocabulary) ->
         )
 
 
-def score(probabilities: Floats, vocabulary: Vocabulary, policy: Policy, now: datetime) -> ImageScores:
-    """Returns the scores of one image, with the labels that are predicted under a deployment's policy.
+def score(probabilities: Floats, vocabulary: Vocabulary, policy: Policy, now: datetime) -> Prediction:
+    """Returns the prediction for one image, with the labels that are predicted under a deployment's policy.
 
     A single-label model predicts its best concept if that reaches the policy's threshold, otherwise none. A multi-label model
     predicts every concept that reaches its own threshold.
@@ -109,7 +109,7 @@ def score(probabilities: Floats, vocabulary: Vocabulary, policy: Policy, now: da
             predicted[probabilities.argmax()] = best >= np.float32(policy.score_threshold)
         margin = _margin(probabilities)
         certain = best >= policy.score_certain and margin >= policy.margin_certain
-    scores = ImageScores(
+    prediction = Prediction(
         model_version=vocabulary.model_version,
         scores=[
             ConceptScore(
@@ -123,16 +123,8 @@ def score(probabilities: Floats, vocabulary: Vocabulary, policy: Policy, now: da
         uncertain=not certain,
         margin=margin,
     )
-    scores.predict_time.FromDatetime(now)
-    return scores
-
-
-def split_labels(scores: ImageScores) -> tuple[list[ConceptScore], list[ConceptScore]]:
-    """Returns the predicted labels and the others, each with the best first."""
-    return (
-        [score for score in scores.scores if score.predicted],
-        [score for score in scores.scores if not score.predicted],
-    )
+    prediction.predict_time.FromDatetime(now)
+    return prediction
 
 
 def _thresholds(vocabulary: Vocabulary, policy: Policy) -> Floats | None:

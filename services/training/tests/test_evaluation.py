@@ -101,7 +101,7 @@ def test_unmeasured_values_are_unset() -> None:
 
     assert not owl.HasField("f1")
     assert [one.HasField("mean_confidence") or one.HasField("accuracy") for one in bins] == [False, True]
-    assert [one.HasField("recall_difference") for one in found.concepts] == [True, True, False]
+    assert [one.HasField("difference") for one in found.concepts] == [True, True, False]
 
 
 def test_the_calibration_error_is_the_difference_of_confidence_and_accuracy() -> None:
@@ -124,11 +124,11 @@ def test_a_challenger_better_everywhere_is_significantly_better() -> None:
     found = compare(challenger, champion, CHOICES, champion_name="versions/1", seed=0)
     cat, dog, owl = found.concepts
 
-    assert found.accuracy_difference.value == pytest.approx(2 / 3)
-    assert found.accuracy_difference.low > 0.5
-    assert cat.recall_difference.value == 0
-    assert cat.recall_difference.low < 0 < cat.recall_difference.high
-    assert dog.recall_difference.low > 0
+    assert found.difference.value == pytest.approx(2 / 3)
+    assert found.difference.low > 0.5
+    assert cat.difference.value == 0
+    assert cat.difference.low < 0 < cat.difference.high
+    assert dog.difference.low > 0
     assert owl.item_count == 40
     assert found.champion_metrics.accuracy.value == pytest.approx(1 / 3)
 
@@ -139,7 +139,7 @@ def test_a_challenger_that_lost_one_concept_is_significantly_worse_there() -> No
         some_answers(truth, [0] * 120), some_answers(truth, truth), CHOICES, champion_name="versions/1", seed=0
     )
 
-    assert found.concepts[1].recall_difference.high < 0
+    assert found.concepts[1].difference.high < 0
 
 
 def test_predictions_for_different_items_are_not_compared() -> None:

@@ -72,8 +72,8 @@ def test_the_curve_rises_with_labels_of_the_control_arm_and_of_the_test_split(di
     assert curve is not None
     points = curve.points
     assert [point.label_count for point in points] == [10, 20, 40, 80]
-    assert points[-1].accuracy.value > points[0].accuracy.value + 0.2
-    assert all(point.accuracy.low < point.accuracy.value < point.accuracy.high for point in points)
+    assert points[-1].metric.value > points[0].metric.value + 0.2
+    assert all(point.metric.low < point.metric.value < point.metric.high for point in points)
     assert counted[-1] == (2 * FOLDS * 4, 2 * FOLDS * 4)
 
 
@@ -111,7 +111,7 @@ def test_no_test_item_is_predicted_by_a_head_that_has_seen_it() -> None:
     )
     assert curve is not None
     assert curve.points[-1].label_count == 48
-    assert curve.points[-1].accuracy.value < 0.6
+    assert curve.points[-1].metric.value < 0.6
 
 
 def test_a_control_arm_of_one_concept_still_has_a_curve() -> None:
@@ -129,7 +129,7 @@ def test_a_control_arm_of_one_concept_still_has_a_curve() -> None:
         seed=0,
     )
     assert curve is not None
-    assert {point.accuracy.value for point in curve.points} == {1}
+    assert {point.metric.value for point in curve.points} == {1}
 
 
 def test_too_few_labels_or_no_test_labels_give_no_curve() -> None:

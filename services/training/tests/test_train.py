@@ -79,7 +79,7 @@ def test_a_challenger_is_compared_with_the_champion_on_the_same_items(
     assert comparison is not None
     assert comparison.champion == champion.name
     assert comparison.champion_metrics.item_count == 60
-    assert comparison.accuracy_difference.low > 0
+    assert comparison.difference.low > 0
 
 
 def test_a_compared_challenger_has_no_missing_comparison_reason(
@@ -129,7 +129,7 @@ def test_the_control_curve_is_computed_on_request(assignment: Assignment, depend
     trained = train(replace(assignment, control_curve=True, test_split_is_random=True), dependencies)
 
     assert [point.label_count for point in trained.control_curve] == [10, 20, 40, 80, 88]
-    assert all(point.accuracy.low < point.accuracy.value < point.accuracy.high for point in trained.control_curve)
+    assert all(point.metric.low < point.metric.value < point.metric.high for point in trained.control_curve)
     assert trained.random_labels is not None
     assert trained.random_labels.HasField("labels") or trained.random_labels.reason
 

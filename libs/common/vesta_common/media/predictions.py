@@ -5,12 +5,12 @@ Serving decides which concepts are predicted and marks their scores. This module
 
 import numpy as np
 from numpy.typing import NDArray
-from vesta_contracts.common.v1 import ImageScores
+from vesta_contracts.common.v1 import Prediction
 
 Floats = NDArray[np.float32]
 
 
-def predicted_concepts(scores: ImageScores) -> list[str]:
+def predicted_concepts(scores: Prediction) -> list[str]:
     """Returns the concepts by which a prediction is found: all that a multi-label model predicts, otherwise the best one."""
     is_multi_label = any(score.HasField("threshold") for score in scores.scores)
     found = [score for score in scores.scores if score.predicted] if is_multi_label else scores.scores[:1]

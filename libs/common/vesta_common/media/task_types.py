@@ -1,9 +1,10 @@
-"""Task types: the annotations that each allows, and the check that what is made for a dataset has its task type."""
+"""Task types: the annotations that each allows, those of models, and the check that what is made for a dataset has its task type."""
 
 from dataclasses import dataclass
 
 from vesta_contracts.common.v1 import Annotation, TaskType
 from vesta_contracts.datasets.v1 import Dataset
+from vesta_contracts.training.v1 import ModelVersion
 
 from vesta_common.errors import InvalidArgument, Violation
 
@@ -38,6 +39,24 @@ def known_task_type(task_type: TaskType.ValueType) -> TaskType.ValueType:
 def allowed_annotations(task_type: TaskType.ValueType) -> AllowedAnnotations:
     """Returns the annotations that a task type allows."""
     return _ALLOWED[known_task_type(task_type)]
+
+
+# The field `task` of model versions that were registered before they had a task type.
+_WORDS_OF_RECIPES = {
+    "classification": TaskType.TASK_TYPE_CLASSIFICATION,
+    "multilabel": TaskType.TASK_TYPE_MULTI_LABEL,
+    "embedding": TaskType.TASK_TYPE_EMBEDDING,
+}
+
+
+def model_task_type(version: ModelVersion) -> TaskType.ValueType:
+    """Returns the task type of a model version."""
+    return version.task_type or _WORDS_OF_RECIPES[version.task]
+
+
+def makes_predictions(version: ModelVersion) -> bool:
+    """False for a model that only computes embeddings."""
+    return model_task_type(version) != TaskType.TASK_TYPE_EMBEDDING
 
 
 def check_task_type(task_type: TaskType.ValueType, dataset: Dataset, field: str, subject: str) -> None:

@@ -31,7 +31,7 @@ def judge(
             passed=False,
             reason=f"The champion stays. No comparison: {missing_reason or NO_REASON}.",
         )
-    difference = comparison.accuracy_difference
+    difference = comparison.difference
     overall = (
         f"accuracy {_percent(metrics.accuracy.value)} against {_percent(comparison.champion_metrics.accuracy.value)} "
         f"({_points(difference.value)}, 95 % interval {_points(difference.low)} to {_points(difference.high)}) "
@@ -49,12 +49,12 @@ def judge(
             reason="The champion stays. The challenger loses more accuracy than accuracy_loss_max "
             f"allows ({100 * allowed:g} points): {overall}.",
         )
-    worse = [concept for concept in comparison.concepts if concept.recall_difference.high < -ROUNDING]
+    worse = [concept for concept in comparison.concepts if concept.difference.high < -ROUNDING]
     if worse and not gate.concept_loss_allowed:
         named = ", ".join(
-            f"{concept.concept} ({_points(concept.recall_difference.value)}, "
-            f"at the best {_points(concept.recall_difference.high)}, {concept.item_count} items)"
-            for concept in sorted(worse, key=lambda concept: concept.recall_difference.value)[:CONCEPTS_NAMED_MAX]
+            f"{concept.concept} ({_points(concept.difference.value)}, "
+            f"at the best {_points(concept.difference.high)}, {concept.item_count} items)"
+            for concept in sorted(worse, key=lambda concept: concept.difference.value)[:CONCEPTS_NAMED_MAX]
         )
         more = f" and {len(worse) - CONCEPTS_NAMED_MAX} more" if len(worse) > CONCEPTS_NAMED_MAX else ""
         return GateVerdict(

@@ -9,6 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from google.protobuf.message import Message
+from vesta_common.media.task_types import makes_predictions
 from vesta_contracts.annotation.v1 import Campaign, Task
 from vesta_contracts.conductor.v1 import LabelSaving, LoopStatus, Round
 from vesta_contracts.datasets.v1 import Dataset, SelectItemsRequest, SelectItemsResponse, Snapshot, Split, Taxonomy
@@ -122,7 +123,7 @@ class ObservedState:
     @property
     def champion(self) -> str:
         """The name of the classifier that is serving; empty if there is none."""
-        return self.stable.name if self.stable and self.stable.task != "embedding" else ""
+        return self.stable.name if self.stable and makes_predictions(self.stable) else ""
 
     @property
     def task_count(self) -> int:

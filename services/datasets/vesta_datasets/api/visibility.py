@@ -18,7 +18,7 @@ def visible(items: Iterable[Item]) -> list[Item]:
     """Returns the items without the fields that the caller may not see. The etag is computed from the remaining fields."""
     if _sees_predictions():
         return list(items)
-    return [with_etag(without(item, "scores")) for item in items]
+    return [with_etag(without(item, "prediction")) for item in items]
 
 
 def visible_filter(text: str) -> Where:

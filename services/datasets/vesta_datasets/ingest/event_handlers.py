@@ -83,13 +83,13 @@ class EventHandlers:
         check_annotations(annotations, Terms(taxonomy, media, dataset.task_type), "annotations")
 
     def handle_predictions_created(self, connection: Connection, events: Sequence[Event]) -> None:
-        """Stores scores and embeddings; those of consecutive events of one pass together. DatasetScored is published separately, see
+        """Stores predictions and embeddings; those of consecutive events of one pass together. DatasetScored is published separately, see
         `scoring_progress`.
         """
         for (dataset, model, space), run in groupby((event.payload for event in events), _pass_of):
             entries = [entry for created in run for entry in created.predictions]
-            scores = [(entry.item, entry.scores) for entry in entries]
-            self._store.predictions.put_scores(connection, dataset, model, scores)
+            predictions = [(entry.item, entry.prediction) for entry in entries]
+            self._store.predictions.put(connection, dataset, model, predictions)
             embedded = [(entry.item, np.frombuffer(entry.embedding, "<f4")) for entry in entries if entry.embedding]
             if embedded:
                 self._store.predictions.put_embeddings(connection, dataset, model, space, embedded)

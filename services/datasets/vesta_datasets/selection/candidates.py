@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from vesta_contracts.common.v1 import ImageScores
+from vesta_contracts.common.v1 import Prediction
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class PoolRow:
 
     name: str
     held: bool
-    scores: ImageScores | None
+    prediction: Prediction | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,12 +86,12 @@ def probabilities(rows: Sequence[PoolRow], scored_by: str, task: DatasetTask) ->
     Args:
         scored_by: the newest model version.
     """
-    scored = [row for row in rows if row.scores is not None and row.scores.scores]
+    scored = [row for row in rows if row.prediction is not None and row.prediction.scores]
     if not scored:
         return None
-    newest = [row for row in scored if row.scores is not None and row.scores.model_version == scored_by]
-    concepts = sorted({score.concept for row in newest or scored if row.scores for score in row.scores.scores})
-    return task.probabilities([row.scores.scores if row.scores is not None else () for row in rows], concepts)
+    newest = [row for row in scored if row.prediction is not None and row.prediction.model_version == scored_by]
+    concepts = sorted({score.concept for row in newest or scored if row.prediction for score in row.prediction.scores})
+    return task.probabilities([row.prediction.scores if row.prediction is not None else () for row in rows], concepts)
 
 
 def _selected(row: PoolRow, score: float, reason: Reason, task: DatasetTask) -> SelectedItem:
@@ -100,6 +100,6 @@ def _selected(row: PoolRow, score: float, reason: Reason, task: DatasetTask) -> 
         control=reason is Reason.CONTROL,
         score=score,
         reason=str(reason),
-        pre_annotations=task.pre_annotations(row.scores) if row.scores else (),
-        model_version=row.scores.model_version if row.scores and row.scores.scores else "",
+        pre_annotations=task.pre_annotations(row.prediction) if row.prediction else (),
+        model_version=row.prediction.model_version if row.prediction and row.prediction.scores else "",
     )

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from pgvector.psycopg import register_vector
 from vesta_common.storage.postgres import Connection
-from vesta_contracts.common.v1 import ImageScores
+from vesta_contracts.common.v1 import Prediction
 
 from vesta_datasets.items.facets import BITS, SPLIT_MASK, SPLITS
 from vesta_datasets.selection.candidates import Candidates, PoolRow
@@ -57,8 +57,8 @@ class CandidatePool:
             cursor.itersize = POOL_ROWS_AT_ONCE
             cursor.execute(queries.list_pool.sql, {**parameters, "seed": seed, **limits._asdict()}, binary=True)
             for index, row in zip(range(count), cursor):  # noqa: B905 - items added since the count are ignored
-                scores = ImageScores.FromString(bytes(row["scores"])) if row["scores"] is not None else None
-                rows.append(PoolRow(row["name"], row["held"], scores))
+                prediction = Prediction.FromString(bytes(row["scores"])) if row["scores"] is not None else None
+                rows.append(PoolRow(row["name"], row["held"], prediction))
                 if row["embedding"] is not None:
                     embeddings[index] = array_of(row["embedding"])
                     embedded[index] = True

@@ -1,4 +1,4 @@
-"""Predictions in PostgreSQL: scores in the table of items, embeddings in a table of their own."""
+"""Predictions in PostgreSQL: in the table of items, with embeddings in a table of their own."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from vesta_common.media.predictions import predicted_concepts
 from vesta_common.resources.filters import Where
 from vesta_common.storage.postgres import Connection
-from vesta_contracts.common.v1 import ImageScores
+from vesta_contracts.common.v1 import Prediction
 from vesta_contracts.datasets.v1 import Item
 
 from vesta_datasets.store.rows import array_of, item_of
@@ -64,28 +64,28 @@ class NearestItems(NamedTuple):
 
 
 class Predictions:
-    """The scores of items and the table of embeddings."""
+    """The predictions of items and the table of embeddings."""
 
-    def put_scores(
+    def put(
         self,
         connection: Connection,
         dataset: str,
         model: ScoringModel,
-        rows: Sequence[tuple[str, ImageScores]],
+        rows: Sequence[tuple[str, Prediction]],
     ) -> None:
-        """Stores scores of items. Scores of an older generation of the same deployment are ignored. Of an item that occurs twice, the
-        last scores are stored.
+        """Stores predictions of items. Those of an older generation of the same deployment are ignored. Of an item that occurs twice,
+        the last one is stored.
         """
         said = dict(rows)
         queries.lock_scored(connection, names=list(said))
         queries.put_scores(
             connection,
             names=list(said),
-            scores=[scores.SerializeToString() for scores in said.values()],
-            predicted=[Jsonb(predicted_concepts(scores)) for scores in said.values()],
-            top_scores=[scores.scores[0].score if scores.scores else 0.0 for scores in said.values()],
-            margins=[scores.margin for scores in said.values()],
-            uncertain=[scores.uncertain for scores in said.values()],
+            scores=[prediction.SerializeToString() for prediction in said.values()],
+            predicted=[Jsonb(predicted_concepts(prediction)) for prediction in said.values()],
+            top_scores=[prediction.scores[0].score if prediction.scores else 0.0 for prediction in said.values()],
+            margins=[prediction.margin for prediction in said.values()],
+            uncertain=[prediction.uncertain for prediction in said.values()],
             scored_by=model.version,
             deployment=model.deployment,
             generation=model.generation,
@@ -106,7 +106,7 @@ class Predictions:
         space: str,
         rows: Sequence[tuple[str, NDArray[np.float32]]],
     ) -> None:
-        """Stores embeddings of items, after `put_scores`. Skips items that are deleted or have scores of a newer generation."""
+        """Stores embeddings of items, after `put`. Skips items that are deleted or have predictions of a newer generation."""
         register_vector(connection)
         embedded = dict(rows)
         connection.execute(

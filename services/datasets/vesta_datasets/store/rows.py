@@ -24,7 +24,7 @@ def item_of(row: Mapping[str, Any]) -> Item:
         item.accepted.ParseFromString(bytes(row["accepted"]))
         item.accepted.SetInParent()
     if row["scores"] is not None:
-        item.scores.ParseFromString(bytes(row["scores"]))
+        item.prediction.ParseFromString(bytes(row["scores"]))
     set_times(item, row, "create_time", "update_time")
     return with_etag(item)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from vesta_common.media.predictions import Floats
-from vesta_contracts.common.v1 import Annotation, ImageScores
+from vesta_contracts.common.v1 import Annotation, Prediction
 
 from vesta_datasets.items.annotations import labels_of, shape_concepts_of
 from vesta_datasets.task_types.dataset_task import DatasetTask, Scores
@@ -46,6 +46,6 @@ class Classification(DatasetTask):
         """Those of shapes."""
         return shape_concepts_of(annotations)
 
-    def pre_annotations(self, scores: ImageScores) -> list[Annotation]:
+    def pre_annotations(self, prediction: Prediction) -> list[Annotation]:
         """The best concept, even if its score is below the threshold, because the annotator decides."""
-        return as_image_labels(scores.scores[:1])
+        return as_image_labels(prediction.scores[:1])

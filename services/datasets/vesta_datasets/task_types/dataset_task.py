@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from vesta_common.media.predictions import Floats
-from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageScores
+from vesta_contracts.common.v1 import Annotation, ConceptScore, Prediction
 
 Scores = Sequence[ConceptScore]
 
@@ -57,5 +57,5 @@ class DatasetTask(ABC):
         """Returns the distinct concepts of annotations that do not label the item, sorted. An item with only such is unlabelled."""
 
     @abstractmethod
-    def pre_annotations(self, scores: ImageScores) -> list[Annotation]:
+    def pre_annotations(self, prediction: Prediction) -> list[Annotation]:
         """Returns the prediction as annotations, for annotators to confirm or correct, best first."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from vesta_common.messages import without
-from vesta_contracts.common.v1 import Annotation, ImageScores
+from vesta_contracts.common.v1 import Annotation, Prediction
 
 from vesta_datasets.items.annotations import concepts_of
 from vesta_datasets.items.bounding_boxes import bounding_box
@@ -24,7 +24,7 @@ class Detection(MultiLabel):
     def other_concepts(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:  # noqa: ARG002
         return ()
 
-    def pre_annotations(self, scores: ImageScores) -> list[Annotation]:  # noqa: ARG002
+    def pre_annotations(self, prediction: Prediction) -> list[Annotation]:  # noqa: ARG002
         """None: scores do not say where an object is."""
         return []
 

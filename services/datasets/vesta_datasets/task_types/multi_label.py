@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from vesta_common.media.predictions import Floats, share_to_certainty
-from vesta_contracts.common.v1 import Annotation, ImageScores
+from vesta_contracts.common.v1 import Annotation, Prediction
 
 from vesta_datasets.items.annotations import labels_of, shape_concepts_of
 from vesta_datasets.task_types.dataset_task import DatasetTask, Scores
@@ -46,9 +46,9 @@ class MultiLabel(DatasetTask):
         """Those of shapes."""
         return shape_concepts_of(annotations)
 
-    def pre_annotations(self, scores: ImageScores) -> list[Annotation]:
+    def pre_annotations(self, prediction: Prediction) -> list[Annotation]:
         """The concepts that the deployment predicts, possibly none."""
-        return as_image_labels([score for score in scores.scores if score.predicted])
+        return as_image_labels([score for score in prediction.scores if score.predicted])
 
 
 def centred_on_thresholds(scores: Floats, thresholds: Floats) -> Floats:

@@ -218,7 +218,7 @@ class Store:
                 "body": observation.SerializeToString(),
                 "label": observation.labels[0].concept if observation.labels else "",
                 "labels": [label.concept for label in observation.labels],
-                "uncertain": observation.scores.uncertain,
+                "uncertain": observation.prediction.uncertain,
                 "frame_time": observation.frame_time.ToDatetime(now.tzinfo),
                 "now": now,
             }

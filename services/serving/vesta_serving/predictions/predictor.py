@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from vesta_common.clock import Clock
 from vesta_common.errors import FailedPrecondition, Unavailable
 from vesta_common.rpc.admission import Admission
-from vesta_contracts.common.v1 import ImageScores
+from vesta_contracts.common.v1 import Prediction
 
 from vesta_serving.deployments.deployer import Deployer
 from vesta_serving.labels import Policy, score
@@ -44,7 +44,7 @@ class PredictedImage:
         embedding: `(D,)` of unit length; `(0,)` if it was not requested.
     """
 
-    scores: ImageScores
+    prediction: Prediction
     embedding: NDArray[np.float32]
 
 

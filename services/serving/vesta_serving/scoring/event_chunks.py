@@ -34,7 +34,7 @@ def fitted(prediction: ItemPrediction, bytes_max: int) -> ItemPrediction:
     excess = prediction.ByteSize() - bytes_max
     if excess <= 0:
         return prediction
-    scores = prediction.scores.scores
+    scores = prediction.prediction.scores
     by_worth = sorted(range(len(scores)), key=lambda index: (scores[index].predicted, -index))
     left_out: set[int] = set()
     for index in by_worth:
@@ -44,6 +44,6 @@ def fitted(prediction: ItemPrediction, bytes_max: int) -> ItemPrediction:
         excess -= scores[index].ByteSize() + ENTRY_BYTES_MIN
     best = ItemPrediction()
     best.CopyFrom(prediction)
-    del best.scores.scores[:]
-    best.scores.scores.extend(score for index, score in enumerate(scores) if index not in left_out)
+    del best.prediction.scores[:]
+    best.prediction.scores.extend(score for index, score in enumerate(scores) if index not in left_out)
     return best

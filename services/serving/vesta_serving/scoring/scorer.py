@@ -240,7 +240,7 @@ def _events(
         embedding_digest=served.version.model.embedding_digest,
     )
     predictions = [
-        ItemPrediction(item=arrival.item, scores=result.scores, embedding=result.embedding.tobytes())
+        ItemPrediction(item=arrival.item, prediction=result.prediction, embedding=result.embedding.tobytes())
         for arrival in arrivals
         if (result := results.get(arrival.item))
     ]

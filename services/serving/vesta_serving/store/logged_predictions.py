@@ -9,7 +9,7 @@ from vesta_common.errors import NotFound
 from vesta_common.media.predictions import predicted_concepts
 from vesta_common.resources.filters import Where
 from vesta_common.storage.postgres import Connection, Postgres
-from vesta_contracts.serving.v1 import Prediction
+from vesta_contracts.serving.v1 import LoggedPrediction
 
 from vesta_serving.store.rows import DeploymentRow
 from vesta_serving.store.statements import queries
@@ -22,7 +22,7 @@ class LoggedPredictions:
         self._postgres = postgres
         self._clock = clock
 
-    def get(self, connection: Connection, name: str) -> Prediction:
+    def get(self, connection: Connection, name: str) -> LoggedPrediction:
         """Returns an entry of the prediction log.
 
         Raises:
@@ -35,7 +35,7 @@ class LoggedPredictions:
 
     def list_page(
         self, connection: Connection, deployment: DeploymentRow, where: Where, before: str, limit: int
-    ) -> Sequence[Prediction]:
+    ) -> Sequence[LoggedPrediction]:
         """Returns entries with a name less than `before`, newest first, without those of an earlier deployment of the same name."""
         statement = (  # the filter consists of our own column names and placeholders
             "SELECT * FROM predictions WHERE deployment = %(deployment)s AND (%(before)s = '' OR name < %(before)s) "
@@ -50,7 +50,7 @@ class LoggedPredictions:
         }
         return [_prediction(row) for row in connection.execute(statement.encode(), values)]
 
-    def append(self, predictions: Sequence[tuple[str, Prediction]]) -> None:
+    def append(self, predictions: Sequence[tuple[str, LoggedPrediction]]) -> None:
         """Adds entries to the prediction log."""
         with (
             self._postgres.transaction() as connection,
@@ -61,19 +61,19 @@ class LoggedPredictions:
             ) as copy,
         ):
             for deployment, entry in predictions:
-                best = entry.scores.scores[0] if entry.scores.scores else None
+                best = entry.prediction.scores[0] if entry.prediction.scores else None
                 copy.write_row(
                     (
                         entry.name,
                         deployment,
                         entry.item,
                         entry.sha256,
-                        entry.scores.model_version,
+                        entry.prediction.model_version,
                         best.concept if best else "",
-                        predicted_concepts(entry.scores),
+                        predicted_concepts(entry.prediction),
                         best.score if best else 0.0,
-                        entry.scores.uncertain,
-                        entry.scores.SerializeToString(),
+                        entry.prediction.uncertain,
+                        entry.prediction.SerializeToString(),
                         self._clock.now(),
                     )
                 )
@@ -84,8 +84,8 @@ class LoggedPredictions:
             return int(queries.prune_predictions(connection, before=before, limit=limit))
 
 
-def _prediction(row: dict[str, Any]) -> Prediction:
-    prediction = Prediction(name=row["name"], item=row["item"], sha256=row["sha256"])
-    prediction.scores.ParseFromString(bytes(row["scores"]))
+def _prediction(row: dict[str, Any]) -> LoggedPrediction:
+    prediction = LoggedPrediction(name=row["name"], item=row["item"], sha256=row["sha256"])
+    prediction.prediction.ParseFromString(bytes(row["scores"]))
     prediction.create_time.FromDatetime(row["create_time"])
     return prediction

@@ -21,7 +21,7 @@ def compare(
     return Comparison(
         champion=champion_name,
         champion_metrics=measure(champion, choices, seed=seed),
-        accuracy_difference=overall,
+        difference=overall,
         concepts=concepts,
     )
 
@@ -64,6 +64,6 @@ def differences(
                 champion.predicted[has_concept, index],
                 len(challenger.concepts),
             )
-            compared.recall_difference.CopyFrom(recall)
+            compared.difference.CopyFrom(recall)
         concepts.append(compared)
     return overall, concepts

@@ -51,7 +51,7 @@ class LearningCurve:
         accuracies = self.correct.mean(axis=2)
         spreads = self.label_spreads()
         return [
-            LearningCurvePoint(label_count=count, accuracy=_estimate(float(mean), spread, self.correct.shape[2]))
+            LearningCurvePoint(label_count=count, metric=_estimate(float(mean), spread, self.correct.shape[2]))
             for count, mean, spread in zip(self.label_counts, accuracies.mean(axis=0), spreads, strict=True)
         ]
 

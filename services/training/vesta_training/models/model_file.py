@@ -1,7 +1,7 @@
 """The model file: an ONNX graph from uint8 pixels to an embedding and, with a head, calibrated probabilities.
 
-The metadata of the file contains the task, the concepts, the thresholds and the digest of the embedding space, so that the file can be
-used without the registry. A head is appended to an exported backbone graph, which takes milliseconds; nothing is traced.
+The metadata of the file contains the task, the concepts, the thresholds, the signature and the digest of the embedding space, so that the
+file can be used without the registry. A head is appended to an exported backbone graph, which takes milliseconds; nothing is traced.
 """
 
 import hashlib
@@ -15,10 +15,12 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
+from vesta_contracts.training.v1 import ModelSignature
 
 from vesta_training.errors import ExportError
 from vesta_training.features.onnx_graph import EMBEDDING
 from vesta_training.heads.linear_head import Head
+from vesta_training.models.signature import make_signature, read_signature, signature_json
 from vesta_training.recipes.recipe import Task
 
 PROBABILITIES = "probabilities"
@@ -33,9 +35,11 @@ class ModelFile:
     Attributes:
         embedding_digest: identifies the embedding space.
         head: None for a model of task EMBEDDING.
+        signature: its input and outputs.
     """
 
     task: Task
+    signature: ModelSignature
     embedding_digest: str
     embedding_dimension: int
     head: Head | None
@@ -81,6 +85,7 @@ def write_model(model: onnx.ModelProto, head: Head | None, embedding_digest: str
         "concepts": list(head.concepts) if head else [],
         "thresholds": list(head.thresholds) if head else [],
         "embedding_digest": embedding_digest,
+        "signature": signature_json(make_signature(model)),
     }
     helper.set_model_props(model, {KEY_PREFIX + key: json.dumps(value) for key, value in properties.items()})
     content = model.SerializeToString(deterministic=True)
@@ -114,6 +119,8 @@ def read_model(path: Path) -> ModelFile:
             )
         return ModelFile(
             task=task,
+            # Files of earlier versions have none.
+            signature=read_signature(properties["signature"]) if "signature" in properties else make_signature(model),
             embedding_digest=properties["embedding_digest"],
             embedding_dimension=outputs[EMBEDDING].type.tensor_type.shape.dim[1].dim_value,
             head=head,

@@ -19,6 +19,7 @@ from vesta_training.features.feature_files import FeatureFiles
 from vesta_training.hardware import AUTO, CPU, CUDA_PROVIDER, choose_device, find_cuda
 from vesta_training.progress import ProgressUpdate
 from vesta_training.recipes.recipe import Recipe, Task, read_recipe
+from vesta_training.recipes.task_types import model_task_type_of
 from vesta_training.runs.folders import run_folder, usable
 from vesta_training.tasks.assignment import Assignment, Champion, Dependencies
 from vesta_training.tasks.checkpoints import NO_CHECKPOINTS, NO_COPIES, Checkpoints
@@ -178,7 +179,9 @@ def _run(
     trained = train(assignment, dependencies, progress=lambda update: publish(_message(update)))
     stored = objects.put(MODEL_FOLDER, trained.onnx_path)
     version = ModelVersion(
-        task=str(trained.task),
+        task=str(trained.task),  # for services of the previous version
+        task_type=model_task_type_of(trained.task),
+        signature=trained.signature,
         onnx_key=stored.key,
         digest=trained.digest,
         size_bytes=trained.size_bytes,

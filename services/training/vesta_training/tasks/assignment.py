@@ -13,6 +13,7 @@ from vesta_contracts.training.v1 import (
     ExclusionCounts,
     LearningCurvePoint,
     Metrics,
+    ModelSignature,
     RandomLabels,
 )
 
@@ -113,6 +114,7 @@ class Trained:
     digest: str
     size_bytes: int
     task: Task
+    signature: ModelSignature
     concepts: tuple[str, ...]
     thresholds: tuple[float, ...]
     embedding_digest: str

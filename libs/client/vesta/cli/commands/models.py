@@ -16,7 +16,7 @@ from vesta.cli.session import EXIT_REJECTED, Session, pass_session
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @pass_session
 def predict(session: Session, deployment: str, files: tuple[Path, ...]) -> None:
-    """Predict labels of image files with a deployed model."""
+    """Predict image files with a deployed model."""
     with session.progress() as progress:
         read = (path.read_bytes() for path in progress.track(files, description="tagging"))
         answers = session.client.predict(deployment, read)
@@ -24,8 +24,9 @@ def predict(session: Session, deployment: str, files: tuple[Path, ...]) -> None:
         show_all(answers, "json")
         return
     for path, answer in zip(files, answers, strict=True):
-        labels = ", ".join(f"{label.concept} {label.score:.2f}" for label in answer.labels) or "nothing"
-        doubt = " (uncertain)" if answer.uncertain else ""
+        found = [f"{score.concept} {score.score:.2f}" for score in answer.prediction.scores if score.predicted]
+        labels = ", ".join(found) or "nothing"
+        doubt = " (uncertain)" if answer.prediction.uncertain else ""
         click.echo(f"{path}\t{answer.reason + ': ' + answer.message if answer.reason else labels + doubt}")
 
 

@@ -22,7 +22,8 @@ from vesta_contracts.common.v1.geometry_pb2 import VISIBILITY_ABSENT as VISIBILI
 from vesta_contracts.common.v1.media_pb2 import Media as Media
 from vesta_contracts.common.v1.media_pb2 import Provenance as Provenance
 from vesta_contracts.common.v1.prediction_pb2 import ConceptScore as ConceptScore
-from vesta_contracts.common.v1.prediction_pb2 import ImageScores as ImageScores
+from vesta_contracts.common.v1.prediction_pb2 import Prediction as Prediction
+from vesta_contracts.common.v1.prediction_pb2 import SegmentationMap as SegmentationMap
 from vesta_contracts.common.v1.rules_pb2 import FieldRules as FieldRules
 from vesta_contracts.common.v1.rules_pb2 import RULES_FIELD_NUMBER as RULES_FIELD_NUMBER
 from vesta_contracts.common.v1.rules_pb2 import rules as rules
@@ -31,13 +32,16 @@ from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_UNSPECIFIED as TAS
 from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_MULTI_LABEL as TASK_TYPE_MULTI_LABEL
 from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_CLASSIFICATION as TASK_TYPE_CLASSIFICATION
 from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_DETECTION as TASK_TYPE_DETECTION
+from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_INSTANCE_SEGMENTATION as TASK_TYPE_INSTANCE_SEGMENTATION
+from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_SEMANTIC_SEGMENTATION as TASK_TYPE_SEMANTIC_SEGMENTATION
+from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_KEYPOINTS as TASK_TYPE_KEYPOINTS
+from vesta_contracts.common.v1.task_type_pb2 import TASK_TYPE_EMBEDDING as TASK_TYPE_EMBEDDING
 
 __all__ = [
     "Annotation",
     "ConceptScore",
     "FieldRules",
     "ImageLabel",
-    "ImageScores",
     "Keyframe",
     "Keypoint",
     "Keypoints",
@@ -46,14 +50,20 @@ __all__ = [
     "PixelBox",
     "PixelPoint",
     "Polygon",
+    "Prediction",
     "Provenance",
     "RULES_FIELD_NUMBER",
     "Ring",
     "RotatedBox",
+    "SegmentationMap",
     "StoredAnnotations",
     "TASK_TYPE_CLASSIFICATION",
     "TASK_TYPE_DETECTION",
+    "TASK_TYPE_EMBEDDING",
+    "TASK_TYPE_INSTANCE_SEGMENTATION",
+    "TASK_TYPE_KEYPOINTS",
     "TASK_TYPE_MULTI_LABEL",
+    "TASK_TYPE_SEMANTIC_SEGMENTATION",
     "TASK_TYPE_UNSPECIFIED",
     "TaskType",
     "TemporalSegment",

@@ -23,17 +23,20 @@ _sym_db = _symbol_database.Default()
 
 
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from vesta_contracts.common.v1 import geometry_pb2 as vesta_dot_common_dot_v1_dot_geometry__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/common/v1/prediction.proto\x12\x0fvesta.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"g\n\x0c\x43onceptScore\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x11\n\tpredicted\x18\x03 \x01(\x08\x12\x16\n\tthreshold\x18\x04 \x01(\x02H\x00\x88\x01\x01\x42\x0c\n\n_threshold\"\xa8\x01\n\x0bImageScores\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12-\n\x06scores\x18\x02 \x03(\x0b\x32\x1d.vesta.common.v1.ConceptScore\x12\x11\n\tuncertain\x18\x03 \x01(\x08\x12\x0e\n\x06margin\x18\x04 \x01(\x02\x12\x30\n\x0cpredict_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/common/v1/prediction.proto\x12\x0fvesta.common.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evesta/common/v1/geometry.proto\"g\n\x0c\x43onceptScore\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x11\n\tpredicted\x18\x03 \x01(\x08\x12\x16\n\tthreshold\x18\x04 \x01(\x02H\x00\x88\x01\x01\x42\x0c\n\n_threshold\"\xe3\x02\n\nPrediction\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12-\n\x06scores\x18\x02 \x03(\x0b\x32\x1d.vesta.common.v1.ConceptScore\x12\x11\n\tuncertain\x18\x03 \x01(\x08\x12\x0e\n\x06margin\x18\x04 \x01(\x02\x12\x30\n\x0cpredict_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0b\x61nnotations\x18\x06 \x03(\x0b\x32\x1b.vesta.common.v1.Annotation\x12\x32\n\x06stored\x18\x07 \x01(\x0b\x32\".vesta.common.v1.StoredAnnotations\x12:\n\x10segmentation_map\x18\x08 \x01(\x0b\x32 .vesta.common.v1.SegmentationMap\x12\x18\n\x10uncertain_reason\x18\t \x01(\t\"r\n\x0fSegmentationMap\x12\x11\n\theight_px\x18\x01 \x01(\x05\x12\x10\n\x08width_px\x18\x02 \x01(\x05\x12\x10\n\x08\x63oncepts\x18\x03 \x03(\t\x12\x0f\n\x07runs_px\x18\x04 \x03(\r\x12\x17\n\x0f\x63oncept_numbers\x18\x05 \x03(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vesta_contracts.common.v1.prediction_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CONCEPTSCORE']._serialized_start=86
-  _globals['_CONCEPTSCORE']._serialized_end=189
-  _globals['_IMAGESCORES']._serialized_start=192
-  _globals['_IMAGESCORES']._serialized_end=360
+  _globals['_CONCEPTSCORE']._serialized_start=118
+  _globals['_CONCEPTSCORE']._serialized_end=221
+  _globals['_PREDICTION']._serialized_start=224
+  _globals['_PREDICTION']._serialized_end=579
+  _globals['_SEGMENTATIONMAP']._serialized_start=581
+  _globals['_SEGMENTATIONMAP']._serialized_end=695
 # @@protoc_insertion_point(module_scope)

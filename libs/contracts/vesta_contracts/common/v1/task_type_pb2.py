@@ -24,13 +24,13 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvesta/common/v1/task_type.proto\x12\x0fvesta.common.v1*w\n\x08TaskType\x12\x19\n\x15TASK_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15TASK_TYPE_MULTI_LABEL\x10\x01\x12\x1c\n\x18TASK_TYPE_CLASSIFICATION\x10\x02\x12\x17\n\x13TASK_TYPE_DETECTION\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvesta/common/v1/task_type.proto\x12\x0fvesta.common.v1*\xf3\x01\n\x08TaskType\x12\x19\n\x15TASK_TYPE_UNSPECIFIED\x10\x00\x12\x19\n\x15TASK_TYPE_MULTI_LABEL\x10\x01\x12\x1c\n\x18TASK_TYPE_CLASSIFICATION\x10\x02\x12\x17\n\x13TASK_TYPE_DETECTION\x10\x03\x12#\n\x1fTASK_TYPE_INSTANCE_SEGMENTATION\x10\x04\x12#\n\x1fTASK_TYPE_SEMANTIC_SEGMENTATION\x10\x05\x12\x17\n\x13TASK_TYPE_KEYPOINTS\x10\x06\x12\x17\n\x13TASK_TYPE_EMBEDDING\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vesta_contracts.common.v1.task_type_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASKTYPE']._serialized_start=52
-  _globals['_TASKTYPE']._serialized_end=171
+  _globals['_TASKTYPE']._serialized_start=53
+  _globals['_TASKTYPE']._serialized_end=296
 # @@protoc_insertion_point(module_scope)

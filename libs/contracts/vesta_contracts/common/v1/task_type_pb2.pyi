@@ -30,9 +30,17 @@ class _TaskTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskType.Val
     """An image has one label, or none of the concepts."""
     TASK_TYPE_DETECTION: _TaskType.ValueType  # 3
     """An image has any number of boxes, each with a concept. An image without boxes shows none of the concepts."""
+    TASK_TYPE_INSTANCE_SEGMENTATION: _TaskType.ValueType  # 4
+    """An image has any number of objects, each with a concept and its pixels, as a polygon or a mask."""
+    TASK_TYPE_SEMANTIC_SEGMENTATION: _TaskType.ValueType  # 5
+    """Each pixel of an image has one concept, or none of them: at most one mask per concept."""
+    TASK_TYPE_KEYPOINTS: _TaskType.ValueType  # 6
+    """An image has any number of objects, each with a concept and named points."""
+    TASK_TYPE_EMBEDDING: _TaskType.ValueType  # 7
+    """Of models only: they compute embeddings of images, and predict nothing."""
 
 class TaskType(_TaskType, metaclass=_TaskTypeEnumTypeWrapper):
-    """The task type of a dataset. Campaigns, recipes and loops inherit it."""
+    """The task type of a dataset. Campaigns, recipes, models, deployments and loops inherit it."""
 
 TASK_TYPE_UNSPECIFIED: TaskType.ValueType  # 0
 """The same as TASK_TYPE_CLASSIFICATION."""
@@ -42,4 +50,12 @@ TASK_TYPE_CLASSIFICATION: TaskType.ValueType  # 2
 """An image has one label, or none of the concepts."""
 TASK_TYPE_DETECTION: TaskType.ValueType  # 3
 """An image has any number of boxes, each with a concept. An image without boxes shows none of the concepts."""
+TASK_TYPE_INSTANCE_SEGMENTATION: TaskType.ValueType  # 4
+"""An image has any number of objects, each with a concept and its pixels, as a polygon or a mask."""
+TASK_TYPE_SEMANTIC_SEGMENTATION: TaskType.ValueType  # 5
+"""Each pixel of an image has one concept, or none of them: at most one mask per concept."""
+TASK_TYPE_KEYPOINTS: TaskType.ValueType  # 6
+"""An image has any number of objects, each with a concept and named points."""
+TASK_TYPE_EMBEDDING: TaskType.ValueType  # 7
+"""Of models only: they compute embeddings of images, and predict nothing."""
 Global___TaskType: _TypeAlias = TaskType  # noqa: Y015

@@ -186,7 +186,7 @@ class Gate(_message.Message):
     ACCURACY_LOSS_MAX_FIELD_NUMBER: _builtins.int
     CONCEPT_LOSS_ALLOWED_FIELD_NUMBER: _builtins.int
     accuracy_loss_max: _builtins.float
-    """The maximum loss of overall accuracy, in [0, 1]; 0.005 (0.5 percentage points) if unset. With 0 any loss rejects the challenger.
+    """The maximum loss of the primary metric (such as accuracy), in [0, 1]; 0.005 (0.5 percentage points) if unset. With 0 any loss rejects the challenger.
     With 1 only the intervals decide.
     """
     concept_loss_allowed: _builtins.bool

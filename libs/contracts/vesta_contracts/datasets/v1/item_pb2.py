@@ -32,7 +32,7 @@ from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_r
 from vesta_contracts.datasets.v1 import dataset_pb2 as vesta_dot_datasets_dot_v1_dot_dataset__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cvesta/datasets/v1/item.proto\x12\x11vesta.datasets.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evesta/common/v1/geometry.proto\x1a\x1bvesta/common/v1/media.proto\x1a vesta/common/v1/prediction.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1fvesta/datasets/v1/dataset.proto\"\xdb\x04\n\x04Item\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12,\n\x05media\x18\x02 \x01(\x0b\x32\x16.vesta.common.v1.MediaB\x05\xe2\x41\x02\x02\x05\x12-\n\x05split\x18\x03 \x01(\x0e\x32\x18.vesta.datasets.v1.SplitB\x04\xe2\x41\x01\x05\x12>\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x0b\x32&.vesta.datasets.v1.AcceptedAnnotationsB\x04\xe2\x41\x01\x03\x12\x44\n\x08metadata\x18\x05 \x03(\x0b\x32%.vesta.datasets.v1.Item.MetadataEntryB\x0b\xca\xa5\x19\x07\x38@B\x03\x10\x80\x08\x12)\n\x0c\x64uplicate_of\x18\x06 \x01(\tB\x13\xe2\x41\x01\x03\xfa\x41\x0c\n\nvesta/Item\x12\x32\n\x06scores\x18\x07 \x01(\x0b\x32\x1c.vesta.common.v1.ImageScoresB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:P\xea\x41M\n\nvesta/Item\x12\x32projects/{project}/datasets/{dataset}/items/{item}*\x05items2\x04item\"\x9a\x02\n\x13\x41\x63\x63\x65ptedAnnotations\x12\x30\n\x0b\x61nnotations\x18\x01 \x03(\x0b\x32\x1b.vesta.common.v1.Annotation\x12\x12\n\nannotators\x18\x02 \x03(\t\x12\x10\n\x08reviewer\x18\x03 \x01(\t\x12\x10\n\x08reviewed\x18\x04 \x01(\x08\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x15\n\rmodel_version\x18\x06 \x01(\t\x12\x0f\n\x07\x63ontrol\x18\x07 \x01(\x08\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x06stored\x18\t \x01(\x0b\x32\".vesta.common.v1.StoredAnnotationsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cvesta/datasets/v1/item.proto\x12\x11vesta.datasets.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evesta/common/v1/geometry.proto\x1a\x1bvesta/common/v1/media.proto\x1a vesta/common/v1/prediction.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1fvesta/datasets/v1/dataset.proto\"\xde\x04\n\x04Item\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12,\n\x05media\x18\x02 \x01(\x0b\x32\x16.vesta.common.v1.MediaB\x05\xe2\x41\x02\x02\x05\x12-\n\x05split\x18\x03 \x01(\x0e\x32\x18.vesta.datasets.v1.SplitB\x04\xe2\x41\x01\x05\x12>\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x0b\x32&.vesta.datasets.v1.AcceptedAnnotationsB\x04\xe2\x41\x01\x03\x12\x44\n\x08metadata\x18\x05 \x03(\x0b\x32%.vesta.datasets.v1.Item.MetadataEntryB\x0b\xca\xa5\x19\x07\x38@B\x03\x10\x80\x08\x12)\n\x0c\x64uplicate_of\x18\x06 \x01(\tB\x13\xe2\x41\x01\x03\xfa\x41\x0c\n\nvesta/Item\x12\x35\n\nprediction\x18\x07 \x01(\x0b\x32\x1b.vesta.common.v1.PredictionB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x1a/\n\rMetadataEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01:P\xea\x41M\n\nvesta/Item\x12\x32projects/{project}/datasets/{dataset}/items/{item}*\x05items2\x04item\"\x9a\x02\n\x13\x41\x63\x63\x65ptedAnnotations\x12\x30\n\x0b\x61nnotations\x18\x01 \x03(\x0b\x32\x1b.vesta.common.v1.Annotation\x12\x12\n\nannotators\x18\x02 \x03(\t\x12\x10\n\x08reviewer\x18\x03 \x01(\t\x12\x10\n\x08reviewed\x18\x04 \x01(\x08\x12\x0c\n\x04task\x18\x05 \x01(\t\x12\x15\n\rmodel_version\x18\x06 \x01(\t\x12\x0f\n\x07\x63ontrol\x18\x07 \x01(\x08\x12/\n\x0b\x61\x63\x63\x65pt_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x06stored\x18\t \x01(\x0b\x32\".vesta.common.v1.StoredAnnotationsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,8 +53,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITEM'].fields_by_name['metadata']._serialized_options = b'\312\245\031\0078@B\003\020\200\010'
   _globals['_ITEM'].fields_by_name['duplicate_of']._loaded_options = None
   _globals['_ITEM'].fields_by_name['duplicate_of']._serialized_options = b'\342A\001\003\372A\014\n\nvesta/Item'
-  _globals['_ITEM'].fields_by_name['scores']._loaded_options = None
-  _globals['_ITEM'].fields_by_name['scores']._serialized_options = b'\342A\001\003'
+  _globals['_ITEM'].fields_by_name['prediction']._loaded_options = None
+  _globals['_ITEM'].fields_by_name['prediction']._serialized_options = b'\342A\001\003'
   _globals['_ITEM'].fields_by_name['create_time']._loaded_options = None
   _globals['_ITEM'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
   _globals['_ITEM'].fields_by_name['update_time']._loaded_options = None
@@ -62,9 +62,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ITEM']._loaded_options = None
   _globals['_ITEM']._serialized_options = b'\352AM\n\nvesta/Item\0222projects/{project}/datasets/{dataset}/items/{item}*\005items2\004item'
   _globals['_ITEM']._serialized_start=302
-  _globals['_ITEM']._serialized_end=905
-  _globals['_ITEM_METADATAENTRY']._serialized_start=776
-  _globals['_ITEM_METADATAENTRY']._serialized_end=823
-  _globals['_ACCEPTEDANNOTATIONS']._serialized_start=908
-  _globals['_ACCEPTEDANNOTATIONS']._serialized_end=1190
+  _globals['_ITEM']._serialized_end=908
+  _globals['_ITEM_METADATAENTRY']._serialized_start=779
+  _globals['_ITEM_METADATAENTRY']._serialized_end=826
+  _globals['_ACCEPTEDANNOTATIONS']._serialized_start=911
+  _globals['_ACCEPTEDANNOTATIONS']._serialized_end=1193
 # @@protoc_insertion_point(module_scope)

@@ -55,7 +55,7 @@ class Item(_message.Message):
     ACCEPTED_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     DUPLICATE_OF_FIELD_NUMBER: _builtins.int
-    SCORES_FIELD_NUMBER: _builtins.int
+    PREDICTION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
@@ -76,8 +76,8 @@ class Item(_message.Message):
         """Metadata, such as {"camera": "dock-3"}."""
 
     @_builtins.property
-    def scores(self) -> _prediction_pb2.ImageScores:
-        """Scores of the current model. Hidden from annotators, so that predictions do not influence their answers."""
+    def prediction(self) -> _prediction_pb2.Prediction:
+        """The prediction of the current model. Hidden from annotators, so that it does not influence their answers."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -92,14 +92,14 @@ class Item(_message.Message):
         accepted: Global___AcceptedAnnotations | None = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         duplicate_of: _builtins.str = ...,
-        scores: _prediction_pb2.ImageScores | None = ...,
+        prediction: _prediction_pb2.Prediction | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "create_time", b"create_time", "media", b"media", "scores", b"scores", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "create_time", b"create_time", "media", b"media", "prediction", b"prediction", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "create_time", b"create_time", "duplicate_of", b"duplicate_of", "etag", b"etag", "media", b"media", "metadata", b"metadata", "name", b"name", "scores", b"scores", "split", b"split", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "create_time", b"create_time", "duplicate_of", b"duplicate_of", "etag", b"etag", "media", b"media", "metadata", b"metadata", "name", b"name", "prediction", b"prediction", "split", b"split", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from vesta_contracts.common.v1 import prediction_pb2 as vesta_dot_common_dot_v1_dot_prediction__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%vesta/pipelining/v1/observation.proto\x12\x13vesta.pipelining.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vesta/common/v1/prediction.proto\"\xa0\x03\n\x0bObservation\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x34\n\nframe_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x06scores\x18\x03 \x01(\x0b\x32\x1c.vesta.common.v1.ImageScoresB\x04\xe2\x41\x01\x03\x12\x33\n\x06labels\x18\x04 \x03(\x0b\x32\x1d.vesta.common.v1.ConceptScoreB\x04\xe2\x41\x01\x03\x12\x1d\n\x04item\x18\x05 \x01(\tB\x0f\xfa\x41\x0c\n\nvesta/Item\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:\x87\x01\xea\x41\x83\x01\n\x11vesta/Observation\x12Sprojects/{project}/pipelines/{pipeline}/streams/{stream}/observations/{observation}*\x0cobservations2\x0bobservationb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%vesta/pipelining/v1/observation.proto\x12\x13vesta.pipelining.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vesta/common/v1/prediction.proto\"\xa3\x03\n\x0bObservation\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x34\n\nframe_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\nprediction\x18\x03 \x01(\x0b\x32\x1b.vesta.common.v1.PredictionB\x04\xe2\x41\x01\x03\x12\x33\n\x06labels\x18\x04 \x03(\x0b\x32\x1d.vesta.common.v1.ConceptScoreB\x04\xe2\x41\x01\x03\x12\x1d\n\x04item\x18\x05 \x01(\tB\x0f\xfa\x41\x0c\n\nvesta/Item\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:\x87\x01\xea\x41\x83\x01\n\x11vesta/Observation\x12Sprojects/{project}/pipelines/{pipeline}/streams/{stream}/observations/{observation}*\x0cobservations2\x0bobservationb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OBSERVATION'].fields_by_name['name']._serialized_options = b'\342A\001\010'
   _globals['_OBSERVATION'].fields_by_name['frame_time']._loaded_options = None
   _globals['_OBSERVATION'].fields_by_name['frame_time']._serialized_options = b'\342A\001\003'
-  _globals['_OBSERVATION'].fields_by_name['scores']._loaded_options = None
-  _globals['_OBSERVATION'].fields_by_name['scores']._serialized_options = b'\342A\001\003'
+  _globals['_OBSERVATION'].fields_by_name['prediction']._loaded_options = None
+  _globals['_OBSERVATION'].fields_by_name['prediction']._serialized_options = b'\342A\001\003'
   _globals['_OBSERVATION'].fields_by_name['labels']._loaded_options = None
   _globals['_OBSERVATION'].fields_by_name['labels']._serialized_options = b'\342A\001\003'
   _globals['_OBSERVATION'].fields_by_name['item']._loaded_options = None
@@ -50,5 +50,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OBSERVATION']._loaded_options = None
   _globals['_OBSERVATION']._serialized_options = b'\352A\203\001\n\021vesta/Observation\022Sprojects/{project}/pipelines/{pipeline}/streams/{stream}/observations/{observation}*\014observations2\013observation'
   _globals['_OBSERVATION']._serialized_start=190
-  _globals['_OBSERVATION']._serialized_end=606
+  _globals['_OBSERVATION']._serialized_end=609
 # @@protoc_insertion_point(module_scope)

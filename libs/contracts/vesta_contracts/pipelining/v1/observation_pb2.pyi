@@ -28,7 +28,7 @@ class Observation(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     FRAME_TIME_FIELD_NUMBER: _builtins.int
-    SCORES_FIELD_NUMBER: _builtins.int
+    PREDICTION_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     ITEM_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
@@ -40,7 +40,7 @@ class Observation(_message.Message):
         """When the frame was captured, from its header."""
 
     @_builtins.property
-    def scores(self) -> _prediction_pb2.ImageScores: ...
+    def prediction(self) -> _prediction_pb2.Prediction: ...
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[_prediction_pb2.ConceptScore]:
         """The labels with scores at or above the threshold of the deployment, best first."""
@@ -52,14 +52,14 @@ class Observation(_message.Message):
         *,
         name: _builtins.str = ...,
         frame_time: _timestamp_pb2.Timestamp | None = ...,
-        scores: _prediction_pb2.ImageScores | None = ...,
+        prediction: _prediction_pb2.Prediction | None = ...,
         labels: _abc.Iterable[_prediction_pb2.ConceptScore] | None = ...,
         item: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "frame_time", b"frame_time", "scores", b"scores"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "frame_time", b"frame_time", "prediction", b"prediction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "frame_time", b"frame_time", "item", b"item", "labels", b"labels", "name", b"name", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "frame_time", b"frame_time", "item", b"item", "labels", b"labels", "name", b"name", "prediction", b"prediction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -149,7 +149,7 @@ class UncertaintyPolicy(_message.Message):
     score_certain: _builtins.float
     """A prediction is uncertain if its best score is below this; 0.8 if unset. Ignored for multi-label models."""
     margin_certain: _builtins.float
-    """A prediction is uncertain if its margin is smaller than this; 0.2 if unset. See ImageScores.margin."""
+    """A prediction is uncertain if its margin is smaller than this; 0.2 if unset. See Prediction.margin."""
     @_builtins.property
     def thresholds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """For multi-label models: the minimum score with which a concept is predicted, by concept. Overrides the threshold of the model

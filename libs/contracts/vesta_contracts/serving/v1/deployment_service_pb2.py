@@ -28,12 +28,13 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
+from vesta_contracts.common.v1 import geometry_pb2 as vesta_dot_common_dot_v1_dot_geometry__pb2
 from vesta_contracts.common.v1 import prediction_pb2 as vesta_dot_common_dot_v1_dot_prediction__pb2
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
 from vesta_contracts.serving.v1 import deployment_pb2 as vesta_dot_serving_dot_v1_dot_deployment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)vesta/serving/v1/deployment_service.proto\x12\x10vesta.serving.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a vesta/common/v1/prediction.proto\x1a\x1bvesta/common/v1/rules.proto\x1a!vesta/serving/v1/deployment.proto\"\xd4\x01\n\x17\x43reateDeploymentRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\x12<\n\rdeployment_id\x18\x02 \x01(\tB%\xca\xa5\x19!\x1a\x1f[a-z]([a-z0-9-]{0,61}[a-z0-9])?\x12\x36\n\ndeployment\x18\x03 \x01(\x0b\x32\x1c.vesta.serving.v1.DeploymentB\x04\xe2\x41\x01\x02\x12\x1b\n\nrequest_id\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"?\n\x14GetDeploymentRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10vesta/Deployment\"\x88\x01\n\x16ListDeploymentsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \"e\n\x17ListDeploymentsResponse\x12\x31\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x1c.vesta.serving.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x82\x01\n\x17UpdateDeploymentRequest\x12\x36\n\ndeployment\x18\x01 \x01(\x0b\x32\x1c.vesta.serving.v1.DeploymentB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"B\n\x17\x44\x65leteDeploymentRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10vesta/Deployment\"a\n\x19RollbackDeploymentRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10vesta/Deployment\x12\x1b\n\nrequest_id\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"\x8a\x01\n\x0ePredictRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10vesta/Deployment\x12<\n\x06inputs\x18\x02 \x03(\x0b\x32\x1e.vesta.serving.v1.PredictInputB\x0c\xe2\x41\x01\x02\xca\xa5\x19\x04\x30\x01\x38@\x12\x11\n\tembedding\x18\x03 \x01(\x08\"S\n\x0cPredictInput\x12\x19\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x42\t\xca\xa5\x19\x05\x10\x80\x80\x80\x10H\x00\x12\x1f\n\x04item\x18\x02 \x01(\tB\x0f\xfa\x41\x0c\n\nvesta/ItemH\x00\x42\x07\n\x05image\"I\n\x0fPredictResponse\x12\x36\n\x0bpredictions\x18\x01 \x03(\x0b\x32!.vesta.serving.v1.ImagePrediction\"\xe3\x01\n\x0fImagePrediction\x12-\n\x06labels\x18\x01 \x03(\x0b\x32\x1d.vesta.common.v1.ConceptScore\x12\x33\n\x0cother_labels\x18\x02 \x03(\x0b\x32\x1d.vesta.common.v1.ConceptScore\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x11\n\tuncertain\x18\x04 \x01(\x08\x12\x0e\n\x06margin\x18\x05 \x01(\x02\x12\x11\n\tembedding\x18\x06 \x03(\x02\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0f\n\x07message\x18\x08 \x01(\t2\xf0\x08\n\x11\x44\x65ploymentService\x12\xb6\x01\n\x10\x43reateDeployment\x12).vesta.serving.v1.CreateDeploymentRequest\x1a\x1c.vesta.serving.v1.Deployment\"Y\xda\x41\x1fparent,deployment,deployment_id\x82\xd3\xe4\x93\x02\x31\"#/v1/{parent=projects/*}/deployments:\ndeployment\x12\x89\x01\n\rGetDeployment\x12&.vesta.serving.v1.GetDeploymentRequest\x1a\x1c.vesta.serving.v1.Deployment\"2\xda\x41\x04name\x82\xd3\xe4\x93\x02%\x12#/v1/{name=projects/*/deployments/*}\x12\x9c\x01\n\x0fListDeployments\x12(.vesta.serving.v1.ListDeploymentsRequest\x1a).vesta.serving.v1.ListDeploymentsResponse\"4\xda\x41\x06parent\x82\xd3\xe4\x93\x02%\x12#/v1/{parent=projects/*}/deployments\x12\xb8\x01\n\x10UpdateDeployment\x12).vesta.serving.v1.UpdateDeploymentRequest\x1a\x1c.vesta.serving.v1.Deployment\"[\xda\x41\x16\x64\x65ployment,update_mask\x82\xd3\xe4\x93\x02<2./v1/{deployment.name=projects/*/deployments/*}:\ndeployment\x12\x89\x01\n\x10\x44\x65leteDeployment\x12).vesta.serving.v1.DeleteDeploymentRequest\x1a\x16.google.protobuf.Empty\"2\xda\x41\x04name\x82\xd3\xe4\x93\x02%*#/v1/{name=projects/*/deployments/*}\x12\x9f\x01\n\x12RollbackDeployment\x12+.vesta.serving.v1.RollbackDeploymentRequest\x1a\x1c.vesta.serving.v1.Deployment\">\xda\x41\x04name\x82\xd3\xe4\x93\x02\x31\",/v1/{name=projects/*/deployments/*}:rollback:\x01*\x12\x8d\x01\n\x07Predict\x12 .vesta.serving.v1.PredictRequest\x1a!.vesta.serving.v1.PredictResponse\"=\xda\x41\x04name\x82\xd3\xe4\x93\x02\x30\"+/v1/{name=projects/*/deployments/*}:predict:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)vesta/serving/v1/deployment_service.proto\x12\x10vesta.serving.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1evesta/common/v1/geometry.proto\x1a vesta/common/v1/prediction.proto\x1a\x1bvesta/common/v1/rules.proto\x1a!vesta/serving/v1/deployment.proto\"\xd4\x01\n\x17\x43reateDeploymentRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\x12<\n\rdeployment_id\x18\x02 \x01(\tB%\xca\xa5\x19!\x1a\x1f[a-z]([a-z0-9-]{0,61}[a-z0-9])?\x12\x36\n\ndeployment\x18\x03 \x01(\x0b\x32\x1c.vesta.serving.v1.DeploymentB\x04\xe2\x41\x01\x02\x12\x1b\n\nrequest_id\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"?\n\x14GetDeploymentRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10vesta/Deployment\"\x88\x01\n\x16ListDeploymentsRequest\x12&\n\x06parent\x18\x01 \x01(\tB\x16\xe2\x41\x01\x02\xfa\x41\x0f\n\rvesta/Project\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \"e\n\x17ListDeploymentsResponse\x12\x31\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x1c.vesta.serving.v1.Deployment\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x82\x01\n\x17UpdateDeploymentRequest\x12\x36\n\ndeployment\x18\x01 \x01(\x0b\x32\x1c.vesta.serving.v1.DeploymentB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"B\n\x17\x44\x65leteDeploymentRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10vesta/Deployment\"a\n\x19RollbackDeploymentRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10vesta/Deployment\x12\x1b\n\nrequest_id\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"\x8a\x01\n\x0ePredictRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10vesta/Deployment\x12<\n\x06inputs\x18\x02 \x03(\x0b\x32\x1e.vesta.serving.v1.PredictInputB\x0c\xe2\x41\x01\x02\xca\xa5\x19\x04\x30\x01\x38@\x12\x11\n\tembedding\x18\x03 \x01(\x08\"~\n\x0cPredictInput\x12\x19\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x42\t\xca\xa5\x19\x05\x10\x80\x80\x80\x10H\x00\x12\x1f\n\x04item\x18\x02 \x01(\tB\x0f\xfa\x41\x0c\n\nvesta/ItemH\x00\x12)\n\x06region\x18\x03 \x01(\x0b\x32\x19.vesta.common.v1.PixelBoxB\x07\n\x05image\"I\n\x0fPredictResponse\x12\x36\n\x0bpredictions\x18\x01 \x03(\x0b\x32!.vesta.serving.v1.ImagePrediction\"\xa8\x02\n\x0fImagePrediction\x12/\n\nprediction\x18\t \x01(\x0b\x32\x1b.vesta.common.v1.Prediction\x12\x11\n\tembedding\x18\x06 \x03(\x02\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x0f\n\x07message\x18\x08 \x01(\t\x12\x31\n\x06labels\x18\x01 \x03(\x0b\x32\x1d.vesta.common.v1.ConceptScoreB\x02\x18\x01\x12\x37\n\x0cother_labels\x18\x02 \x03(\x0b\x32\x1d.vesta.common.v1.ConceptScoreB\x02\x18\x01\x12\x19\n\rmodel_version\x18\x03 \x01(\tB\x02\x18\x01\x12\x15\n\tuncertain\x18\x04 \x01(\x08\x42\x02\x18\x01\x12\x12\n\x06margin\x18\x05 \x01(\x02\x42\x02\x18\x01\x32\xf0\x08\n\x11\x44\x65ploymentService\x12\xb6\x01\n\x10\x43reateDeployment\x12).vesta.serving.v1.CreateDeploymentRequest\x1a\x1c.vesta.serving.v1.Deployment\"Y\xda\x41\x1fparent,deployment,deployment_id\x82\xd3\xe4\x93\x02\x31\"#/v1/{parent=projects/*}/deployments:\ndeployment\x12\x89\x01\n\rGetDeployment\x12&.vesta.serving.v1.GetDeploymentRequest\x1a\x1c.vesta.serving.v1.Deployment\"2\xda\x41\x04name\x82\xd3\xe4\x93\x02%\x12#/v1/{name=projects/*/deployments/*}\x12\x9c\x01\n\x0fListDeployments\x12(.vesta.serving.v1.ListDeploymentsRequest\x1a).vesta.serving.v1.ListDeploymentsResponse\"4\xda\x41\x06parent\x82\xd3\xe4\x93\x02%\x12#/v1/{parent=projects/*}/deployments\x12\xb8\x01\n\x10UpdateDeployment\x12).vesta.serving.v1.UpdateDeploymentRequest\x1a\x1c.vesta.serving.v1.Deployment\"[\xda\x41\x16\x64\x65ployment,update_mask\x82\xd3\xe4\x93\x02<2./v1/{deployment.name=projects/*/deployments/*}:\ndeployment\x12\x89\x01\n\x10\x44\x65leteDeployment\x12).vesta.serving.v1.DeleteDeploymentRequest\x1a\x16.google.protobuf.Empty\"2\xda\x41\x04name\x82\xd3\xe4\x93\x02%*#/v1/{name=projects/*/deployments/*}\x12\x9f\x01\n\x12RollbackDeployment\x12+.vesta.serving.v1.RollbackDeploymentRequest\x1a\x1c.vesta.serving.v1.Deployment\">\xda\x41\x04name\x82\xd3\xe4\x93\x02\x31\",/v1/{name=projects/*/deployments/*}:rollback:\x01*\x12\x8d\x01\n\x07Predict\x12 .vesta.serving.v1.PredictRequest\x1a!.vesta.serving.v1.PredictResponse\"=\xda\x41\x04name\x82\xd3\xe4\x93\x02\x30\"+/v1/{name=projects/*/deployments/*}:predict:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -72,6 +73,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTINPUT'].fields_by_name['data']._serialized_options = b'\312\245\031\005\020\200\200\200\020'
   _globals['_PREDICTINPUT'].fields_by_name['item']._loaded_options = None
   _globals['_PREDICTINPUT'].fields_by_name['item']._serialized_options = b'\372A\014\n\nvesta/Item'
+  _globals['_IMAGEPREDICTION'].fields_by_name['labels']._loaded_options = None
+  _globals['_IMAGEPREDICTION'].fields_by_name['labels']._serialized_options = b'\030\001'
+  _globals['_IMAGEPREDICTION'].fields_by_name['other_labels']._loaded_options = None
+  _globals['_IMAGEPREDICTION'].fields_by_name['other_labels']._serialized_options = b'\030\001'
+  _globals['_IMAGEPREDICTION'].fields_by_name['model_version']._loaded_options = None
+  _globals['_IMAGEPREDICTION'].fields_by_name['model_version']._serialized_options = b'\030\001'
+  _globals['_IMAGEPREDICTION'].fields_by_name['uncertain']._loaded_options = None
+  _globals['_IMAGEPREDICTION'].fields_by_name['uncertain']._serialized_options = b'\030\001'
+  _globals['_IMAGEPREDICTION'].fields_by_name['margin']._loaded_options = None
+  _globals['_IMAGEPREDICTION'].fields_by_name['margin']._serialized_options = b'\030\001'
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['CreateDeployment']._loaded_options = None
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['CreateDeployment']._serialized_options = b'\332A\037parent,deployment,deployment_id\202\323\344\223\0021\"#/v1/{parent=projects/*}/deployments:\ndeployment'
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['GetDeployment']._loaded_options = None
@@ -86,28 +97,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['RollbackDeployment']._serialized_options = b'\332A\004name\202\323\344\223\0021\",/v1/{name=projects/*/deployments/*}:rollback:\001*'
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['Predict']._loaded_options = None
   _globals['_DEPLOYMENTSERVICE'].methods_by_name['Predict']._serialized_options = b'\332A\004name\202\323\344\223\0020\"+/v1/{name=projects/*/deployments/*}:predict:\001*'
-  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_start=340
-  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_end=552
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=554
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=617
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=620
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=756
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=758
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=859
-  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_start=862
-  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_end=992
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=994
-  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=1060
-  _globals['_ROLLBACKDEPLOYMENTREQUEST']._serialized_start=1062
-  _globals['_ROLLBACKDEPLOYMENTREQUEST']._serialized_end=1159
-  _globals['_PREDICTREQUEST']._serialized_start=1162
-  _globals['_PREDICTREQUEST']._serialized_end=1300
-  _globals['_PREDICTINPUT']._serialized_start=1302
-  _globals['_PREDICTINPUT']._serialized_end=1385
-  _globals['_PREDICTRESPONSE']._serialized_start=1387
-  _globals['_PREDICTRESPONSE']._serialized_end=1460
-  _globals['_IMAGEPREDICTION']._serialized_start=1463
-  _globals['_IMAGEPREDICTION']._serialized_end=1690
-  _globals['_DEPLOYMENTSERVICE']._serialized_start=1693
-  _globals['_DEPLOYMENTSERVICE']._serialized_end=2829
+  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_start=372
+  _globals['_CREATEDEPLOYMENTREQUEST']._serialized_end=584
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=586
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=649
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=652
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=788
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=790
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=891
+  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_start=894
+  _globals['_UPDATEDEPLOYMENTREQUEST']._serialized_end=1024
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_start=1026
+  _globals['_DELETEDEPLOYMENTREQUEST']._serialized_end=1092
+  _globals['_ROLLBACKDEPLOYMENTREQUEST']._serialized_start=1094
+  _globals['_ROLLBACKDEPLOYMENTREQUEST']._serialized_end=1191
+  _globals['_PREDICTREQUEST']._serialized_start=1194
+  _globals['_PREDICTREQUEST']._serialized_end=1332
+  _globals['_PREDICTINPUT']._serialized_start=1334
+  _globals['_PREDICTINPUT']._serialized_end=1460
+  _globals['_PREDICTRESPONSE']._serialized_start=1462
+  _globals['_PREDICTRESPONSE']._serialized_end=1535
+  _globals['_IMAGEPREDICTION']._serialized_start=1538
+  _globals['_IMAGEPREDICTION']._serialized_end=1834
+  _globals['_DEPLOYMENTSERVICE']._serialized_start=1837
+  _globals['_DEPLOYMENTSERVICE']._serialized_end=2973
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from vesta_contracts.common.v1 import geometry_pb2 as _geometry_pb2
 from vesta_contracts.common.v1 import prediction_pb2 as _prediction_pb2
 from vesta_contracts.serving.v1 import deployment_pb2 as _deployment_pb2
 import builtins as _builtins
@@ -18,6 +19,11 @@ if sys.version_info >= (3, 11):
     from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -217,25 +223,33 @@ Global___PredictRequest: _TypeAlias = PredictRequest  # noqa: Y015
 
 @_typing.final
 class PredictInput(_message.Message):
-    """One image to predict labels for."""
+    """One image to predict."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DATA_FIELD_NUMBER: _builtins.int
     ITEM_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     data: _builtins.bytes
     """A JPEG, PNG, WebP, BMP or TIFF file."""
     item: _builtins.str
     """An item of the same project."""
+    @_builtins.property
+    def region(self) -> _geometry_pb2.PixelBox:
+        """The part of the image to predict, in pixels of the image (of `data`, after rotation by EXIF); all of it if unset. The prediction is in pixels of the whole
+        image. For a region that is not in the image, the image is rejected with REGION_INVALID.
+        """
+
     def __init__(
         self,
         *,
         data: _builtins.bytes = ...,
         item: _builtins.str = ...,
+        region: _geometry_pb2.PixelBox | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "image", b"image", "item", b"item"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "image", b"image", "item", b"item", "region", b"region"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "image", b"image", "item", b"item"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "image", b"image", "item", b"item", "region", b"region"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_image: _TypeAlias = _typing.Literal["data", "item"]  # noqa: Y015
     _WhichOneofArgType_image: _TypeAlias = _typing.Literal["image", b"image"]  # noqa: Y015
@@ -265,52 +279,72 @@ Global___PredictResponse: _TypeAlias = PredictResponse  # noqa: Y015
 
 @_typing.final
 class ImagePrediction(_message.Message):
-    """The predictions for one image."""
+    """The prediction for one image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PREDICTION_FIELD_NUMBER: _builtins.int
+    EMBEDDING_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     OTHER_LABELS_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     UNCERTAIN_FIELD_NUMBER: _builtins.int
     MARGIN_FIELD_NUMBER: _builtins.int
-    EMBEDDING_FIELD_NUMBER: _builtins.int
-    REASON_FIELD_NUMBER: _builtins.int
-    MESSAGE_FIELD_NUMBER: _builtins.int
-    model_version: _builtins.str
-    uncertain: _builtins.bool
-    """True if the policy considers the prediction uncertain."""
-    margin: _builtins.float
     reason: _builtins.str
     """The reason if the image was rejected, such as IMAGE_TRUNCATED. All other fields except `message` are then unset."""
     message: _builtins.str
     @_builtins.property
-    def labels(self) -> _containers.RepeatedCompositeFieldContainer[_prediction_pb2.ConceptScore]:
-        """The predicted labels, with scores at or above the threshold, best first."""
-
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def model_version(self) -> _builtins.str: ...
+    @model_version.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def model_version(self, value: _builtins.str) -> None: ...
     @_builtins.property
-    def other_labels(self) -> _containers.RepeatedCompositeFieldContainer[_prediction_pb2.ConceptScore]:
-        """The other labels, best first."""
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def uncertain(self) -> _builtins.bool: ...
+    @uncertain.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def uncertain(self, value: _builtins.bool) -> None: ...
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def margin(self) -> _builtins.float: ...
+    @margin.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def margin(self, value: _builtins.float) -> None: ...
+    @_builtins.property
+    def prediction(self) -> _prediction_pb2.Prediction:
+        """Unset if the image was rejected."""
 
     @_builtins.property
     def embedding(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Unit length. Empty unless requested."""
 
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[_prediction_pb2.ConceptScore]:
+        """The same as in `prediction`, for callers of the previous version: the predicted scores, the others, and the rest."""
+
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def other_labels(self) -> _containers.RepeatedCompositeFieldContainer[_prediction_pb2.ConceptScore]: ...
     def __init__(
         self,
         *,
+        prediction: _prediction_pb2.Prediction | None = ...,
+        embedding: _abc.Iterable[_builtins.float] | None = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
         labels: _abc.Iterable[_prediction_pb2.ConceptScore] | None = ...,
         other_labels: _abc.Iterable[_prediction_pb2.ConceptScore] | None = ...,
         model_version: _builtins.str = ...,
         uncertain: _builtins.bool = ...,
         margin: _builtins.float = ...,
-        embedding: _abc.Iterable[_builtins.float] | None = ...,
-        reason: _builtins.str = ...,
-        message: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prediction", b"prediction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "labels", b"labels", "margin", b"margin", "message", b"message", "model_version", b"model_version", "other_labels", b"other_labels", "reason", b"reason", "uncertain", b"uncertain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "labels", b"labels", "margin", b"margin", "message", b"message", "model_version", b"model_version", "other_labels", b"other_labels", "prediction", b"prediction", "reason", b"reason", "uncertain", b"uncertain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -125,7 +125,7 @@ class DeploymentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Predict(self, request, context):
-        """Predicts labels for up to 64 images. Returns labels per image, or the reason why it was rejected, in the order of the request. A
+        """Predicts up to 64 images. Returns a prediction per image, or the reason why it was rejected, in the order of the request. A
         rejected image does not fail the others. Errors: NOT_FOUND; UNAVAILABLE DEPLOYMENT_NOT_READY; RESOURCE_EXHAUSTED OVERLOADED,
         with the retry delay.
         """

@@ -55,7 +55,7 @@ class DeploymentServiceStub:
     versions are swapped. Errors: NOT_FOUND; FAILED_PRECONDITION NO_PREVIOUS_VERSION.
     """
     Predict: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.PredictRequest, _deployment_service_pb2.PredictResponse]
-    """Predicts labels for up to 64 images. Returns labels per image, or the reason why it was rejected, in the order of the request. A
+    """Predicts up to 64 images. Returns a prediction per image, or the reason why it was rejected, in the order of the request. A
     rejected image does not fail the others. Errors: NOT_FOUND; UNAVAILABLE DEPLOYMENT_NOT_READY; RESOURCE_EXHAUSTED OVERLOADED,
     with the retry delay.
     """
@@ -85,7 +85,7 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     versions are swapped. Errors: NOT_FOUND; FAILED_PRECONDITION NO_PREVIOUS_VERSION.
     """
     Predict: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.PredictRequest, _deployment_service_pb2.PredictResponse]  # type: ignore[assignment]
-    """Predicts labels for up to 64 images. Returns labels per image, or the reason why it was rejected, in the order of the request. A
+    """Predicts up to 64 images. Returns a prediction per image, or the reason why it was rejected, in the order of the request. A
     rejected image does not fail the others. Errors: NOT_FOUND; UNAVAILABLE DEPLOYMENT_NOT_READY; RESOURCE_EXHAUSTED OVERLOADED,
     with the retry delay.
     """
@@ -154,7 +154,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _deployment_service_pb2.PredictRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_service_pb2.PredictResponse, _abc.Awaitable[_deployment_service_pb2.PredictResponse]]:
-        """Predicts labels for up to 64 images. Returns labels per image, or the reason why it was rejected, in the order of the request. A
+        """Predicts up to 64 images. Returns a prediction per image, or the reason why it was rejected, in the order of the request. A
         rejected image does not fail the others. Errors: NOT_FOUND; UNAVAILABLE DEPLOYMENT_NOT_READY; RESOURCE_EXHAUSTED OVERLOADED,
         with the retry delay.
         """

@@ -26,7 +26,7 @@ from vesta_contracts.common.v1 import prediction_pb2 as vesta_dot_common_dot_v1_
 from vesta_contracts.serving.v1 import deployment_pb2 as vesta_dot_serving_dot_v1_dot_deployment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dvesta/serving/v1/events.proto\x12\x10vesta.serving.v1\x1a vesta/common/v1/prediction.proto\x1a!vesta/serving/v1/deployment.proto\"F\n\x12\x44\x65ploymentPromoted\x12\x30\n\ndeployment\x18\x01 \x01(\x0b\x32\x1c.vesta.serving.v1.Deployment\"H\n\x14\x44\x65ploymentRolledBack\x12\x30\n\ndeployment\x18\x01 \x01(\x0b\x32\x1c.vesta.serving.v1.Deployment\"D\n\x10\x44\x65ploymentFailed\x12\x30\n\ndeployment\x18\x01 \x01(\x0b\x32\x1c.vesta.serving.v1.Deployment\"D\n\x10\x44\x65ploymentScored\x12\x30\n\ndeployment\x18\x01 \x01(\x0b\x32\x1c.vesta.serving.v1.Deployment\"\xb4\x01\n\x11PredictionCreated\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12\x18\n\x10\x65mbedding_digest\x18\x05 \x01(\t\x12\x35\n\x0bpredictions\x18\x06 \x03(\x0b\x32 .vesta.serving.v1.ItemPrediction\"_\n\x0eItemPrediction\x12\x0c\n\x04item\x18\x01 \x01(\t\x12,\n\x06scores\x18\x02 \x01(\x0b\x32\x1c.vesta.common.v1.ImageScores\x12\x11\n\tembedding\x18\x03 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dvesta/serving/v1/events.proto\x12\x10vesta.serving.v1\x1a vesta/common/v1/prediction.proto\x1a!vesta/serving/v1/deployment.proto\"F\n\x12\x44\x65ploymentPromoted\x12\x30\n\ndeployment\x18\x01 \x01(\x0b\x32\x1c.vesta.serving.v1.Deployment\"H\n\x14\x44\x65ploymentRolledBack\x12\x30\n\ndeployment\x18\x01 \x01(\x0b\x32\x1c.vesta.serving.v1.Deployment\"D\n\x10\x44\x65ploymentFailed\x12\x30\n\ndeployment\x18\x01 \x01(\x0b\x32\x1c.vesta.serving.v1.Deployment\"D\n\x10\x44\x65ploymentScored\x12\x30\n\ndeployment\x18\x01 \x01(\x0b\x32\x1c.vesta.serving.v1.Deployment\"\xb4\x01\n\x11PredictionCreated\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12\x18\n\x10\x65mbedding_digest\x18\x05 \x01(\t\x12\x35\n\x0bpredictions\x18\x06 \x03(\x0b\x32 .vesta.serving.v1.ItemPrediction\"b\n\x0eItemPrediction\x12\x0c\n\x04item\x18\x01 \x01(\t\x12/\n\nprediction\x18\x02 \x01(\x0b\x32\x1b.vesta.common.v1.Prediction\x12\x11\n\tembedding\x18\x03 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,5 +44,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTIONCREATED']._serialized_start=407
   _globals['_PREDICTIONCREATED']._serialized_end=587
   _globals['_ITEMPREDICTION']._serialized_start=589
-  _globals['_ITEMPREDICTION']._serialized_end=684
+  _globals['_ITEMPREDICTION']._serialized_end=687
 # @@protoc_insertion_point(module_scope)

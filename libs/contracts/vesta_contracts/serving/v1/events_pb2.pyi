@@ -158,23 +158,23 @@ class ItemPrediction(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ITEM_FIELD_NUMBER: _builtins.int
-    SCORES_FIELD_NUMBER: _builtins.int
+    PREDICTION_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
     item: _builtins.str
     embedding: _builtins.bytes
     """Little-endian float32, unit length. Empty if the item already has an embedding with the same digest."""
     @_builtins.property
-    def scores(self) -> _prediction_pb2.ImageScores: ...
+    def prediction(self) -> _prediction_pb2.Prediction: ...
     def __init__(
         self,
         *,
         item: _builtins.str = ...,
-        scores: _prediction_pb2.ImageScores | None = ...,
+        prediction: _prediction_pb2.Prediction | None = ...,
         embedding: _builtins.bytes = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prediction", b"prediction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "item", b"item", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "item", b"item", "prediction", b"prediction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

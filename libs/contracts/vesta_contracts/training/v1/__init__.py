@@ -18,6 +18,10 @@ from vesta_contracts.training.v1.metrics_pb2 import LearningCurvePoint as Learni
 from vesta_contracts.training.v1.metrics_pb2 import RandomLabels as RandomLabels
 from vesta_contracts.training.v1.model_pb2 import Model as Model
 from vesta_contracts.training.v1.model_pb2 import ModelVersion as ModelVersion
+from vesta_contracts.training.v1.model_pb2 import ModelSignature as ModelSignature
+from vesta_contracts.training.v1.model_pb2 import ModelInput as ModelInput
+from vesta_contracts.training.v1.model_pb2 import ModelOutput as ModelOutput
+from vesta_contracts.training.v1.model_pb2 import ObjectSelection as ObjectSelection
 from vesta_contracts.training.v1.model_service_pb2 import GetModelRequest as GetModelRequest
 from vesta_contracts.training.v1.model_service_pb2 import ListModelsRequest as ListModelsRequest
 from vesta_contracts.training.v1.model_service_pb2 import ListModelsResponse as ListModelsResponse
@@ -99,11 +103,15 @@ __all__ = [
     "ListTrainingRunsResponse",
     "Metrics",
     "Model",
+    "ModelInput",
+    "ModelOutput",
     "ModelServiceServicer",
     "ModelServiceStub",
+    "ModelSignature",
     "ModelVersion",
     "ModelVersionDeleted",
     "ModelVersionRegistered",
+    "ObjectSelection",
     "RandomLabels",
     "Recipe",
     "RecipeServiceServicer",

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvesta/training/v1/metrics.proto\x12\x11vesta.training.v1\"4\n\x08\x45stimate\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\"\xa8\x02\n\x07Metrics\x12\x12\n\nitem_count\x18\x01 \x01(\x03\x12-\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12-\n\x08macro_f1\x18\x03 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12\x33\n\x08\x63oncepts\x18\x04 \x03(\x0b\x32!.vesta.training.v1.ConceptMetrics\x12\x11\n\tconfusion\x18\x05 \x03(\x03\x12\x19\n\x11\x63\x61libration_error\x18\x06 \x01(\x01\x12\x36\n\x0breliability\x18\x07 \x03(\x0b\x32!.vesta.training.v1.ReliabilityBin\x12\x10\n\x08log_loss\x18\x08 \x01(\x01\"\xaa\x01\n\x0e\x43onceptMetrics\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\x12\n\nitem_count\x18\x02 \x01(\x03\x12.\n\tprecision\x18\x03 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12+\n\x06recall\x18\x04 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12\x0f\n\x02\x66\x31\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x05\n\x03_f1\"\xab\x01\n\x0eReliabilityBin\x12\x16\n\x0e\x63onfidence_low\x18\x01 \x01(\x01\x12\x17\n\x0f\x63onfidence_high\x18\x02 \x01(\x01\x12\x12\n\nitem_count\x18\x03 \x01(\x03\x12\x1c\n\x0fmean_confidence\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\x12\n\x10_mean_confidenceB\x0b\n\t_accuracy\"\xc6\x01\n\nComparison\x12\x10\n\x08\x63hampion\x18\x01 \x01(\t\x12\x34\n\x10\x63hampion_metrics\x18\x02 \x01(\x0b\x32\x1a.vesta.training.v1.Metrics\x12\x38\n\x13\x61\x63\x63uracy_difference\x18\x03 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12\x36\n\x08\x63oncepts\x18\x04 \x03(\x0b\x32$.vesta.training.v1.ConceptComparison\"p\n\x11\x43onceptComparison\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\x12\n\nitem_count\x18\x02 \x01(\x03\x12\x36\n\x11recall_difference\x18\x03 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\"\x82\x01\n\x0f\x45xclusionCounts\x12\x16\n\x0eno_label_count\x18\x01 \x01(\x03\x12\x1d\n\x15multiple_labels_count\x18\x02 \x01(\x03\x12\x19\n\x11shapes_only_count\x18\x03 \x01(\x03\x12\x1d\n\x15unknown_concept_count\x18\x04 \x01(\x03\"X\n\x12LearningCurvePoint\x12\x13\n\x0blabel_count\x18\x01 \x01(\x03\x12-\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\"a\n\x0cRandomLabels\x12+\n\x06labels\x18\x01 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12\x14\n\x0chigh_unknown\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fvesta/training/v1/metrics.proto\x12\x11vesta.training.v1\"4\n\x08\x45stimate\x12\r\n\x05value\x18\x01 \x01(\x01\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\"\xd0\x05\n\x07Metrics\x12\x12\n\nitem_count\x18\x01 \x01(\x03\x12-\n\x08\x61\x63\x63uracy\x18\x02 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12-\n\x08macro_f1\x18\x03 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12\x33\n\x08\x63oncepts\x18\x04 \x03(\x0b\x32!.vesta.training.v1.ConceptMetrics\x12\x11\n\tconfusion\x18\x05 \x03(\x03\x12\x19\n\x11\x63\x61libration_error\x18\x06 \x01(\x01\x12\x36\n\x0breliability\x18\x07 \x03(\x0b\x32!.vesta.training.v1.ReliabilityBin\x12\x10\n\x08log_loss\x18\x08 \x01(\x01\x12>\n\x19mean_average_precision_50\x18\t \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12;\n\x16mean_average_precision\x18\n \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12-\n\x08mean_iou\x18\x0b \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12\x14\n\x0cobject_count\x18\x0c \x01(\x03\x12)\n\x1cmean_average_precision_small\x18\r \x01(\x01H\x00\x88\x01\x01\x12*\n\x1dmean_average_precision_medium\x18\x0e \x01(\x01H\x01\x88\x01\x01\x12)\n\x1cmean_average_precision_large\x18\x0f \x01(\x01H\x02\x88\x01\x01\x42\x1f\n\x1d_mean_average_precision_smallB \n\x1e_mean_average_precision_mediumB\x1f\n\x1d_mean_average_precision_large\"\xcc\x02\n\x0e\x43onceptMetrics\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\x12\n\nitem_count\x18\x02 \x01(\x03\x12.\n\tprecision\x18\x03 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12+\n\x06recall\x18\x04 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12\x0f\n\x02\x66\x31\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x0cobject_count\x18\x06 \x01(\x03\x12!\n\x14\x61verage_precision_50\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x1e\n\x11\x61verage_precision\x18\x08 \x01(\x01H\x02\x88\x01\x01\x12\x10\n\x03iou\x18\t \x01(\x01H\x03\x88\x01\x01\x42\x05\n\x03_f1B\x17\n\x15_average_precision_50B\x14\n\x12_average_precisionB\x06\n\x04_iou\"\xab\x01\n\x0eReliabilityBin\x12\x16\n\x0e\x63onfidence_low\x18\x01 \x01(\x01\x12\x17\n\x0f\x63onfidence_high\x18\x02 \x01(\x01\x12\x12\n\nitem_count\x18\x03 \x01(\x03\x12\x1c\n\x0fmean_confidence\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08\x61\x63\x63uracy\x18\x05 \x01(\x01H\x01\x88\x01\x01\x42\x12\n\x10_mean_confidenceB\x0b\n\t_accuracy\"\xbd\x01\n\nComparison\x12\x10\n\x08\x63hampion\x18\x01 \x01(\t\x12\x34\n\x10\x63hampion_metrics\x18\x02 \x01(\x0b\x32\x1a.vesta.training.v1.Metrics\x12/\n\ndifference\x18\x03 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12\x36\n\x08\x63oncepts\x18\x04 \x03(\x0b\x32$.vesta.training.v1.ConceptComparison\"i\n\x11\x43onceptComparison\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\x12\n\nitem_count\x18\x02 \x01(\x03\x12/\n\ndifference\x18\x03 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\"\x82\x01\n\x0f\x45xclusionCounts\x12\x16\n\x0eno_label_count\x18\x01 \x01(\x03\x12\x1d\n\x15multiple_labels_count\x18\x02 \x01(\x03\x12\x19\n\x11shapes_only_count\x18\x03 \x01(\x03\x12\x1d\n\x15unknown_concept_count\x18\x04 \x01(\x03\"V\n\x12LearningCurvePoint\x12\x13\n\x0blabel_count\x18\x01 \x01(\x03\x12+\n\x06metric\x18\x02 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\"a\n\x0cRandomLabels\x12+\n\x06labels\x18\x01 \x01(\x0b\x32\x1b.vesta.training.v1.Estimate\x12\x14\n\x0chigh_unknown\x18\x02 \x01(\x08\x12\x0e\n\x06reason\x18\x03 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,19 +34,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ESTIMATE']._serialized_start=54
   _globals['_ESTIMATE']._serialized_end=106
   _globals['_METRICS']._serialized_start=109
-  _globals['_METRICS']._serialized_end=405
-  _globals['_CONCEPTMETRICS']._serialized_start=408
-  _globals['_CONCEPTMETRICS']._serialized_end=578
-  _globals['_RELIABILITYBIN']._serialized_start=581
-  _globals['_RELIABILITYBIN']._serialized_end=752
-  _globals['_COMPARISON']._serialized_start=755
-  _globals['_COMPARISON']._serialized_end=953
-  _globals['_CONCEPTCOMPARISON']._serialized_start=955
-  _globals['_CONCEPTCOMPARISON']._serialized_end=1067
-  _globals['_EXCLUSIONCOUNTS']._serialized_start=1070
-  _globals['_EXCLUSIONCOUNTS']._serialized_end=1200
-  _globals['_LEARNINGCURVEPOINT']._serialized_start=1202
-  _globals['_LEARNINGCURVEPOINT']._serialized_end=1290
-  _globals['_RANDOMLABELS']._serialized_start=1292
-  _globals['_RANDOMLABELS']._serialized_end=1389
+  _globals['_METRICS']._serialized_end=829
+  _globals['_CONCEPTMETRICS']._serialized_start=832
+  _globals['_CONCEPTMETRICS']._serialized_end=1164
+  _globals['_RELIABILITYBIN']._serialized_start=1167
+  _globals['_RELIABILITYBIN']._serialized_end=1338
+  _globals['_COMPARISON']._serialized_start=1341
+  _globals['_COMPARISON']._serialized_end=1530
+  _globals['_CONCEPTCOMPARISON']._serialized_start=1532
+  _globals['_CONCEPTCOMPARISON']._serialized_end=1637
+  _globals['_EXCLUSIONCOUNTS']._serialized_start=1640
+  _globals['_EXCLUSIONCOUNTS']._serialized_end=1770
+  _globals['_LEARNINGCURVEPOINT']._serialized_start=1772
+  _globals['_LEARNINGCURVEPOINT']._serialized_end=1858
+  _globals['_RANDOMLABELS']._serialized_start=1860
+  _globals['_RANDOMLABELS']._serialized_end=1957
 # @@protoc_insertion_point(module_scope)

@@ -47,7 +47,11 @@ Global___Estimate: _TypeAlias = Estimate  # noqa: Y015
 
 @_typing.final
 class Metrics(_message.Message):
-    """Metrics of a model on a frozen, non-empty set of items. Metrics that were not measured are unset, never 0."""
+    """Metrics of a model on a frozen, non-empty set of items. Metrics that were not measured are unset, never 0.
+
+    Each task type has a primary metric, by which models are compared: `accuracy` for classification and several labels,
+    `mean_average_precision_50` for boxes and instances, `mean_iou` for semantic segmentation.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -59,11 +63,24 @@ class Metrics(_message.Message):
     CALIBRATION_ERROR_FIELD_NUMBER: _builtins.int
     RELIABILITY_FIELD_NUMBER: _builtins.int
     LOG_LOSS_FIELD_NUMBER: _builtins.int
+    MEAN_AVERAGE_PRECISION_50_FIELD_NUMBER: _builtins.int
+    MEAN_AVERAGE_PRECISION_FIELD_NUMBER: _builtins.int
+    MEAN_IOU_FIELD_NUMBER: _builtins.int
+    OBJECT_COUNT_FIELD_NUMBER: _builtins.int
+    MEAN_AVERAGE_PRECISION_SMALL_FIELD_NUMBER: _builtins.int
+    MEAN_AVERAGE_PRECISION_MEDIUM_FIELD_NUMBER: _builtins.int
+    MEAN_AVERAGE_PRECISION_LARGE_FIELD_NUMBER: _builtins.int
     item_count: _builtins.int
     """The number of items."""
     calibration_error: _builtins.float
     """Expected calibration error over the bins of `reliability`, in [0, 1]. The recipe sets the number of bins."""
     log_loss: _builtins.float
+    object_count: _builtins.int
+    """The number of true objects."""
+    mean_average_precision_small: _builtins.float
+    """`mean_average_precision` of small (area below 32² px), medium (below 96² px) and large objects. Unset without such objects."""
+    mean_average_precision_medium: _builtins.float
+    mean_average_precision_large: _builtins.float
     @_builtins.property
     def accuracy(self) -> Global___Estimate:
         """Accuracy (multi-label: exact match), with the Wilson interval."""
@@ -82,6 +99,20 @@ class Metrics(_message.Message):
 
     @_builtins.property
     def reliability(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReliabilityBin]: ...
+    @_builtins.property
+    def mean_average_precision_50(self) -> Global___Estimate:
+        """The mean over the concepts of the average precision of objects that overlap a true one with an IoU of at least 0.5, as in COCO,
+        with a bootstrap interval over images.
+        """
+
+    @_builtins.property
+    def mean_average_precision(self) -> Global___Estimate:
+        """The mean of the same over IoU thresholds of 0.5, 0.55 … 0.95."""
+
+    @_builtins.property
+    def mean_iou(self) -> Global___Estimate:
+        """The mean over the concepts of intersection over union of pixels, with a bootstrap interval over images."""
+
     def __init__(
         self,
         *,
@@ -93,12 +124,30 @@ class Metrics(_message.Message):
         calibration_error: _builtins.float = ...,
         reliability: _abc.Iterable[Global___ReliabilityBin] | None = ...,
         log_loss: _builtins.float = ...,
+        mean_average_precision_50: Global___Estimate | None = ...,
+        mean_average_precision: Global___Estimate | None = ...,
+        mean_iou: Global___Estimate | None = ...,
+        object_count: _builtins.int = ...,
+        mean_average_precision_small: _builtins.float | None = ...,
+        mean_average_precision_medium: _builtins.float | None = ...,
+        mean_average_precision_large: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "macro_f1", b"macro_f1"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mean_average_precision_large", b"_mean_average_precision_large", "_mean_average_precision_medium", b"_mean_average_precision_medium", "_mean_average_precision_small", b"_mean_average_precision_small", "accuracy", b"accuracy", "macro_f1", b"macro_f1", "mean_average_precision", b"mean_average_precision", "mean_average_precision_50", b"mean_average_precision_50", "mean_average_precision_large", b"mean_average_precision_large", "mean_average_precision_medium", b"mean_average_precision_medium", "mean_average_precision_small", b"mean_average_precision_small", "mean_iou", b"mean_iou"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "calibration_error", b"calibration_error", "concepts", b"concepts", "confusion", b"confusion", "item_count", b"item_count", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "reliability", b"reliability"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mean_average_precision_large", b"_mean_average_precision_large", "_mean_average_precision_medium", b"_mean_average_precision_medium", "_mean_average_precision_small", b"_mean_average_precision_small", "accuracy", b"accuracy", "calibration_error", b"calibration_error", "concepts", b"concepts", "confusion", b"confusion", "item_count", b"item_count", "log_loss", b"log_loss", "macro_f1", b"macro_f1", "mean_average_precision", b"mean_average_precision", "mean_average_precision_50", b"mean_average_precision_50", "mean_average_precision_large", b"mean_average_precision_large", "mean_average_precision_medium", b"mean_average_precision_medium", "mean_average_precision_small", b"mean_average_precision_small", "mean_iou", b"mean_iou", "object_count", b"object_count", "reliability", b"reliability"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__mean_average_precision_large: _TypeAlias = _typing.Literal["mean_average_precision_large"]  # noqa: Y015
+    _WhichOneofArgType__mean_average_precision_large: _TypeAlias = _typing.Literal["_mean_average_precision_large", b"_mean_average_precision_large"]  # noqa: Y015
+    _WhichOneofReturnType__mean_average_precision_medium: _TypeAlias = _typing.Literal["mean_average_precision_medium"]  # noqa: Y015
+    _WhichOneofArgType__mean_average_precision_medium: _TypeAlias = _typing.Literal["_mean_average_precision_medium", b"_mean_average_precision_medium"]  # noqa: Y015
+    _WhichOneofReturnType__mean_average_precision_small: _TypeAlias = _typing.Literal["mean_average_precision_small"]  # noqa: Y015
+    _WhichOneofArgType__mean_average_precision_small: _TypeAlias = _typing.Literal["_mean_average_precision_small", b"_mean_average_precision_small"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_average_precision_large) -> _WhichOneofReturnType__mean_average_precision_large | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_average_precision_medium) -> _WhichOneofReturnType__mean_average_precision_medium | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__mean_average_precision_small) -> _WhichOneofReturnType__mean_average_precision_small | None: ...
 
 Global___Metrics: _TypeAlias = Metrics  # noqa: Y015
 
@@ -113,11 +162,24 @@ class ConceptMetrics(_message.Message):
     PRECISION_FIELD_NUMBER: _builtins.int
     RECALL_FIELD_NUMBER: _builtins.int
     F1_FIELD_NUMBER: _builtins.int
+    OBJECT_COUNT_FIELD_NUMBER: _builtins.int
+    AVERAGE_PRECISION_50_FIELD_NUMBER: _builtins.int
+    AVERAGE_PRECISION_FIELD_NUMBER: _builtins.int
+    IOU_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
     item_count: _builtins.int
     """The number of items with the concept."""
     f1: _builtins.float
     """Unset if no item has the concept and the model never predicts it."""
+    object_count: _builtins.int
+    """The number of true objects of the concept. For objects, `precision`, `recall` and `f1` count objects, matched with an IoU of at least 0.5, at the
+    threshold of the model version.
+    """
+    average_precision_50: _builtins.float
+    """The average precision at an IoU of 0.5, and over 0.5 … 0.95. Unset if no item has the concept."""
+    average_precision: _builtins.float
+    iou: _builtins.float
+    """Intersection over union of the pixels. Unset if no item has the concept and the model never predicts it."""
     @_builtins.property
     def precision(self) -> Global___Estimate:
         """Unset if the model never predicts the concept."""
@@ -134,14 +196,31 @@ class ConceptMetrics(_message.Message):
         precision: Global___Estimate | None = ...,
         recall: Global___Estimate | None = ...,
         f1: _builtins.float | None = ...,
+        object_count: _builtins.int = ...,
+        average_precision_50: _builtins.float | None = ...,
+        average_precision: _builtins.float | None = ...,
+        iou: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_f1", b"_f1", "f1", b"f1", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_average_precision", b"_average_precision", "_average_precision_50", b"_average_precision_50", "_f1", b"_f1", "_iou", b"_iou", "average_precision", b"average_precision", "average_precision_50", b"average_precision_50", "f1", b"f1", "iou", b"iou", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_f1", b"_f1", "concept", b"concept", "f1", b"f1", "item_count", b"item_count", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_average_precision", b"_average_precision", "_average_precision_50", b"_average_precision_50", "_f1", b"_f1", "_iou", b"_iou", "average_precision", b"average_precision", "average_precision_50", b"average_precision_50", "concept", b"concept", "f1", b"f1", "iou", b"iou", "item_count", b"item_count", "object_count", b"object_count", "precision", b"precision", "recall", b"recall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__average_precision: _TypeAlias = _typing.Literal["average_precision"]  # noqa: Y015
+    _WhichOneofArgType__average_precision: _TypeAlias = _typing.Literal["_average_precision", b"_average_precision"]  # noqa: Y015
+    _WhichOneofReturnType__average_precision_50: _TypeAlias = _typing.Literal["average_precision_50"]  # noqa: Y015
+    _WhichOneofArgType__average_precision_50: _TypeAlias = _typing.Literal["_average_precision_50", b"_average_precision_50"]  # noqa: Y015
     _WhichOneofReturnType__f1: _TypeAlias = _typing.Literal["f1"]  # noqa: Y015
     _WhichOneofArgType__f1: _TypeAlias = _typing.Literal["_f1", b"_f1"]  # noqa: Y015
+    _WhichOneofReturnType__iou: _TypeAlias = _typing.Literal["iou"]  # noqa: Y015
+    _WhichOneofArgType__iou: _TypeAlias = _typing.Literal["_iou", b"_iou"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__average_precision) -> _WhichOneofReturnType__average_precision | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__average_precision_50) -> _WhichOneofReturnType__average_precision_50 | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__f1) -> _WhichOneofReturnType__f1 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__iou) -> _WhichOneofReturnType__iou | None: ...
 
 Global___ConceptMetrics: _TypeAlias = ConceptMetrics  # noqa: Y015
 
@@ -195,14 +274,16 @@ class Comparison(_message.Message):
 
     CHAMPION_FIELD_NUMBER: _builtins.int
     CHAMPION_METRICS_FIELD_NUMBER: _builtins.int
-    ACCURACY_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
     CONCEPTS_FIELD_NUMBER: _builtins.int
     champion: _builtins.str
     """"projects/acme/models/vans/versions/3"."""
     @_builtins.property
     def champion_metrics(self) -> Global___Metrics: ...
     @_builtins.property
-    def accuracy_difference(self) -> Global___Estimate: ...
+    def difference(self) -> Global___Estimate:
+        """In the primary metric of the task type."""
+
     @_builtins.property
     def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptComparison]: ...
     def __init__(
@@ -210,12 +291,12 @@ class Comparison(_message.Message):
         *,
         champion: _builtins.str = ...,
         champion_metrics: Global___Metrics | None = ...,
-        accuracy_difference: Global___Estimate | None = ...,
+        difference: Global___Estimate | None = ...,
         concepts: _abc.Iterable[Global___ConceptComparison] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy_difference", b"accuracy_difference", "champion_metrics", b"champion_metrics"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["champion_metrics", b"champion_metrics", "difference", b"difference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy_difference", b"accuracy_difference", "champion", b"champion", "champion_metrics", b"champion_metrics", "concepts", b"concepts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["champion", b"champion", "champion_metrics", b"champion_metrics", "concepts", b"concepts", "difference", b"difference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -223,17 +304,17 @@ Global___Comparison: _TypeAlias = Comparison  # noqa: Y015
 
 @_typing.final
 class ConceptComparison(_message.Message):
-    """The difference between challenger and champion in the recall of one concept."""
+    """The difference between challenger and champion for one concept: in its recall, or in its average precision at an IoU of 0.5, or in its IoU."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CONCEPT_FIELD_NUMBER: _builtins.int
     ITEM_COUNT_FIELD_NUMBER: _builtins.int
-    RECALL_DIFFERENCE_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
     item_count: _builtins.int
     @_builtins.property
-    def recall_difference(self) -> Global___Estimate:
+    def difference(self) -> Global___Estimate:
         """The intervals of all concepts hold simultaneously with 95 % confidence (corrected for multiple comparisons). Unset if no item
         has the concept.
         """
@@ -243,11 +324,11 @@ class ConceptComparison(_message.Message):
         *,
         concept: _builtins.str = ...,
         item_count: _builtins.int = ...,
-        recall_difference: Global___Estimate | None = ...,
+        difference: Global___Estimate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["recall_difference", b"recall_difference"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "item_count", b"item_count", "recall_difference", b"recall_difference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "difference", b"difference", "item_count", b"item_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -291,28 +372,28 @@ Global___ExclusionCounts: _TypeAlias = ExclusionCounts  # noqa: Y015
 
 @_typing.final
 class LearningCurvePoint(_message.Message):
-    """A point of the learning curve: accuracy by the number of randomly drawn labels, from the control arm and, cross-fitted, from the
-    test split.
+    """A point of the learning curve: the primary metric by the number of randomly drawn labels, from the control arm and, cross-fitted,
+    from the test split.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LABEL_COUNT_FIELD_NUMBER: _builtins.int
-    ACCURACY_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
     label_count: _builtins.int
     @_builtins.property
-    def accuracy(self) -> Global___Estimate:
-        """Mean over draws. The interval covers the variance of other labels of this number and of other test items."""
+    def metric(self) -> Global___Estimate:
+        """The primary metric, as a mean over draws. The interval covers the variance of other labels of this number and of other test items."""
 
     def __init__(
         self,
         *,
         label_count: _builtins.int = ...,
-        accuracy: Global___Estimate | None = ...,
+        metric: Global___Estimate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["metric", b"metric"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "label_count", b"label_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label_count", b"label_count", "metric", b"metric"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -320,7 +401,7 @@ Global___LearningCurvePoint: _TypeAlias = LearningCurvePoint  # noqa: Y015
 
 @_typing.final
 class RandomLabels(_message.Message):
-    """An estimate of the number of randomly drawn labels that gives the same accuracy."""
+    """An estimate of the number of randomly drawn labels that gives the same primary metric."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -26,10 +26,11 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
+from vesta_contracts.common.v1 import task_type_pb2 as vesta_dot_common_dot_v1_dot_task__type__pb2
 from vesta_contracts.training.v1 import metrics_pb2 as vesta_dot_training_dot_v1_dot_metrics__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dvesta/training/v1/model.proto\x12\x11vesta.training.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1fvesta/training/v1/metrics.proto\"\x98\x02\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x1c\n\x0elatest_version\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t:B\xea\x41?\n\x0bvesta/Model\x12!projects/{project}/models/{model}*\x06models2\x05model\"\xff\x04\n\x0cModelVersion\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x12\n\x04task\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x16\n\x08onnx_key\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64igest\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08\x63oncepts\x18\x06 \x03(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nthresholds\x18\x07 \x03(\x01\x42\x04\xe2\x41\x01\x03\x12\x1e\n\x10\x65mbedding_digest\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12!\n\x13\x65mbedding_dimension\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08snapshot\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06recipe\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0ctraining_run\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03\x12\x31\n\x07metrics\x18\r \x01(\x0b\x32\x1a.vesta.training.v1.MetricsB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x63\x61rd\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12$\n\x16metrics_missing_reason\x18\x10 \x01(\tB\x04\xe2\x41\x01\x03\x12:\n\x08\x65xcluded\x18\x11 \x01(\x0b\x32\".vesta.training.v1.ExclusionCountsB\x04\xe2\x41\x01\x03:`\xea\x41]\n\x12vesta/ModelVersion\x12\x34projects/{project}/models/{model}/versions/{version}*\x08versions2\x07versionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dvesta/training/v1/model.proto\x12\x11vesta.training.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1fvesta/common/v1/task_type.proto\x1a\x1fvesta/training/v1/metrics.proto\"\x98\x02\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x1c\n\x0elatest_version\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t:B\xea\x41?\n\x0bvesta/Model\x12!projects/{project}/models/{model}*\x06models2\x05model\"\xf1\x05\n\x0cModelVersion\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x14\n\x04task\x18\x02 \x01(\tB\x06\x18\x01\xe2\x41\x01\x03\x12\x16\n\x08onnx_key\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64igest\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08\x63oncepts\x18\x06 \x03(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nthresholds\x18\x07 \x03(\x01\x42\x04\xe2\x41\x01\x03\x12\x1e\n\x10\x65mbedding_digest\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12!\n\x13\x65mbedding_dimension\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x16\n\x08snapshot\x18\n \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06recipe\x18\x0b \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0ctraining_run\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03\x12\x31\n\x07metrics\x18\r \x01(\x0b\x32\x1a.vesta.training.v1.MetricsB\x04\xe2\x41\x01\x03\x12\x12\n\x04\x63\x61rd\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12$\n\x16metrics_missing_reason\x18\x10 \x01(\tB\x04\xe2\x41\x01\x03\x12:\n\x08\x65xcluded\x18\x11 \x01(\x0b\x32\".vesta.training.v1.ExclusionCountsB\x04\xe2\x41\x01\x03\x12\x32\n\ttask_type\x18\x12 \x01(\x0e\x32\x19.vesta.common.v1.TaskTypeB\x04\xe2\x41\x01\x03\x12:\n\tsignature\x18\x13 \x01(\x0b\x32!.vesta.training.v1.ModelSignatureB\x04\xe2\x41\x01\x03:`\xea\x41]\n\x12vesta/ModelVersion\x12\x34projects/{project}/models/{model}/versions/{version}*\x08versions2\x07version\"\xad\x01\n\x0eModelSignature\x12,\n\x05input\x18\x01 \x01(\x0b\x32\x1d.vesta.training.v1.ModelInput\x12/\n\x07outputs\x18\x02 \x03(\x0b\x32\x1e.vesta.training.v1.ModelOutput\x12<\n\x10object_selection\x18\x03 \x01(\x0b\x32\".vesta.training.v1.ObjectSelection\"\xaf\x02\n\nModelInput\x12\x11\n\theight_px\x18\x01 \x01(\x05\x12\x10\n\x08width_px\x18\x02 \x01(\x05\x12\x34\n\x06resize\x18\x03 \x01(\x0e\x32$.vesta.training.v1.ModelInput.Resize\x12?\n\x0c\x63olour_order\x18\x04 \x01(\x0e\x32).vesta.training.v1.ModelInput.ColourOrder\"F\n\x06Resize\x12\x16\n\x12RESIZE_UNSPECIFIED\x10\x00\x12\x0b\n\x07STRETCH\x10\x01\x12\r\n\tLETTERBOX\x10\x02\x12\x08\n\x04\x43ROP\x10\x03\"=\n\x0b\x43olourOrder\x12\x1c\n\x18\x43OLOUR_ORDER_UNSPECIFIED\x10\x00\x12\x07\n\x03RGB\x10\x01\x12\x07\n\x03\x42GR\x10\x02\"/\n\x0bModelOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ndimensions\x18\x02 \x03(\x03\"J\n\x0fObjectSelection\x12\x11\n\tscore_min\x18\x01 \x01(\x01\x12\x0f\n\x07iou_max\x18\x02 \x01(\x01\x12\x13\n\x0bobjects_max\x18\x03 \x01(\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,7 +52,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELVERSION'].fields_by_name['name']._loaded_options = None
   _globals['_MODELVERSION'].fields_by_name['name']._serialized_options = b'\342A\001\010'
   _globals['_MODELVERSION'].fields_by_name['task']._loaded_options = None
-  _globals['_MODELVERSION'].fields_by_name['task']._serialized_options = b'\342A\001\003'
+  _globals['_MODELVERSION'].fields_by_name['task']._serialized_options = b'\030\001\342A\001\003'
   _globals['_MODELVERSION'].fields_by_name['onnx_key']._loaded_options = None
   _globals['_MODELVERSION'].fields_by_name['onnx_key']._serialized_options = b'\342A\001\003'
   _globals['_MODELVERSION'].fields_by_name['digest']._loaded_options = None
@@ -82,10 +83,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELVERSION'].fields_by_name['metrics_missing_reason']._serialized_options = b'\342A\001\003'
   _globals['_MODELVERSION'].fields_by_name['excluded']._loaded_options = None
   _globals['_MODELVERSION'].fields_by_name['excluded']._serialized_options = b'\342A\001\003'
+  _globals['_MODELVERSION'].fields_by_name['task_type']._loaded_options = None
+  _globals['_MODELVERSION'].fields_by_name['task_type']._serialized_options = b'\342A\001\003'
+  _globals['_MODELVERSION'].fields_by_name['signature']._loaded_options = None
+  _globals['_MODELVERSION'].fields_by_name['signature']._serialized_options = b'\342A\001\003'
   _globals['_MODELVERSION']._loaded_options = None
   _globals['_MODELVERSION']._serialized_options = b'\352A]\n\022vesta/ModelVersion\0224projects/{project}/models/{model}/versions/{version}*\010versions2\007version'
-  _globals['_MODEL']._serialized_start=208
-  _globals['_MODEL']._serialized_end=488
-  _globals['_MODELVERSION']._serialized_start=491
-  _globals['_MODELVERSION']._serialized_end=1130
+  _globals['_MODEL']._serialized_start=241
+  _globals['_MODEL']._serialized_end=521
+  _globals['_MODELVERSION']._serialized_start=524
+  _globals['_MODELVERSION']._serialized_end=1277
+  _globals['_MODELSIGNATURE']._serialized_start=1280
+  _globals['_MODELSIGNATURE']._serialized_end=1453
+  _globals['_MODELINPUT']._serialized_start=1456
+  _globals['_MODELINPUT']._serialized_end=1759
+  _globals['_MODELINPUT_RESIZE']._serialized_start=1626
+  _globals['_MODELINPUT_RESIZE']._serialized_end=1696
+  _globals['_MODELINPUT_COLOURORDER']._serialized_start=1698
+  _globals['_MODELINPUT_COLOURORDER']._serialized_end=1759
+  _globals['_MODELOUTPUT']._serialized_start=1761
+  _globals['_MODELOUTPUT']._serialized_end=1808
+  _globals['_OBJECTSELECTION']._serialized_start=1810
+  _globals['_OBJECTSELECTION']._serialized_end=1884
 # @@protoc_insertion_point(module_scope)

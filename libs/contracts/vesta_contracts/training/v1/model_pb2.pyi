@@ -8,6 +8,8 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from vesta_contracts.common.v1 import task_type_pb2 as _task_type_pb2
 from vesta_contracts.training.v1 import metrics_pb2 as _metrics_pb2
 import builtins as _builtins
 import sys
@@ -17,6 +19,11 @@ if sys.version_info >= (3, 11):
     from typing import TypeAlias as _TypeAlias, Never as _Never
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
+
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -61,7 +68,7 @@ Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
 class ModelVersion(_message.Message):
-    """One trained model: an ONNX file that computes calibrated probabilities and an embedding from uint8 pixels. Immutable."""
+    """One trained model: an ONNX file that computes a prediction and an embedding from uint8 pixels. Immutable."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -82,10 +89,20 @@ class ModelVersion(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     METRICS_MISSING_REASON_FIELD_NUMBER: _builtins.int
     EXCLUDED_FIELD_NUMBER: _builtins.int
+    TASK_TYPE_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name, such as "projects/acme/models/vans/versions/3". Versions are numbered from 1."""
-    task: _builtins.str
-    """"classification", "multilabel" or "embedding"."""
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def task(self) -> _builtins.str:
+        """The task type in the words of recipes: "classification", "multilabel", "detection" or "embedding". See `task_type`."""
+
+    @task.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def task(self, value: _builtins.str) -> None:
+        """The task type in the words of recipes: "classification", "multilabel", "detection" or "embedding". See `task_type`."""
+
     onnx_key: _builtins.str
     """Key of the ONNX file in the object store."""
     digest: _builtins.str
@@ -101,13 +118,15 @@ class ModelVersion(_message.Message):
     """The model card in Markdown: data, recipe, metrics, licence of the weights."""
     metrics_missing_reason: _builtins.str
     """Why `metrics` is unset, such as a snapshot without a labelled test item. Empty if it is set."""
+    task_type: _task_type_pb2.TaskType.ValueType
+    """The task type, which is that of the datasets and deployments of the model."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The concepts in the order of the outputs. Empty for task "embedding"."""
+        """The concepts in the order of the outputs. Empty for embedding models."""
 
     @_builtins.property
     def thresholds(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """For multi-label models: the minimum probability of each concept, in the order of `concepts`."""
+        """For several labels and for objects: the minimum probability of each concept, in the order of `concepts`."""
 
     @_builtins.property
     def metrics(self) -> _metrics_pb2.Metrics:
@@ -118,6 +137,10 @@ class ModelVersion(_message.Message):
     @_builtins.property
     def excluded(self) -> _metrics_pb2.ExclusionCounts:
         """Annotated items that were excluded from training and from measurement. Unset if there are none."""
+
+    @_builtins.property
+    def signature(self) -> Global___ModelSignature:
+        """The input and outputs of the ONNX file, which contains them too."""
 
     def __init__(
         self,
@@ -139,11 +162,178 @@ class ModelVersion(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         metrics_missing_reason: _builtins.str = ...,
         excluded: _metrics_pb2.ExclusionCounts | None = ...,
+        task_type: _task_type_pb2.TaskType.ValueType = ...,
+        signature: Global___ModelSignature | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "excluded", b"excluded", "metrics", b"metrics"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "excluded", b"excluded", "metrics", b"metrics", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "concepts", b"concepts", "create_time", b"create_time", "digest", b"digest", "embedding_digest", b"embedding_digest", "embedding_dimension", b"embedding_dimension", "excluded", b"excluded", "metrics", b"metrics", "metrics_missing_reason", b"metrics_missing_reason", "name", b"name", "onnx_key", b"onnx_key", "recipe", b"recipe", "size_bytes", b"size_bytes", "snapshot", b"snapshot", "task", b"task", "thresholds", b"thresholds", "training_run", b"training_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "concepts", b"concepts", "create_time", b"create_time", "digest", b"digest", "embedding_digest", b"embedding_digest", "embedding_dimension", b"embedding_dimension", "excluded", b"excluded", "metrics", b"metrics", "metrics_missing_reason", b"metrics_missing_reason", "name", b"name", "onnx_key", b"onnx_key", "recipe", b"recipe", "signature", b"signature", "size_bytes", b"size_bytes", "snapshot", b"snapshot", "task", b"task", "task_type", b"task_type", "thresholds", b"thresholds", "training_run", b"training_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015
+
+@_typing.final
+class ModelSignature(_message.Message):
+    """The input and the outputs of a model file, as it declares them in its metadata."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INPUT_FIELD_NUMBER: _builtins.int
+    OUTPUTS_FIELD_NUMBER: _builtins.int
+    OBJECT_SELECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def input(self) -> Global___ModelInput: ...
+    @_builtins.property
+    def outputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelOutput]: ...
+    @_builtins.property
+    def object_selection(self) -> Global___ObjectSelection:
+        """How the file reduces its candidates to the objects of its outputs. Unset for models that find no objects."""
+
+    def __init__(
+        self,
+        *,
+        input: Global___ModelInput | None = ...,
+        outputs: _abc.Iterable[Global___ModelOutput] | None = ...,
+        object_selection: Global___ObjectSelection | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "object_selection", b"object_selection"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "object_selection", b"object_selection", "outputs", b"outputs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelSignature: _TypeAlias = ModelSignature  # noqa: Y015
+
+@_typing.final
+class ModelInput(_message.Message):
+    """The input of a model file: uint8 pixels `(N, height, width, 3)` with the name "pixels"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Resize:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ResizeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ModelInput._Resize.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        RESIZE_UNSPECIFIED: ModelInput._Resize.ValueType  # 0
+        STRETCH: ModelInput._Resize.ValueType  # 1
+        """Both sides are scaled independently."""
+        LETTERBOX: ModelInput._Resize.ValueType  # 2
+        """Scaled until it fits, in the centre of a grey area."""
+        CROP: ModelInput._Resize.ValueType  # 3
+        """Scaled until it covers the area, and cut to its centre."""
+
+    class Resize(_Resize, metaclass=_ResizeEnumTypeWrapper):
+        """How an image becomes the input."""
+
+    RESIZE_UNSPECIFIED: ModelInput.Resize.ValueType  # 0
+    STRETCH: ModelInput.Resize.ValueType  # 1
+    """Both sides are scaled independently."""
+    LETTERBOX: ModelInput.Resize.ValueType  # 2
+    """Scaled until it fits, in the centre of a grey area."""
+    CROP: ModelInput.Resize.ValueType  # 3
+    """Scaled until it covers the area, and cut to its centre."""
+
+    class _ColourOrder:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ColourOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ModelInput._ColourOrder.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        COLOUR_ORDER_UNSPECIFIED: ModelInput._ColourOrder.ValueType  # 0
+        RGB: ModelInput._ColourOrder.ValueType  # 1
+        BGR: ModelInput._ColourOrder.ValueType  # 2
+
+    class ColourOrder(_ColourOrder, metaclass=_ColourOrderEnumTypeWrapper):
+        """The order of the colours of a pixel."""
+
+    COLOUR_ORDER_UNSPECIFIED: ModelInput.ColourOrder.ValueType  # 0
+    RGB: ModelInput.ColourOrder.ValueType  # 1
+    BGR: ModelInput.ColourOrder.ValueType  # 2
+
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    RESIZE_FIELD_NUMBER: _builtins.int
+    COLOUR_ORDER_FIELD_NUMBER: _builtins.int
+    height_px: _builtins.int
+    width_px: _builtins.int
+    resize: Global___ModelInput.Resize.ValueType
+    colour_order: Global___ModelInput.ColourOrder.ValueType
+    def __init__(
+        self,
+        *,
+        height_px: _builtins.int = ...,
+        width_px: _builtins.int = ...,
+        resize: Global___ModelInput.Resize.ValueType = ...,
+        colour_order: Global___ModelInput.ColourOrder.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["colour_order", b"colour_order", "height_px", b"height_px", "resize", b"resize", "width_px", b"width_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelInput: _TypeAlias = ModelInput  # noqa: Y015
+
+@_typing.final
+class ModelOutput(_message.Message):
+    """An output of a model file. Outputs in pixels are in pixels of the input."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its meaning, by its name. float32: "probabilities" `(N, C)`, "embedding" `(N, D)` of unit length, "objects" `(N, K, 6)` with
+    x_min, y_min, x_max, y_max, score and the number of the concept, in descending order of score and padded with scores of 0. uint8: "segmentation" `(N, height, width)`, where 0 is none
+    of the concepts and 1 the first.
+    """
+    @_builtins.property
+    def dimensions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The shape without N. 0 for a dimension that depends on the input."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        dimensions: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dimensions", b"dimensions", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelOutput: _TypeAlias = ModelOutput  # noqa: Y015
+
+@_typing.final
+class ObjectSelection(_message.Message):
+    """How candidates become objects: by non-maximum suppression per concept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORE_MIN_FIELD_NUMBER: _builtins.int
+    IOU_MAX_FIELD_NUMBER: _builtins.int
+    OBJECTS_MAX_FIELD_NUMBER: _builtins.int
+    score_min: _builtins.float
+    """Candidates with a lower score are dropped."""
+    iou_max: _builtins.float
+    """Of two candidates of one concept with a larger intersection over union, the one with the lower score is dropped."""
+    objects_max: _builtins.int
+    """Objects per image, at most."""
+    def __init__(
+        self,
+        *,
+        score_min: _builtins.float = ...,
+        iou_max: _builtins.float = ...,
+        objects_max: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["iou_max", b"iou_max", "objects_max", b"objects_max", "score_min", b"score_min"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObjectSelection: _TypeAlias = ObjectSelection  # noqa: Y015

@@ -211,6 +211,7 @@ def _finish(
         digest=export.digest,
         size_bytes=export.size_bytes,
         task=assignment.recipe.task,
+        signature=read_model(export.path).signature,
         concepts=head.concepts if head else (),
         thresholds=head.thresholds if head else (),
         embedding_digest=stage.embedding_digest,
