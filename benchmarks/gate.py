@@ -25,6 +25,7 @@ from typing import Any, Final
 import numpy as np
 from label_saving import Floats, Labels, Task, digits_tasks, photograph_tasks
 from vesta_conductor.reconciliation.gate import judge
+from vesta_conductor.task_types.classification import Classification
 from vesta_contracts.conductor.v1 import Gate
 from vesta_contracts.training.v1 import Comparison, Estimate, Metrics
 from vesta_datasets.selection import STRATEGIES, Pool
@@ -116,6 +117,10 @@ def read(path: Path = RECORDED) -> tuple[Run, ...]:
     )
 
 
+def _passes(policy: Gate, key: "_Key") -> bool:
+    return judge(policy, Metrics(), "champion", _comparison(key), task_type=Classification()).passed
+
+
 def replay(runs: Sequence[Run], policy: Gate | None, items: int) -> Cost:
     """Applies a policy to the recorded challengers with the first `items` items of the test split.
 
@@ -128,10 +133,7 @@ def replay(runs: Sequence[Run], policy: Gate | None, items: int) -> Cost:
         champion = run.models[0]
         for challenger in run.models[1:]:
             gain = challenger.accuracy - champion.accuracy
-            passed = (
-                policy is None
-                or judge(policy, Metrics(), "champion", _comparison(_Key(run, champion, challenger, items))).passed
-            )
+            passed = policy is None or _passes(policy, _Key(run, champion, challenger, items))
             better, better_rejected = better + (gain > 0), better_rejected + (gain > 0 and not passed)
             worse, worse_accepted = worse + (gain < -WORSE), worse_accepted + (gain < -WORSE and passed)
             champion = challenger if passed else champion

@@ -19,7 +19,7 @@ from vesta_contracts.annotation.v1 import (
     Campaign,
     Task,
 )
-from vesta_contracts.common.v1 import TaskType
+from vesta_contracts.common.v1 import Annotation, PixelBox, TaskType
 from vesta_contracts.datasets.v1 import (
     Dataset,
     DatasetCounts,
@@ -28,6 +28,7 @@ from vesta_contracts.datasets.v1 import (
 from vesta_contracts.serving.v1 import Deployment
 from vesta_contracts.training.v1 import (
     Estimate,
+    Metrics,
     ModelVersion,
     TrainingRun,
 )
@@ -55,9 +56,10 @@ class SimulatedPlatform:
         failing_runs: float = 0.0,
         worse_models: float = 0.0,
         settle: bool = True,
+        task_type: TaskType.ValueType = TaskType.TASK_TYPE_CLASSIFICATION,
     ) -> None:
         self.clock = clock
-        self.task_type = TaskType.TASK_TYPE_CLASSIFICATION
+        self.task_type = task_type
         self.chance = chance
         self.items = {f"{DATASET}/items/train{n:04}": "" for n in range(train)}
         self.items |= {f"{DATASET}/items/test{n:04}": "" for n in range(test)}
@@ -95,7 +97,7 @@ class SimulatedPlatform:
         for task in self.tasks.values():
             if task.state == Task.OPEN and self.chance.random() < 0.4:
                 task.state = Task.ACCEPTED
-                task.accepted.append(a_label(self.truth(task.item)))
+                task.accepted.append(self.annotation(self.truth(task.item)))
                 task.update_time.FromDatetime(self.clock.now())
                 self.on_their_way.append(task)
         if not self.settle:
@@ -125,15 +127,17 @@ class SimulatedPlatform:
     def _succeed(self, run: TrainingRun) -> None:
         number = sum(version.startswith(run.model + "/") for version in self.versions) + 1
         run.state, run.model_version = TrainingRun.SUCCEEDED, f"{run.model}/versions/{number}"
-        task = "embedding" if run.recipe.endswith("/embedding") else "classification"
-        version = ModelVersion(name=run.model_version, task=task, training_run=run.name)
-        if task == "classification":
-            run.metrics.CopyFrom(some_metrics(min(0.95, 0.6 + 0.03 * number)))
+        embeds = run.recipe.endswith("/embedding")
+        task_type = TaskType.TASK_TYPE_EMBEDDING if embeds else self.task_type
+        version = ModelVersion(name=run.model_version, task_type=task_type, training_run=run.name)
+        if not embeds:
+            run.metrics.CopyFrom(self._metrics(min(0.95, 0.6 + 0.03 * number)))
             version.metrics.CopyFrom(run.metrics)
             run.random_labels.labels.CopyFrom(Estimate(value=200, low=100, high=400))
             if run.champion:
                 worse = self.chance.random() < self.worse_models
                 run.comparison.CopyFrom(a_comparison(-0.05 if worse else 0.02))
+                run.comparison.champion_metrics.CopyFrom(self._metrics(0.8))
                 run.comparison.champion = run.champion
         self.versions[version.name] = version
 
@@ -156,6 +160,20 @@ class SimulatedPlatform:
                 deployment.scoring.scored_count = self.scored[self.scored_by]
 
     # State.
+
+    def annotation(self, concept: str, score: float | None = None) -> Annotation:
+        """Returns the annotation of an item with this concept: a box of one place, or a label."""
+        if self.task_type != TaskType.TASK_TYPE_DETECTION:
+            return a_label(concept, score)
+        return Annotation(concept=concept, box=PixelBox(x_max_px=20, y_max_px=20), score=score)
+
+    def _metrics(self, value: float) -> Metrics:
+        """Returns metrics with this value of the primary metric."""
+        metrics = some_metrics(value)
+        if self.task_type == TaskType.TASK_TYPE_DETECTION:
+            metrics.mean_average_precision_50.CopyFrom(metrics.accuracy)
+            metrics.ClearField("accuracy")
+        return metrics
 
     def truth(self, item: str) -> str:
         return CONCEPTS[hashlib.sha256(item.encode()).digest()[0] % len(CONCEPTS)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from conductor_builders import DATASET, NAMES, TAXONOMY, a_label
+from conductor_builders import DATASET, NAMES, TAXONOMY
 from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_common.messages import copy_of, without
 from vesta_common.resources.etags import check_etag, etag_of, with_etag
@@ -106,6 +106,7 @@ def _with_etag(deployment: Deployment) -> Deployment:
 _TASK_TYPES = {
     "classification": TaskType.TASK_TYPE_CLASSIFICATION,
     "multilabel": TaskType.TASK_TYPE_MULTI_LABEL,
+    "detection": TaskType.TASK_TYPE_DETECTION,
     "embedding": TaskType.TASK_TYPE_UNSPECIFIED,
 }
 
@@ -144,7 +145,7 @@ class _Items(_Servicer, ItemServiceServicer):
         label = _get(self.platform.items, request.name)
         item = Item(name=request.name, split=Split.SPLIT_TEST if "/items/test" in request.name else Split.SPLIT_TRAIN)
         if label:
-            item.accepted.annotations.append(a_label(label))
+            item.accepted.annotations.append(self.platform.annotation(label))
         return item
 
     def ListItems(self, request: Any, context: Any) -> ListItemsResponse:
@@ -175,7 +176,7 @@ class _Items(_Servicer, ItemServiceServicer):
                     item=item,
                     control=place % 5 == 0,
                     reason="the simulation chose it",
-                    pre_annotations=[a_label(CONCEPTS[0], 0.6)] if by else [],
+                    pre_annotations=[self.platform.annotation(CONCEPTS[0], 0.6)] if by else [],
                     model_version=by,
                 )
                 for place, item in enumerate(free[: request.count])

@@ -200,8 +200,8 @@ class TestLoops:
         assert not reason or refused.value.reason == reason
 
     def test_a_dataset_of_a_task_type_that_no_model_learns_is_rejected(self, conductor: Conductor) -> None:
-        conductor.platform.task_type = TaskType.TASK_TYPE_DETECTION
-        with pytest.raises(InvalidArgument, match=r"is for detection; .* classification or multi-label") as refused:
+        conductor.platform.task_type = TaskType.TASK_TYPE_KEYPOINTS
+        with pytest.raises(InvalidArgument, match=r"is for keypoints; .* classification, .*multi-label") as refused:
             a_loop(conductor)
         assert refused.value.reason == "TASK_TYPE_UNSUPPORTED"
 

@@ -4,6 +4,7 @@ import pytest
 from conductor_builders import EMBEDDING, NAMES, a_label, a_task, version
 from vesta_conductor.reconciliation.control_arm import live_accuracy
 from vesta_conductor.task_types.classification import Classification
+from vesta_conductor.task_types.detection import Detection
 from vesta_conductor.task_types.multi_label import MultiLabel
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation, PixelBox
@@ -63,3 +64,32 @@ def test_only_image_labels_are_compared_with_predictions() -> None:
     live = live_accuracy([labelled, boxed], model=NAMES.model, task_type=CLASSIFICATION)
     assert live is not None
     assert (live.answer_count, live.estimate.value) == (1, 1.0)
+
+
+def a_box(concept: str, x_px: float, size_px: float = 10) -> Annotation:
+    return Annotation(concept=concept, box=PixelBox(x_min_px=x_px, x_max_px=x_px + size_px, y_max_px=10))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "accepted", "is_correct"),
+    [
+        ([], [], True),
+        ([], [a_box("car", 0)], False),
+        ([a_box("car", 0)], [], False),
+        ([a_box("car", 3)], [a_box("car", 0)], True),  # IoU 7 / 13
+        ([a_box("car", 4)], [a_box("car", 0)], False),  # IoU 6 / 14
+        ([a_box("van", 0)], [a_box("car", 0)], False),
+        ([a_box("car", 0), a_box("van", 0)], [a_box("van", 0), a_box("car", 0)], True),
+        ([a_box("car", 0), a_box("car", 1)], [a_box("car", 0), a_box("car", 50)], False),
+        # The first fits both, the second only one: a greedy pairing would leave it over.
+        ([a_box("car", 2), a_box("car", -1)], [a_box("car", 0), a_box("car", 4)], True),
+        ([a_box("car", 0, 0)], [a_box("car", 0, 0)], False),  # boxes without area overlap with nothing
+    ],
+)
+def test_a_detection_is_right_if_each_object_is_found_and_no_other(
+    predicted: list[Annotation], accepted: list[Annotation], is_correct: bool
+) -> None:
+    task = a_task(1, pre_annotations=predicted, accepted=accepted, model_version=version(1), control=True)
+    live = live_accuracy([task], model=NAMES.model, task_type=Detection())
+    assert live is not None
+    assert live.estimate.value == is_correct

@@ -2,12 +2,26 @@
 
 import pytest
 from conductor_builders import a_comparison, some_metrics, version
-from vesta_conductor.reconciliation.gate import judge
-from vesta_contracts.conductor.v1 import Gate
+from vesta_conductor.reconciliation import gate
+from vesta_conductor.task_types import LoopTask
+from vesta_conductor.task_types.classification import Classification
+from vesta_conductor.task_types.detection import Detection
+from vesta_contracts.conductor.v1 import Gate, GateVerdict
 from vesta_contracts.training.v1 import Comparison, Estimate, Metrics
 
 METRICS = some_metrics(0.82)
 STRICT = 0.0
+
+
+def judge(
+    policy: Gate,
+    metrics: Metrics,
+    champion: str,
+    comparison: Comparison | None,
+    missing_reason: str = "",
+    task_type: LoopTask = Classification(),  # noqa: B008 - it has no state
+) -> GateVerdict:
+    return gate.judge(policy, metrics, champion, comparison, missing_reason, task_type=task_type)
 
 
 def overall(value: float, low: float, high: float, items: int = 987) -> Comparison:
@@ -103,3 +117,21 @@ def test_the_worst_of_many_worse_concepts_are_named() -> None:
     assert "c6" in reason
     assert "and 3 more" in reason
     assert "c1 " not in reason
+
+
+def average_precision(value: float) -> Metrics:
+    return Metrics(item_count=100, mean_average_precision_50=Estimate(value=value, low=value - 0.1, high=value + 0.1))
+
+
+def test_detectors_are_judged_by_their_mean_average_precision() -> None:
+    comparison = a_comparison(-0.03, {"van": (-0.2, -0.05)})
+    comparison.champion_metrics.CopyFrom(average_precision(0.85))
+    judged = [
+        judge(Gate(accuracy_loss_max=loss), average_precision(0.82), version(1), comparison, task_type=Detection())
+        for loss in (0.005, 1.0)
+    ]
+    assert not any(verdict.passed for verdict in judged)
+    assert "loses more mAP@50" in judged[0].reason
+    assert "mAP@50 82.0 % against 85.0 %" in judged[0].reason
+    assert "significantly lower average precision for van" in judged[1].reason
+    assert "mAP@50 82.0 %" in judge(Gate(), average_precision(0.82), "", None, task_type=Detection()).reason

@@ -8,11 +8,16 @@ from conductor_simulation import SimulatedPlatform
 from vesta_common.clock import ManualClock
 from vesta_conductor.execution.observe import SETTLE, observe, shows_answer
 from vesta_conductor.reconciliation.state import ObservedState
+from vesta_conductor.task_types.classification import Classification
+from vesta_conductor.task_types.detection import Detection
 from vesta_contracts.annotation.v1 import BatchCreateTasksRequest, Campaign, CreateCampaignRequest, Task
 from vesta_contracts.common.v1 import Annotation, ImageLabel, PixelBox
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, Item
 
 ITEM = f"{DATASET}/items/train0000"
+
+
+CLASSIFICATION = Classification()
 
 
 def a_platform() -> SimulatedPlatform:
@@ -151,8 +156,14 @@ def test_shapes_of_an_item_do_not_settle_an_answer_about_the_whole_image() -> No
     box = Annotation(concept="van", box=PixelBox(x_max_px=2, y_max_px=2))
     task = Task(name="tasks/1")
     label = Annotation(concept="van", image_label=ImageLabel())
-    assert not shows_answer(Item(), task)
-    assert not shows_answer(Item(accepted=AcceptedAnnotations(annotations=[box])), task)
-    assert shows_answer(Item(accepted=AcceptedAnnotations(annotations=[box], task="tasks/1")), task)
-    assert shows_answer(Item(accepted=AcceptedAnnotations(annotations=[label, box])), task)
-    assert shows_answer(Item(accepted=AcceptedAnnotations()), task)
+    assert not shows_answer(Item(), task, CLASSIFICATION)
+    assert not shows_answer(Item(accepted=AcceptedAnnotations(annotations=[box])), task, CLASSIFICATION)
+    assert shows_answer(Item(accepted=AcceptedAnnotations(annotations=[box], task="tasks/1")), task, CLASSIFICATION)
+    assert shows_answer(Item(accepted=AcceptedAnnotations(annotations=[label, box])), task, CLASSIFICATION)
+    assert shows_answer(Item(accepted=AcceptedAnnotations()), task, CLASSIFICATION)
+
+
+def test_boxes_of_an_item_settle_an_answer_of_boxes() -> None:
+    box = Annotation(concept="van", box=PixelBox(x_max_px=2, y_max_px=2))
+    assert shows_answer(Item(accepted=AcceptedAnnotations(annotations=[box])), Task(name="tasks/1"), Detection())
+    assert not shows_answer(Item(), Task(name="tasks/1"), Detection())

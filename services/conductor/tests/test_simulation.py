@@ -16,6 +16,7 @@ from vesta_conductor import store
 from vesta_conductor.execution.driver import Driver
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_contracts.annotation.v1 import Task
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.conductor.v1 import Loop, LoopPolicy, LoopStatus, Project, Round
 
 TURNS_MAX = 2500
@@ -156,6 +157,30 @@ def test_a_loop_spends_its_budget_and_ends_with_a_model(
     )
     assert [found.label_count for found in ended] == sorted(found.label_count for found in ended)
     assert ended[-1].label_count == platform.labelled("train")
+    assert_once(postgres, platform, loop)
+
+
+def test_a_loop_of_boxes_trains_detectors_and_reports_their_average_precision(
+    postgres: Postgres, clock: ManualClock, create: Callable[..., None]
+) -> None:
+    chance = random.Random(4)
+    platform = SimulatedPlatform(clock, chance, worse_models=0.3, task_type=TaskType.TASK_TYPE_DETECTION)
+    create()
+    mortal = Mortal(postgres, chance, dying=0.01, away=0.01)
+    loop = turn_until(postgres, platform, mortal, LoopStatus.EXHAUSTED)
+    assert loop.status.labels_spent == BUDGET == len(platform.tasks)
+    assert {run.recipe for run in platform.runs.values()} == {
+        f"{PROJECT}/recipes/detection",
+        f"{PROJECT}/recipes/embedding",
+    }
+    assert {campaign.task_type for campaign in platform.campaigns.values()} == {TaskType.TASK_TYPE_DETECTION}
+    ended = [found for found in loop.status.rounds if found.HasField("end_time")]
+    assert all("mAP@50" in found.verdict.reason for found in ended)
+    assert all(found.metrics.mean_average_precision_50.value >= 0.6 for found in ended)
+    assert loop.status.champion_metrics.mean_average_precision_50.value >= 0.6
+    # The simulation predicts one concept for each item, at the right place.
+    assert loop.status.live_accuracy_count > 0
+    assert 0 < loop.status.live_accuracy.value < 1
     assert_once(postgres, platform, loop)
 
 

@@ -85,6 +85,10 @@ class TestTraining:
         request = command_of(reconcile(a_situation(observed=multi))).request
         assert isinstance(request, CreateTrainingRunRequest)
         assert request.training_run.recipe == "projects/acme/recipes/multilabel"
+        boxes = an_observed_state(snapshot=a_snapshot(), dataset=a_dataset(task_type=TaskType.TASK_TYPE_DETECTION))
+        request = command_of(reconcile(a_situation(observed=boxes))).request
+        assert isinstance(request, CreateTrainingRunRequest)
+        assert request.training_run.recipe == "projects/acme/recipes/detection"
         own = a_situation(observed=multi, policy=a_policy(recipe="projects/acme/recipes/ours"))
         request = command_of(reconcile(own)).request
         assert isinstance(request, CreateTrainingRunRequest)

@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from vesta_common.errors import NotFound
-from vesta_common.media.image_labels import image_labels
 from vesta_contracts.annotation.v1 import GetCampaignRequest, ListTasksRequest, Task
 from vesta_contracts.datasets.v1 import (
     GetDatasetRequest,
@@ -31,6 +30,7 @@ from vesta_conductor.reconciliation.names import LoopNames
 from vesta_conductor.reconciliation.policy import Policy
 from vesta_conductor.reconciliation.state import History, ObservedState
 from vesta_conductor.reconciliation.training_stage import ATTEMPTS_MAX
+from vesta_conductor.task_types import LoopTask, task_type_of
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -62,7 +62,7 @@ def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, no
     accepted = (
         _tasks(peers, names, f"state = ACCEPTED AND update_time >= {_recent_since(history, now)}") if labelling else ()
     )
-    unsettled = _is_unsettled(peers, policy.dataset, _fresh(accepted, now))
+    unsettled = _is_unsettled(peers, policy.dataset, _fresh(accepted, now), task_type_of(campaign))
     deployment = _find(peers.deployments.GetDeployment, GetDeploymentRequest(name=names.deployment))
     dataset = _find(peers.datasets.GetDataset, GetDatasetRequest(name=policy.dataset))
     observed = ObservedState(
@@ -133,7 +133,7 @@ def _fresh(accepted: tuple[Task, ...], now: datetime) -> list[Task]:
     return [task for task in newest if now - task.update_time.ToDatetime(now.tzinfo) < SETTLE]
 
 
-def _is_unsettled(peers: Peers, dataset: str, fresh: list[Task]) -> bool:
+def _is_unsettled(peers: Peers, dataset: str, fresh: list[Task], task_type: LoopTask) -> bool:
     """Whether the dataset does not contain one of these answers yet. Ignores deleted items."""
     if not fresh:
         return False
@@ -149,13 +149,13 @@ def _is_unsettled(peers: Peers, dataset: str, fresh: list[Task]) -> bool:
     remaining = (
         (task, _find(peers.items.GetItem, GetItemRequest(name=task.item))) for task in fresh if task.item not in settled
     )
-    return any(item is not None and not shows_answer(item, task) for task, item in remaining)
+    return any(item is not None and not shows_answer(item, task, task_type) for task, item in remaining)
 
 
-def shows_answer(item: Item, task: Task) -> bool:
-    """Whether an item contains the task's answer or later accepted annotations. Shapes that the item already has are not such an answer."""
+def shows_answer(item: Item, task: Task, task_type: LoopTask) -> bool:
+    """Whether an item contains the task's answer or later accepted annotations. What does not label the item is not such an answer."""
     return item.HasField("accepted") and (
-        item.accepted.task == task.name or image_labels(item.accepted.annotations) is not None
+        item.accepted.task == task.name or task_type.is_labelled(item.accepted.annotations)
     )
 
 

@@ -3,16 +3,24 @@
 from vesta_contracts.conductor.v1 import Gate, GateVerdict
 from vesta_contracts.training.v1 import Comparison, Metrics
 
-ROUNDING = 1e-9  # accuracies are ratios of counts; a smaller difference is a rounding error
+from vesta_conductor.task_types import LoopTask
+
+ROUNDING = 1e-9  # metrics are ratios of counts; a smaller difference is a rounding error
 ACCURACY_LOSS_MAX_DEFAULT = 0.005  # 0.5 points
 CONCEPTS_NAMED_MAX = 3
 NO_REASON = "the training run has no comparison and no reason"
 
 
 def judge(
-    gate: Gate, metrics: Metrics, champion: str, comparison: Comparison | None, missing_reason: str = ""
+    gate: Gate,
+    metrics: Metrics,
+    champion: str,
+    comparison: Comparison | None,
+    missing_reason: str = "",
+    *,
+    task_type: LoopTask,
 ) -> GateVerdict:
-    """Rejects a challenger that is significantly worse, overall or for one concept, or that loses more accuracy than allowed.
+    """Rejects a challenger that is significantly worse, overall or for one concept, or that loses more of the primary metric than allowed.
 
     Significantly worse means that the paired 95 % interval of the difference lies entirely below zero. Both models are measured on the
     test split of one snapshot.
@@ -23,9 +31,10 @@ def judge(
         champion: the version to compare with; empty if there is none, in which case the challenger passes.
         comparison: challenger minus champion; None if training could not compare them.
         missing_reason: why there is no comparison, as reported by the training service.
+        task_type: names the primary metric and reads it.
     """
     if not champion:
-        return GateVerdict(passed=True, reason=_first(metrics))
+        return GateVerdict(passed=True, reason=_first(metrics, task_type))
     if comparison is None:
         return GateVerdict(
             passed=False,
@@ -33,7 +42,8 @@ def judge(
         )
     difference = comparison.difference
     overall = (
-        f"accuracy {_percent(metrics.accuracy.value)} against {_percent(comparison.champion_metrics.accuracy.value)} "
+        f"{task_type.metric} {_percent(task_type.quality(metrics).value)} against "
+        f"{_percent(task_type.quality(comparison.champion_metrics).value)} "
         f"({_points(difference.value)}, 95 % interval {_points(difference.low)} to {_points(difference.high)}) "
         f"on {comparison.champion_metrics.item_count} test items"
     )
@@ -46,7 +56,7 @@ def judge(
     if difference.value < -allowed - ROUNDING:
         return GateVerdict(
             passed=False,
-            reason="The champion stays. The challenger loses more accuracy than accuracy_loss_max "
+            reason=f"The champion stays. The challenger loses more {task_type.metric} than accuracy_loss_max "
             f"allows ({100 * allowed:g} points): {overall}.",
         )
     worse = [concept for concept in comparison.concepts if concept.difference.high < -ROUNDING]
@@ -59,17 +69,18 @@ def judge(
         more = f" and {len(worse) - CONCEPTS_NAMED_MAX} more" if len(worse) > CONCEPTS_NAMED_MAX else ""
         return GateVerdict(
             passed=False,
-            reason=f"The champion stays. The challenger has significantly lower recall for {named}{more}; "
+            reason=f"The champion stays. The challenger has significantly lower {task_type.concept_metric} for {named}{more}; "
             f"overall {overall}.",
         )
     return GateVerdict(passed=True, reason=f"Not worse: {overall}.")
 
 
-def _first(metrics: Metrics) -> str:
+def _first(metrics: Metrics, task_type: LoopTask) -> str:
     """Returns the reason for the verdict on the first model."""
     if not metrics.item_count:
-        return "First model, no champion. Its accuracy is unknown because no test item is labelled."
-    return f"First model, no champion: accuracy {_percent(metrics.accuracy.value)} on {metrics.item_count} test items."
+        return f"First model, no champion. Its {task_type.metric} is unknown because no test item is labelled."
+    value = _percent(task_type.quality(metrics).value)
+    return f"First model, no champion: {task_type.metric} {value} on {metrics.item_count} test items."
 
 
 def _percent(share: float) -> str:

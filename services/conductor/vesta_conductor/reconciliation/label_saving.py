@@ -3,7 +3,7 @@
 from vesta_contracts.conductor.v1 import LabelSaving
 from vesta_contracts.training.v1 import RandomLabels
 
-NO_TEST_LABELS = "no item of the test split is labelled, so that the accuracy of the champion is unknown"
+NO_TEST_LABELS = "no item of the test split is labelled, so that the champion is not measured"
 
 
 def label_saving(random_labels: RandomLabels | None, spent_labels: int) -> LabelSaving:

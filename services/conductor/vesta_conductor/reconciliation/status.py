@@ -55,8 +55,8 @@ def _unmeasured(situation: Situation) -> str:
         )
     if situation.observed.champion and champion_metrics(situation.observed) is None:
         return (
-            f"The accuracy of {version_in_words(situation.observed.champion)} is unknown: no test item was "
-            "labelled when it was trained."
+            f"The {task_type_of(situation.observed.dataset).metric} of {version_in_words(situation.observed.champion)} "
+            "is unknown: no test item was labelled when it was trained."
         )
     return ""
 

@@ -148,7 +148,14 @@ def _give_up(situation: Situation, current: RoundRecord, run: TrainingRun) -> St
 
 def _judge(situation: Situation, current: RoundRecord, run: TrainingRun) -> Step:
     comparison = run.comparison if run.HasField("comparison") else None
-    verdict = judge(situation.policy.gate, run.metrics, run.champion, comparison, run.comparison_missing_reason)
+    verdict = judge(
+        situation.policy.gate,
+        run.metrics,
+        run.champion,
+        comparison,
+        run.comparison_missing_reason,
+        task_type=task_type_of(situation.observed.dataset),
+    )
     current = with_updates(current, model_version=run.model_version, verdict=verdict)
     if run.metrics.item_count:
         current = with_updates(current, metrics=_stored_metrics(run.metrics))

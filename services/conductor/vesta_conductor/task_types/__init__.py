@@ -6,10 +6,12 @@ from typing import Final
 
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.media.task_types import in_words, known_task_type
+from vesta_contracts.annotation.v1 import Campaign
 from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import Dataset
 
 from vesta_conductor.task_types.classification import Classification
+from vesta_conductor.task_types.detection import Detection
 from vesta_conductor.task_types.loop_task import LoopTask
 from vesta_conductor.task_types.multi_label import MultiLabel
 
@@ -17,6 +19,7 @@ TASK_TYPES: Final[Mapping[TaskType.ValueType, LoopTask]] = MappingProxyType(
     {
         TaskType.TASK_TYPE_CLASSIFICATION: Classification(),
         TaskType.TASK_TYPE_MULTI_LABEL: MultiLabel(),
+        TaskType.TASK_TYPE_DETECTION: Detection(),
     }
 )
 
@@ -30,8 +33,10 @@ def check_supported(dataset: Dataset) -> None:
         InvalidArgument: TASK_TYPE_UNSUPPORTED.
     """
     if known_task_type(dataset.task_type) not in TASK_TYPES:
-        supported = " or ".join(map(in_words, TASK_TYPES))
-        what = f"{dataset.name} is for {in_words(dataset.task_type)}; Loops train models for {supported}"
+        *others, last = map(in_words, TASK_TYPES)
+        what = (
+            f"{dataset.name} is for {in_words(dataset.task_type)}; Loops train models for {', '.join(others)} or {last}"
+        )
         raise InvalidArgument(
             f"loop.policy.dataset: {what}",
             reason="TASK_TYPE_UNSUPPORTED",
@@ -39,6 +44,6 @@ def check_supported(dataset: Dataset) -> None:
         )
 
 
-def task_type_of(dataset: Dataset | None) -> LoopTask:
-    """Returns the module of a dataset's task type; the default while the dataset is unknown."""
-    return TASK_TYPES[known_task_type(dataset.task_type if dataset else TaskType.TASK_TYPE_UNSPECIFIED)]
+def task_type_of(subject: Dataset | Campaign | None) -> LoopTask:
+    """Returns the module of the task type of a dataset or campaign; the default while it is unknown."""
+    return TASK_TYPES[known_task_type(subject.task_type if subject else TaskType.TASK_TYPE_UNSPECIFIED)]

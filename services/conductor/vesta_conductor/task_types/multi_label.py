@@ -3,10 +3,10 @@
 from vesta_common.media.image_labels import image_labels
 from vesta_contracts.annotation.v1 import Task
 
-from vesta_conductor.task_types.loop_task import LoopTask
+from vesta_conductor.task_types.image_labels import ImageLabels
 
 
-class MultiLabel(LoopTask):
+class MultiLabel(ImageLabels):
     """Any number of labels per item; a prediction without a label is a prediction too."""
 
     recipe = "multilabel"

@@ -107,7 +107,7 @@ class LoopPolicy(_message.Message):
     control_share: _builtins.float
     """The share of each batch that is drawn at random from the whole pool; 0.15 if unset, at least 0.05."""
     recipe: _builtins.str
-    """The training recipe. If unset, "classification" or "multilabel" of the project, depending on the dataset."""
+    """The training recipe. If unset, "classification", "multilabel" or "detection" of the project, depending on the dataset."""
     annotators_per_task: _builtins.int
     """The number of annotators per task; 1 if unset. Immutable."""
     review_share: _builtins.float
@@ -190,7 +190,7 @@ class Gate(_message.Message):
     With 1 only the intervals decide.
     """
     concept_loss_allowed: _builtins.bool
-    """True to accept a challenger even if the interval of the recall of a concept is entirely below zero."""
+    """True to accept a challenger even if the interval of a concept, in its recall or average precision, is entirely below zero."""
     def __init__(
         self,
         *,
@@ -293,7 +293,8 @@ class LoopStatus(_message.Message):
     @_builtins.property
     def live_accuracy(self) -> _metrics_pb2.Estimate:
         """Accuracy on live data. Compares the answers of the control arm, which annotators give without seeing a prediction, with the
-        labels that the model deployed at the time predicted. For a single-label model this is the best concept.
+        labels that the model deployed at the time predicted. For a single-label model this is the best concept. An image with objects is
+        predicted correctly if all of them are found and nothing else.
         """
 
     @_builtins.property
