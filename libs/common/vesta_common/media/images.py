@@ -163,8 +163,8 @@ def normalise(data: bytes | memoryview) -> NormalisedImage:
         raise _decoding_error(error) from error
 
 
-def model_pixels(data: bytes | memoryview) -> Pixels:
-    """Returns the model input for an image file: `(256, 256, 3)` RGB. The image is resized to a square; transparency is white.
+def model_pixels(data: bytes | memoryview, side_px: int = MODEL_SIDE_PX) -> Pixels:
+    """Returns the model input for an image file: `(side, side, 3)` RGB. The image is resized to a square; transparency is white.
 
     Training, serving and Triton all use this function, for original and for normalised images. A JPEG is decoded at the smallest sufficient
     scale.
@@ -174,8 +174,8 @@ def model_pixels(data: bytes | memoryview) -> Pixels:
     """
     file = split_file(data)
     try:
-        image = _load(_open(file), (MODEL_SIDE_PX, MODEL_SIDE_PX))
-        squashed = resized(on_white(image), (MODEL_SIDE_PX, MODEL_SIDE_PX))
+        image = _load(_open(file), (side_px, side_px))
+        squashed = resized(on_white(image), (side_px, side_px))
         picture = upright(to_srgb(squashed, profile_of(file, image)), exif_of(file, image), file.header.format)
         return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
     except Exception as error:

@@ -1,6 +1,6 @@
 """The job of a run in a training process: its input and its result as serialisable values, and its execution."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,19 +13,20 @@ from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
 
 from vesta_training.atomic_files import is_whole, write_whole
-from vesta_training.example import Example, Pixels, Split
+from vesta_training.example import Pixels
 from vesta_training.features.backbone import find_backbone, load_network
 from vesta_training.features.feature_files import FeatureFiles
 from vesta_training.hardware import AUTO, CPU, CUDA_PROVIDER, choose_device, find_cuda
 from vesta_training.progress import ProgressUpdate
-from vesta_training.recipes.recipe import Recipe, Task, read_recipe
+from vesta_training.recipes.recipe import Recipe, read_recipe
 from vesta_training.recipes.task_types import model_task_type_of
 from vesta_training.runs.folders import run_folder, usable
 from vesta_training.tasks.assignment import Assignment, Champion, Dependencies
 from vesta_training.tasks.checkpoints import NO_CHECKPOINTS, NO_COPIES, Checkpoints
 from vesta_training.tasks.classification.finetune import FinetuneInput, finetune
-from vesta_training.tasks.classification.train import train
 from vesta_training.tasks.group import NO_OTHER_RANKS, Group, OtherRanks
+from vesta_training.tasks.registry import training_task
+from vesta_training.tasks.training_task import Row
 
 MODEL_FOLDER = "models"
 
@@ -148,9 +149,11 @@ def _run(
     other_ranks: OtherRanks,
 ) -> RunResult:
     work = Path(job.work_folder)
-    examples, shapes_only_count = _read_examples(objects, job.manifest_key) if job.manifest_key else ((), 0)
-    champion, champion_missing = _champion(job, objects, work)
     recipe = read_recipe(job.recipe_name, job.recipe_yaml)
+    task = training_task(recipe.task)
+    rows = _read_rows(objects, job.manifest_key, task.columns) if job.manifest_key else iter(())
+    examples, shapes_only_count = task.examples(rows)
+    champion, champion_missing = _champion(job, objects, work)
     device = _device(job.device, recipe)
     assignment = Assignment(
         recipe=recipe,
@@ -176,7 +179,7 @@ def _run(
         checkpoints=checkpoints,
         other_ranks=other_ranks,
     )
-    trained = train(assignment, dependencies, progress=lambda update: publish(_message(update)))
+    trained = task.train(assignment, dependencies, lambda update: publish(_message(update)))
     stored = objects.put(MODEL_FOLDER, trained.onnx_path)
     version = ModelVersion(
         task=str(trained.task),  # for services of the previous version
@@ -186,7 +189,7 @@ def _run(
         digest=trained.digest,
         size_bytes=trained.size_bytes,
         concepts=trained.concepts,
-        thresholds=trained.thresholds if trained.task is Task.MULTILABEL else (),
+        thresholds=trained.thresholds,
         embedding_digest=trained.embedding_digest,
         embedding_dimension=trained.embedding_dimension,
         card=trained.card_markdown,
@@ -223,26 +226,15 @@ def _device(requested: str, recipe: Recipe) -> str:
     return choose_device(requested, "" if requested == CPU else find_cuda())
 
 
-def _read_examples(objects: ObjectStore, manifest_key: str) -> tuple[tuple[Example, ...], int]:
-    """Returns the labelled rows of a snapshot's manifest, and the number of rows with shapes only. Other rows are not kept.
-
-    docs/snapshot-manifest.md describes the columns.
+def _read_rows(objects: ObjectStore, manifest_key: str, columns: Sequence[str]) -> Iterator[Row]:
+    """Yields the rows of a snapshot's manifest.
 
     Raises:
         DataLoss: an object of the snapshot is missing or damaged.
     """
-    columns = ["name", "sha256", "split", "labels", "control", "accept_time"]
-    examples: list[Example] = []
-    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # examples with the same labels share one tuple
-    shapes_only_count = 0
     for batch in read_rows(objects, read_manifest(objects, manifest_key).parts, columns):
-        for name, sha256, split, labels, control, accept_time in zip(*map(batch.get, columns), strict=True):
-            if labels is not None:
-                concepts = known.setdefault(tuple(labels), tuple(labels))
-                examples.append(Example(name, sha256, concepts, Split(split), control))
-            elif accept_time is not None:
-                shapes_only_count += 1
-    return tuple(examples), shapes_only_count
+        for values in zip(*(batch[column] for column in columns), strict=True):
+            yield dict(zip(columns, values, strict=True))
 
 
 def _pixels(objects: ObjectStore, sha256: str) -> Pixels:
