@@ -254,7 +254,10 @@ class Doors(
     def Predict(self, request, context):
         return PredictResponse(
             predictions=[
-                ImagePrediction(labels=[{"concept": f"c{len(one.data)}", "score": 0.9}]) for one in request.inputs
+                ImagePrediction(
+                    prediction={"scores": [{"concept": f"c{len(one.data)}", "score": 0.9, "predicted": True}]}
+                )
+                for one in request.inputs
             ]
         )
 
@@ -312,7 +315,7 @@ def test_every_answer_is_json_where_it_is_asked_for(vesta: Callable[..., Result]
     picture = str(tmp_path / "a.jpg")
     for arguments, key in (
         (("upload", "projects/acme/sources/s", picture), "item"),
-        (("predict", "projects/acme/deployments/d", picture), "labels"),
+        (("predict", "projects/acme/deployments/d", picture), "prediction"),
         (("delete", "projects/acme/datasets/d"), "deleted"),
     ):
         done = vesta("--json", *arguments)

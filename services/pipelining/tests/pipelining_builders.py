@@ -14,7 +14,7 @@ from vesta_common.errors import DeadlineExceeded, FailedPrecondition, InvalidArg
 from vesta_common.events.cloudevents import Event
 from vesta_common.ids import new_id
 from vesta_common.resources.methods import existing, missing
-from vesta_contracts.common.v1 import ConceptScore, Media
+from vesta_contracts.common.v1 import ConceptScore, Media, Prediction
 from vesta_contracts.connection.v1 import (
     FolderSource,
     GetSourceRequest,
@@ -116,20 +116,20 @@ def _answer(data: bytes) -> ImagePrediction:
         return ImagePrediction(reason="IMAGE_FORMAT_UNSUPPORTED", message="not an image")
     assert isinstance(pixel, tuple)
     if pixel[1] > 100:  # low and high thresholds: the lower score is predicted, the higher one is not
-        return ImagePrediction(
-            labels=[ConceptScore(concept="van", score=0.2, predicted=True, threshold=0.1)],
-            other_labels=[ConceptScore(concept="car", score=0.8, threshold=0.9)],
-            model_version=MODEL_VERSION,
-        )
+        van = ConceptScore(concept="van", score=0.2, predicted=True, threshold=0.1)
+        car = ConceptScore(concept="car", score=0.8, threshold=0.9)
+        return ImagePrediction(prediction=Prediction(scores=[car, van], model_version=MODEL_VERSION))
     certain = pixel[0] > 100
-    van = ConceptScore(concept="van", score=0.9 if certain else 0.45, predicted=certain)
-    car = ConceptScore(concept="car", score=0.1 if certain else 0.35)
     return ImagePrediction(
-        labels=[van] if certain else [],
-        other_labels=[car] if certain else [van, car],
-        model_version=MODEL_VERSION,
-        uncertain=not certain,
-        margin=0.8 if certain else 0.1,
+        prediction=Prediction(
+            scores=[
+                ConceptScore(concept="van", score=0.9 if certain else 0.45, predicted=certain),
+                ConceptScore(concept="car", score=0.1 if certain else 0.35),
+            ],
+            model_version=MODEL_VERSION,
+            uncertain=not certain,
+            margin=0.8 if certain else 0.1,
+        )
     )
 
 

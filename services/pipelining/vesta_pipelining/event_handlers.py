@@ -152,7 +152,7 @@ class FrameHandler:
             log.warning("deployment_unavailable", deployment=deployment, frames=len(frames), error=str(error))
             return [(FrameOutcome.DROPPED, Prediction())] * len(frames)
         return [
-            (FrameOutcome.REJECTED if image.reason else FrameOutcome.OBSERVED, _prediction(image))
+            (FrameOutcome.REJECTED if image.reason else FrameOutcome.OBSERVED, prediction_of(image))
             for image in answer.predictions
         ]
 
@@ -212,7 +212,7 @@ def _observation(result: FrameResult, now: datetime) -> Observation:
     return observation
 
 
-def _prediction(image: ImagePrediction) -> Prediction:
+def prediction_of(image: ImagePrediction) -> Prediction:
     """Returns the prediction for an image. The previous version of serving states it in fields of their own."""
     if image.HasField("prediction"):
         return image.prediction

@@ -11,7 +11,7 @@ from serving_builders import PROJECT
 from vesta_common.clock import ManualClock
 from vesta_common.ids import new_id
 from vesta_common.storage.postgres import Postgres
-from vesta_contracts.serving.v1 import LoggedPrediction
+from vesta_contracts.serving.v1 import Prediction
 from vesta_serving.predictions.prediction_log import LINES_TOGETHER_MAX, PredictionLog
 from vesta_serving.store import Store
 from vesta_serving.store.logged_predictions import LoggedPredictions
@@ -25,7 +25,7 @@ class TroubledTable(LoggedPredictions):
 
     failure: Exception | None = None
 
-    def append(self, predictions: Sequence[tuple[str, LoggedPrediction]]) -> None:
+    def append(self, predictions: Sequence[tuple[str, Prediction]]) -> None:
         if self.failure:
             raise self.failure
         super().append(predictions)
@@ -42,7 +42,7 @@ class Log:
 
     def add(self, count: int) -> None:
         for _ in range(count):
-            self.log.add(DEPLOYMENT, LoggedPrediction(name=f"{DEPLOYMENT}/predictions/{new_id()}"))
+            self.log.add(DEPLOYMENT, Prediction(name=f"{DEPLOYMENT}/predictions/{new_id()}"))
 
     def count(self) -> int:
         with self.store.postgres.transaction() as connection:

@@ -37,7 +37,7 @@ from vesta_contracts.serving.v1 import (
     ListDeploymentsResponse,
     ListPredictionsRequest,
     ListPredictionsResponse,
-    LoggedPrediction,
+    Prediction,
     PredictionServiceServicer,
     PredictRequest,
     PredictResponse,
@@ -242,9 +242,7 @@ class DeploymentService(DeploymentServiceServicer):
     ) -> ImagePrediction:
         digest = "" if item else hashlib.sha256(file).hexdigest()
         name = f"{served.row.name}/predictions/{new_id()}"
-        self._log.add(
-            served.row.name, LoggedPrediction(name=name, item=item, sha256=digest, prediction=result.prediction)
-        )
+        self._log.add(served.row.name, Prediction(name=name, item=item, sha256=digest, prediction=result.prediction))
         return ImagePrediction(
             prediction=result.prediction,
             embedding=result.embedding.tolist() if embeds else (),
@@ -273,7 +271,7 @@ class PredictionService(PredictionServiceServicer):
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def GetPrediction(self, request: GetPredictionRequest, context: grpc.ServicerContext) -> LoggedPrediction:
+    def GetPrediction(self, request: GetPredictionRequest, context: grpc.ServicerContext) -> Prediction:
         with self._store.postgres.transaction() as connection:
             return self._store.logged_predictions.get(connection, request.name)
 

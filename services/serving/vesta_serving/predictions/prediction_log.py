@@ -7,7 +7,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 from vesta_common.clock import Clock
 from vesta_common.errors import is_transient
-from vesta_contracts.serving.v1 import LoggedPrediction
+from vesta_contracts.serving.v1 import Prediction
 
 from vesta_serving.store import Store
 
@@ -34,15 +34,15 @@ class PredictionLog:
         self._store = store
         self._clock = clock
         self._keep = keep
-        self._waiting: queue.Queue[tuple[str, LoggedPrediction]] = queue.Queue(LINES_WAITING_MAX)
+        self._waiting: queue.Queue[tuple[str, Prediction]] = queue.Queue(LINES_WAITING_MAX)
         self._dropped = Counter(
             "vesta_serving_log_lines_dropped_total",
             "Entries of the prediction log that were lost: the queue was full, or the insertion failed",
             registry=registry,
         )
-        self._taken: list[tuple[str, LoggedPrediction]] = []  # taken from the queue and not yet written
+        self._taken: list[tuple[str, Prediction]] = []  # taken from the queue and not yet written
 
-    def add(self, deployment: str, prediction: LoggedPrediction) -> None:
+    def add(self, deployment: str, prediction: Prediction) -> None:
         """Adds an entry; drops and counts it if the buffer is full."""
         try:
             self._waiting.put_nowait((deployment, prediction))

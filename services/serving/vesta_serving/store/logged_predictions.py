@@ -9,7 +9,7 @@ from vesta_common.errors import NotFound
 from vesta_common.media.predictions import predicted_concepts
 from vesta_common.resources.filters import Where
 from vesta_common.storage.postgres import Connection, Postgres
-from vesta_contracts.serving.v1 import LoggedPrediction
+from vesta_contracts.serving.v1 import Prediction
 
 from vesta_serving.store.rows import DeploymentRow
 from vesta_serving.store.statements import queries
@@ -22,7 +22,7 @@ class LoggedPredictions:
         self._postgres = postgres
         self._clock = clock
 
-    def get(self, connection: Connection, name: str) -> LoggedPrediction:
+    def get(self, connection: Connection, name: str) -> Prediction:
         """Returns an entry of the prediction log.
 
         Raises:
@@ -35,7 +35,7 @@ class LoggedPredictions:
 
     def list_page(
         self, connection: Connection, deployment: DeploymentRow, where: Where, before: str, limit: int
-    ) -> Sequence[LoggedPrediction]:
+    ) -> Sequence[Prediction]:
         """Returns entries with a name less than `before`, newest first, without those of an earlier deployment of the same name."""
         statement = (  # the filter consists of our own column names and placeholders
             "SELECT * FROM predictions WHERE deployment = %(deployment)s AND (%(before)s = '' OR name < %(before)s) "
@@ -50,7 +50,7 @@ class LoggedPredictions:
         }
         return [_prediction(row) for row in connection.execute(statement.encode(), values)]
 
-    def append(self, predictions: Sequence[tuple[str, LoggedPrediction]]) -> None:
+    def append(self, predictions: Sequence[tuple[str, Prediction]]) -> None:
         """Adds entries to the prediction log."""
         with (
             self._postgres.transaction() as connection,
@@ -84,8 +84,8 @@ class LoggedPredictions:
             return int(queries.prune_predictions(connection, before=before, limit=limit))
 
 
-def _prediction(row: dict[str, Any]) -> LoggedPrediction:
-    prediction = LoggedPrediction(name=row["name"], item=row["item"], sha256=row["sha256"])
+def _prediction(row: dict[str, Any]) -> Prediction:
+    prediction = Prediction(name=row["name"], item=row["item"], sha256=row["sha256"])
     prediction.prediction.ParseFromString(bytes(row["scores"]))
     prediction.create_time.FromDatetime(row["create_time"])
     return prediction

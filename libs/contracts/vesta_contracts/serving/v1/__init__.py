@@ -23,7 +23,7 @@ from vesta_contracts.serving.v1.events_pb2 import DeploymentFailed as Deployment
 from vesta_contracts.serving.v1.events_pb2 import DeploymentScored as DeploymentScored
 from vesta_contracts.serving.v1.events_pb2 import PredictionCreated as PredictionCreated
 from vesta_contracts.serving.v1.events_pb2 import ItemPrediction as ItemPrediction
-from vesta_contracts.serving.v1.prediction_pb2 import LoggedPrediction as LoggedPrediction
+from vesta_contracts.serving.v1.prediction_pb2 import Prediction as Prediction
 from vesta_contracts.serving.v1.prediction_service_pb2 import GetPredictionRequest as GetPredictionRequest
 from vesta_contracts.serving.v1.prediction_service_pb2 import ListPredictionsRequest as ListPredictionsRequest
 from vesta_contracts.serving.v1.prediction_service_pb2 import ListPredictionsResponse as ListPredictionsResponse
@@ -49,10 +49,10 @@ __all__ = [
     "ListDeploymentsResponse",
     "ListPredictionsRequest",
     "ListPredictionsResponse",
-    "LoggedPrediction",
     "PredictInput",
     "PredictRequest",
     "PredictResponse",
+    "Prediction",
     "PredictionCreated",
     "PredictionServiceServicer",
     "PredictionServiceStub",

@@ -28,21 +28,21 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from vesta_contracts.common.v1 import prediction_pb2 as vesta_dot_common_dot_v1_dot_prediction__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!vesta/serving/v1/prediction.proto\x12\x10vesta.serving.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vesta/common/v1/prediction.proto\"\xb9\x02\n\x10LoggedPrediction\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x04item\x18\x02 \x01(\tB\x0f\xfa\x41\x0c\n\nvesta/Item\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12/\n\nprediction\x18\x04 \x01(\x0b\x32\x1b.vesta.common.v1.Prediction\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:z\xea\x41w\n\x16vesta/LoggedPrediction\x12\x44projects/{project}/deployments/{deployment}/predictions/{prediction}*\x0bpredictions2\npredictionb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!vesta/serving/v1/prediction.proto\x12\x10vesta.serving.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a vesta/common/v1/prediction.proto\"\xad\x02\n\nPrediction\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x04item\x18\x02 \x01(\tB\x0f\xfa\x41\x0c\n\nvesta/Item\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12/\n\nprediction\x18\x04 \x01(\x0b\x32\x1b.vesta.common.v1.Prediction\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:t\xea\x41q\n\x10vesta/Prediction\x12\x44projects/{project}/deployments/{deployment}/predictions/{prediction}*\x0bpredictions2\npredictionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vesta_contracts.serving.v1.prediction_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOGGEDPREDICTION'].fields_by_name['name']._loaded_options = None
-  _globals['_LOGGEDPREDICTION'].fields_by_name['name']._serialized_options = b'\342A\001\010'
-  _globals['_LOGGEDPREDICTION'].fields_by_name['item']._loaded_options = None
-  _globals['_LOGGEDPREDICTION'].fields_by_name['item']._serialized_options = b'\372A\014\n\nvesta/Item'
-  _globals['_LOGGEDPREDICTION'].fields_by_name['create_time']._loaded_options = None
-  _globals['_LOGGEDPREDICTION'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
-  _globals['_LOGGEDPREDICTION']._loaded_options = None
-  _globals['_LOGGEDPREDICTION']._serialized_options = b'\352Aw\n\026vesta/LoggedPrediction\022Dprojects/{project}/deployments/{deployment}/predictions/{prediction}*\013predictions2\nprediction'
-  _globals['_LOGGEDPREDICTION']._serialized_start=183
-  _globals['_LOGGEDPREDICTION']._serialized_end=496
+  _globals['_PREDICTION'].fields_by_name['name']._loaded_options = None
+  _globals['_PREDICTION'].fields_by_name['name']._serialized_options = b'\342A\001\010'
+  _globals['_PREDICTION'].fields_by_name['item']._loaded_options = None
+  _globals['_PREDICTION'].fields_by_name['item']._serialized_options = b'\372A\014\n\nvesta/Item'
+  _globals['_PREDICTION'].fields_by_name['create_time']._loaded_options = None
+  _globals['_PREDICTION'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_PREDICTION']._loaded_options = None
+  _globals['_PREDICTION']._serialized_options = b'\352Aq\n\020vesta/Prediction\022Dprojects/{project}/deployments/{deployment}/predictions/{prediction}*\013predictions2\nprediction'
+  _globals['_PREDICTION']._serialized_start=183
+  _globals['_PREDICTION']._serialized_end=484
 # @@protoc_insertion_point(module_scope)

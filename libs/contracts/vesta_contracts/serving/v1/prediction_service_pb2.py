@@ -30,7 +30,7 @@ from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_r
 from vesta_contracts.serving.v1 import prediction_pb2 as vesta_dot_serving_dot_v1_dot_prediction__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)vesta/serving/v1/prediction_service.proto\x12\x10vesta.serving.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bvesta/common/v1/rules.proto\x1a!vesta/serving/v1/prediction.proto\"E\n\x14GetPredictionRequest\x12-\n\x04name\x18\x01 \x01(\tB\x1f\xe2\x41\x01\x02\xfa\x41\x18\n\x16vesta/LoggedPrediction\"\xa4\x01\n\x16ListPredictionsRequest\x12)\n\x06parent\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10vesta/Deployment\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \x12\x17\n\x06\x66ilter\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x10\"k\n\x17ListPredictionsResponse\x12\x37\n\x0bpredictions\x18\x01 \x03(\x0b\x32\".vesta.serving.v1.LoggedPrediction\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe0\x02\n\x11PredictionService\x12\x9d\x01\n\rGetPrediction\x12&.vesta.serving.v1.GetPredictionRequest\x1a\".vesta.serving.v1.LoggedPrediction\"@\xda\x41\x04name\x82\xd3\xe4\x93\x02\x33\x12\x31/v1/{name=projects/*/deployments/*/predictions/*}\x12\xaa\x01\n\x0fListPredictions\x12(.vesta.serving.v1.ListPredictionsRequest\x1a).vesta.serving.v1.ListPredictionsResponse\"B\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x33\x12\x31/v1/{parent=projects/*/deployments/*}/predictionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)vesta/serving/v1/prediction_service.proto\x12\x10vesta.serving.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1bvesta/common/v1/rules.proto\x1a!vesta/serving/v1/prediction.proto\"?\n\x14GetPredictionRequest\x12\'\n\x04name\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10vesta/Prediction\"\xa4\x01\n\x16ListPredictionsRequest\x12)\n\x06parent\x18\x01 \x01(\tB\x19\xe2\x41\x01\x02\xfa\x41\x12\n\x10vesta/Deployment\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \x12\x17\n\x06\x66ilter\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x10\"e\n\x17ListPredictionsResponse\x12\x31\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x1c.vesta.serving.v1.Prediction\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xda\x02\n\x11PredictionService\x12\x97\x01\n\rGetPrediction\x12&.vesta.serving.v1.GetPredictionRequest\x1a\x1c.vesta.serving.v1.Prediction\"@\xda\x41\x04name\x82\xd3\xe4\x93\x02\x33\x12\x31/v1/{name=projects/*/deployments/*/predictions/*}\x12\xaa\x01\n\x0fListPredictions\x12(.vesta.serving.v1.ListPredictionsRequest\x1a).vesta.serving.v1.ListPredictionsResponse\"B\xda\x41\x06parent\x82\xd3\xe4\x93\x02\x33\x12\x31/v1/{parent=projects/*/deployments/*}/predictionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'vesta_contracts.serving.v1.
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GETPREDICTIONREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_GETPREDICTIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\030\n\026vesta/LoggedPrediction'
+  _globals['_GETPREDICTIONREQUEST'].fields_by_name['name']._serialized_options = b'\342A\001\002\372A\022\n\020vesta/Prediction'
   _globals['_LISTPREDICTIONSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTPREDICTIONSREQUEST'].fields_by_name['parent']._serialized_options = b'\342A\001\002\372A\022\n\020vesta/Deployment'
   _globals['_LISTPREDICTIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -52,11 +52,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTIONSERVICE'].methods_by_name['ListPredictions']._loaded_options = None
   _globals['_PREDICTIONSERVICE'].methods_by_name['ListPredictions']._serialized_options = b'\332A\006parent\202\323\344\223\0023\0221/v1/{parent=projects/*/deployments/*}/predictions'
   _globals['_GETPREDICTIONREQUEST']._serialized_start=242
-  _globals['_GETPREDICTIONREQUEST']._serialized_end=311
-  _globals['_LISTPREDICTIONSREQUEST']._serialized_start=314
-  _globals['_LISTPREDICTIONSREQUEST']._serialized_end=478
-  _globals['_LISTPREDICTIONSRESPONSE']._serialized_start=480
-  _globals['_LISTPREDICTIONSRESPONSE']._serialized_end=587
-  _globals['_PREDICTIONSERVICE']._serialized_start=590
-  _globals['_PREDICTIONSERVICE']._serialized_end=942
+  _globals['_GETPREDICTIONREQUEST']._serialized_end=305
+  _globals['_LISTPREDICTIONSREQUEST']._serialized_start=308
+  _globals['_LISTPREDICTIONSREQUEST']._serialized_end=472
+  _globals['_LISTPREDICTIONSRESPONSE']._serialized_start=474
+  _globals['_LISTPREDICTIONSRESPONSE']._serialized_end=575
+  _globals['_PREDICTIONSERVICE']._serialized_start=578
+  _globals['_PREDICTIONSERVICE']._serialized_end=924
 # @@protoc_insertion_point(module_scope)

@@ -79,11 +79,11 @@ class ListPredictionsResponse(_message.Message):
     next_page_token: _builtins.str
     """Empty on the last page."""
     @_builtins.property
-    def predictions(self) -> _containers.RepeatedCompositeFieldContainer[_prediction_pb2.LoggedPrediction]: ...
+    def predictions(self) -> _containers.RepeatedCompositeFieldContainer[_prediction_pb2.Prediction]: ...
     def __init__(
         self,
         *,
-        predictions: _abc.Iterable[_prediction_pb2.LoggedPrediction] | None = ...,
+        predictions: _abc.Iterable[_prediction_pb2.Prediction] | None = ...,
         next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015

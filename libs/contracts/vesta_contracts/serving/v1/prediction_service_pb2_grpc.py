@@ -39,7 +39,7 @@ class PredictionServiceStub:
         self.GetPrediction = channel.unary_unary(
                 '/vesta.serving.v1.PredictionService/GetPrediction',
                 request_serializer=vesta_dot_serving_dot_v1_dot_prediction__service__pb2.GetPredictionRequest.SerializeToString,
-                response_deserializer=vesta_dot_serving_dot_v1_dot_prediction__pb2.LoggedPrediction.FromString,
+                response_deserializer=vesta_dot_serving_dot_v1_dot_prediction__pb2.Prediction.FromString,
                 _registered_method=True)
         self.ListPredictions = channel.unary_unary(
                 '/vesta.serving.v1.PredictionService/ListPredictions',
@@ -53,14 +53,14 @@ class PredictionServiceServicer:
     """
 
     def GetPrediction(self, request, context):
-        """Returns one LoggedPrediction. Errors: NOT_FOUND.
+        """Returns one Prediction. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPredictions(self, request, context):
-        """Lists LoggedPredictions, newest first. Errors: INVALID_ARGUMENT page_token or filter.
+        """Lists Predictions, newest first. Errors: INVALID_ARGUMENT page_token or filter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -72,7 +72,7 @@ def add_PredictionServiceServicer_to_server(servicer, server):
             'GetPrediction': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPrediction,
                     request_deserializer=vesta_dot_serving_dot_v1_dot_prediction__service__pb2.GetPredictionRequest.FromString,
-                    response_serializer=vesta_dot_serving_dot_v1_dot_prediction__pb2.LoggedPrediction.SerializeToString,
+                    response_serializer=vesta_dot_serving_dot_v1_dot_prediction__pb2.Prediction.SerializeToString,
             ),
             'ListPredictions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPredictions,
@@ -107,7 +107,7 @@ class PredictionService:
             target,
             '/vesta.serving.v1.PredictionService/GetPrediction',
             vesta_dot_serving_dot_v1_dot_prediction__service__pb2.GetPredictionRequest.SerializeToString,
-            vesta_dot_serving_dot_v1_dot_prediction__pb2.LoggedPrediction.FromString,
+            vesta_dot_serving_dot_v1_dot_prediction__pb2.Prediction.FromString,
             options,
             channel_credentials,
             insecure,

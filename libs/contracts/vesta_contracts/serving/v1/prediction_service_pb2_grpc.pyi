@@ -34,20 +34,20 @@ class PredictionServiceStub:
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PredictionServiceAsyncStub: ...
-    GetPrediction: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.GetPredictionRequest, _prediction_pb2.LoggedPrediction]
-    """Returns one LoggedPrediction. Errors: NOT_FOUND."""
+    GetPrediction: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.GetPredictionRequest, _prediction_pb2.Prediction]
+    """Returns one Prediction. Errors: NOT_FOUND."""
     ListPredictions: _grpc.UnaryUnaryMultiCallable[_prediction_service_pb2.ListPredictionsRequest, _prediction_service_pb2.ListPredictionsResponse]
-    """Lists LoggedPredictions, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Predictions, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
 
 @_typing.type_check_only
 class PredictionServiceAsyncStub(PredictionServiceStub):
     """Reads the log of Predict calls. Its retention is VESTA_SERVING_PREDICTION_LOG_DAYS."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
-    GetPrediction: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.GetPredictionRequest, _prediction_pb2.LoggedPrediction]  # type: ignore[assignment]
-    """Returns one LoggedPrediction. Errors: NOT_FOUND."""
+    GetPrediction: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.GetPredictionRequest, _prediction_pb2.Prediction]  # type: ignore[assignment]
+    """Returns one Prediction. Errors: NOT_FOUND."""
     ListPredictions: _aio.UnaryUnaryMultiCallable[_prediction_service_pb2.ListPredictionsRequest, _prediction_service_pb2.ListPredictionsResponse]  # type: ignore[assignment]
-    """Lists LoggedPredictions, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+    """Lists Predictions, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
 
 class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the log of Predict calls. Its retention is VESTA_SERVING_PREDICTION_LOG_DAYS."""
@@ -57,8 +57,8 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _prediction_service_pb2.GetPredictionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_prediction_pb2.LoggedPrediction, _abc.Awaitable[_prediction_pb2.LoggedPrediction]]:
-        """Returns one LoggedPrediction. Errors: NOT_FOUND."""
+    ) -> _typing.Union[_prediction_pb2.Prediction, _abc.Awaitable[_prediction_pb2.Prediction]]:
+        """Returns one Prediction. Errors: NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def ListPredictions(
@@ -66,6 +66,6 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _prediction_service_pb2.ListPredictionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_prediction_service_pb2.ListPredictionsResponse, _abc.Awaitable[_prediction_service_pb2.ListPredictionsResponse]]:
-        """Lists LoggedPredictions, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
+        """Lists Predictions, newest first. Errors: INVALID_ARGUMENT page_token or filter."""
 
 def add_PredictionServiceServicer_to_server(servicer: PredictionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
