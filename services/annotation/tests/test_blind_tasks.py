@@ -17,13 +17,18 @@ from vesta_contracts.annotation.v1 import (
 )
 
 VERSION = f"{PROJECT}/models/vans/versions/3"
-PROMPTS = {"pre_annotations": [label("van", score=0.5)], "model_version": VERSION, "selection_reason": "unsure"}
+PROMPTS = {
+    "pre_annotations": [label("van", score=0.5)],
+    "model_version": VERSION,
+    "prediction_certain": True,
+    "selection_reason": "unsure",
+}
 OTHER = f"{PROJECT}/campaigns/other"
 
 
 def is_prompted(task: Task) -> bool:
     """Whether a task contains a prediction: all of its fields or none."""
-    said = [bool(task.pre_annotations), bool(task.model_version), bool(task.selection_reason)]
+    said = [bool(getattr(task, field)) for field in PROMPTS]
     assert len(set(said)) == 1
     return said[0]
 

@@ -7,7 +7,7 @@ from vesta_common.resources.etags import with_etag
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.datasets.v1 import Item, Split
 
-_PROMPTS = ("pre_annotations", "model_version", "selection_reason")
+_PROMPTS = ("pre_annotations", "model_version", "prediction_certain", "selection_reason")
 
 
 def is_blind(task: Task, item: Item) -> bool:

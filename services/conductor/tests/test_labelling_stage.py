@@ -34,7 +34,11 @@ class TestAsking:
         chosen = SelectItemsResponse(
             items=[
                 SelectedItem(
-                    item="i1", reason="unsure", pre_annotations=[a_label("car", 0.6)], model_version=version(1)
+                    item="i1",
+                    reason="unsure",
+                    pre_annotations=[a_label("car", 0.6)],
+                    model_version=version(1),
+                    prediction_certain=True,
                 ),
                 SelectedItem(item="i2", control=True, reason="control"),
             ]
@@ -46,7 +50,9 @@ class TestAsking:
         first, second = request.tasks
         assert (first.item, first.selection_reason, first.model_version) == ("i1", "unsure", version(1))
         assert first.pre_annotations[0].concept == "car"
+        assert first.prediction_certain
         assert second.control
+        assert not second.prediction_certain
         assert first.priority > second.priority
 
     def test_the_reason_states_the_number_of_tasks(self) -> None:

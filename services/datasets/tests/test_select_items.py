@@ -68,6 +68,16 @@ def test_the_predicted_labels_of_a_multi_label_item_are_those_of_its_prediction(
     assert datasets.listed(dataset, "predicted != car") == [names[1]]
 
 
+def test_selected_items_state_whether_their_prediction_is_certain(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    names = [one.name for one in datasets.add(dataset, *map(a_medium, range(3)), split=Split.SPLIT_TRAIN)]
+    scores = [ConceptScore(concept="van", score=0.9), ConceptScore(concept="car", score=0.1)]
+    uncertain, certain = (Prediction(model_version="m", scores=scores, uncertain=doubt) for doubt in (True, False))
+    datasets.predicts(dataset, {names[0]: uncertain, names[1]: certain})
+    chosen = datasets.items.SelectItems(SelectItemsRequest(parent=dataset, count=3)).items
+    assert {one.item for one in chosen if one.prediction_certain} == {names[1]}
+
+
 def test_the_predicted_label_of_a_single_label_item_is_the_best(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (item,) = datasets.add(dataset, a_medium(1), split=Split.SPLIT_TRAIN)

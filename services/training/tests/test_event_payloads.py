@@ -3,6 +3,7 @@
 from training_service import PROJECT, Training
 from vesta_common.resources.page_keys import by_name
 from vesta_common.resources.pages import read_page
+from vesta_common.risk_control import HELD_OUT_MAX
 from vesta_contracts.training.v1 import (
     ConceptMetrics,
     Estimate,
@@ -33,6 +34,7 @@ def test_a_run_on_a_thousand_concepts_publishes_metrics_of_bounded_size(training
     claimed.run.metrics.CopyFrom(figures)
     claimed.run.comparison.champion_metrics.CopyFrom(figures)
     version = ModelVersion(onnx_key="models/x", metrics=figures, card="| concept |\n" * 10_000)
+    version.held_out.levels.extend([50] * HELD_OUT_MAX)
     assert (
         training.store.run_queue.succeed(claimed, claimed.run, version, None, lambda key: True)
         == f"{PROJECT}/models/vans/versions/1"

@@ -166,6 +166,7 @@ def _selected_tasks(items: Sequence[SelectedItem]) -> list[Task]:
             priority=1 - index / len(items),
             pre_annotations=item.pre_annotations,
             model_version=item.model_version,
+            prediction_certain=item.prediction_certain,
             control=item.control,
             selection_reason=item.reason,
         )

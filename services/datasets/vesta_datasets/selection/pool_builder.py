@@ -102,4 +102,5 @@ def _selected(row: PoolRow, score: float, reason: Reason, task: DatasetTask) -> 
         reason=str(reason),
         pre_annotations=task.pre_annotations(row.prediction) if row.prediction else (),
         model_version=row.prediction.model_version if row.prediction and row.prediction.scores else "",
+        prediction_certain=bool(row.prediction and row.prediction.scores and not row.prediction.uncertain),
     )

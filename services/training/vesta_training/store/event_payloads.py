@@ -17,7 +17,7 @@ def run_payload(run: TrainingRun) -> TrainingRun:
 
 def version_payload(version: ModelVersion) -> ModelVersion:
     """Returns a version for an event, without fields that grow with the number of concepts. Consumers can call GetModelVersion."""
-    payload = without(version, "concepts", "thresholds", "card")
+    payload = without(version, "concepts", "thresholds", "card", "held_out")
     if payload.HasField("metrics"):
         _keep_totals(payload.metrics)
     return payload

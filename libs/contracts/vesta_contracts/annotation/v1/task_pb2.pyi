@@ -73,6 +73,7 @@ class Task(_message.Message):
     HEIGHT_PX_FIELD_NUMBER: _builtins.int
     MIME_TYPE_FIELD_NUMBER: _builtins.int
     BLIND_FIELD_NUMBER: _builtins.int
+    PREDICTION_CERTAIN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     item: _builtins.str
     """The item to annotate."""
@@ -97,6 +98,10 @@ class Task(_message.Message):
     blind: _builtins.bool
     """True if the answer is used to measure models and must not be influenced by a prediction: the control arm drew the item, or the
     item is in the test split.
+    """
+    prediction_certain: _builtins.bool
+    """True if the prediction of `model_version` was certain, so that it would have been accepted without a human. Hidden like
+    `pre_annotations`.
     """
     @_builtins.property
     def pre_annotations(self) -> _containers.RepeatedCompositeFieldContainer[_geometry_pb2.Annotation]:
@@ -138,10 +143,11 @@ class Task(_message.Message):
         height_px: _builtins.int = ...,
         mime_type: _builtins.str = ...,
         blind: _builtins.bool = ...,
+        prediction_certain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "blind", b"blind", "control", b"control", "create_time", b"create_time", "etag", b"etag", "height_px", b"height_px", "item", b"item", "leases", b"leases", "mime_type", b"mime_type", "model_version", b"model_version", "name", b"name", "pre_annotations", b"pre_annotations", "priority", b"priority", "rejection_count", b"rejection_count", "selection_reason", b"selection_reason", "state", b"state", "submission_count", b"submission_count", "update_time", b"update_time", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "blind", b"blind", "control", b"control", "create_time", b"create_time", "etag", b"etag", "height_px", b"height_px", "item", b"item", "leases", b"leases", "mime_type", b"mime_type", "model_version", b"model_version", "name", b"name", "pre_annotations", b"pre_annotations", "prediction_certain", b"prediction_certain", "priority", b"priority", "rejection_count", b"rejection_count", "selection_reason", b"selection_reason", "state", b"state", "submission_count", b"submission_count", "update_time", b"update_time", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -7,6 +7,7 @@ from vesta_contracts.conductor.v1.loop_pb2 import Loop as Loop
 from vesta_contracts.conductor.v1.loop_pb2 import LoopPolicy as LoopPolicy
 from vesta_contracts.conductor.v1.loop_pb2 import Gate as Gate
 from vesta_contracts.conductor.v1.loop_pb2 import LoopStatus as LoopStatus
+from vesta_contracts.conductor.v1.loop_pb2 import AcceptedErrors as AcceptedErrors
 from vesta_contracts.conductor.v1.loop_pb2 import LabelSaving as LabelSaving
 from vesta_contracts.conductor.v1.loop_pb2 import Round as Round
 from vesta_contracts.conductor.v1.loop_pb2 import GateVerdict as GateVerdict
@@ -34,6 +35,7 @@ from vesta_contracts.conductor.v1.project_service_pb2_grpc import ProjectService
 from vesta_contracts.conductor.v1.project_service_pb2_grpc import add_ProjectServiceServicer_to_server as add_ProjectServiceServicer_to_server
 
 __all__ = [
+    "AcceptedErrors",
     "CreateLoopRequest",
     "CreateProjectRequest",
     "Decision",

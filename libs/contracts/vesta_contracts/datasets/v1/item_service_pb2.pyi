@@ -753,6 +753,7 @@ class SelectedItem(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     PRE_ANNOTATIONS_FIELD_NUMBER: _builtins.int
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    PREDICTION_CERTAIN_FIELD_NUMBER: _builtins.int
     item: _builtins.str
     control: _builtins.bool
     """True if the control arm drew the item at random."""
@@ -762,6 +763,8 @@ class SelectedItem(_message.Message):
     """Why the item was selected, in words."""
     model_version: _builtins.str
     """The model version of the predictions."""
+    prediction_certain: _builtins.bool
+    """True if the prediction is certain under the policy of the deployment."""
     @_builtins.property
     def pre_annotations(self) -> _containers.RepeatedCompositeFieldContainer[_geometry_pb2.Annotation]:
         """Predictions of the current model, for pre-annotation."""
@@ -775,10 +778,11 @@ class SelectedItem(_message.Message):
         reason: _builtins.str = ...,
         pre_annotations: _abc.Iterable[_geometry_pb2.Annotation] | None = ...,
         model_version: _builtins.str = ...,
+        prediction_certain: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "item", b"item", "model_version", b"model_version", "pre_annotations", b"pre_annotations", "reason", b"reason", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control", b"control", "item", b"item", "model_version", b"model_version", "pre_annotations", b"pre_annotations", "prediction_certain", b"prediction_certain", "reason", b"reason", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -62,6 +62,7 @@ class Deployment(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    ACCEPTANCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     display_name: _builtins.str
     model_version: _builtins.str
@@ -87,6 +88,10 @@ class Deployment(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def acceptance(self) -> Global___AutomaticAcceptance:
+        """Which predictions of the stable version are accepted without a human. Unset until a version with concepts is stable."""
+
     def __init__(
         self,
         *,
@@ -103,18 +108,82 @@ class Deployment(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        acceptance: Global___AutomaticAcceptance | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "scoring", b"scoring", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "create_time", b"create_time", "scoring", b"scoring", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "datasets", b"datasets", "display_name", b"display_name", "error", b"error", "etag", b"etag", "model_version", b"model_version", "name", b"name", "previous_version", b"previous_version", "scoring", b"scoring", "stable_version", b"stable_version", "state", b"state", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "create_time", b"create_time", "datasets", b"datasets", "display_name", b"display_name", "error", b"error", "etag", b"etag", "model_version", b"model_version", "name", b"name", "previous_version", b"previous_version", "scoring", b"scoring", "stable_version", b"stable_version", "state", b"state", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Deployment: _TypeAlias = Deployment  # noqa: Y015
 
 @_typing.final
+class AutomaticAcceptance(_message.Message):
+    """Which predictions are certain, so that they are accepted without a human."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ConceptMarginsMinEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    MARGIN_MIN_FIELD_NUMBER: _builtins.int
+    CONCEPT_MARGINS_MIN_FIELD_NUMBER: _builtins.int
+    HELD_OUT_COUNT_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    margin_min: _builtins.float
+    """The smallest margin of certain predictions. Unset if all predictions are uncertain, or if the policy sets `score_certain` or
+    `margin_certain`.
+    """
+    held_out_count: _builtins.int
+    """The number of held-out labels of the version."""
+    message: _builtins.str
+    """What decides, in words, such as "needs at least 149 held-out labels without an error for 2 %; there are 80"."""
+    @_builtins.property
+    def concept_margins_min(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The same for predictions of the concepts in `concept_error_rates_max`. Concepts whose predictions are all uncertain are missing."""
+
+    def __init__(
+        self,
+        *,
+        margin_min: _builtins.float | None = ...,
+        concept_margins_min: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        held_out_count: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin_min", b"_margin_min", "margin_min", b"margin_min"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin_min", b"_margin_min", "concept_margins_min", b"concept_margins_min", "held_out_count", b"held_out_count", "margin_min", b"margin_min", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__margin_min: _TypeAlias = _typing.Literal["margin_min"]  # noqa: Y015
+    _WhichOneofArgType__margin_min: _TypeAlias = _typing.Literal["_margin_min", b"_margin_min"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__margin_min) -> _WhichOneofReturnType__margin_min | None: ...
+
+Global___AutomaticAcceptance: _TypeAlias = AutomaticAcceptance  # noqa: Y015
+
+@_typing.final
 class UncertaintyPolicy(_message.Message):
-    """When a prediction is uncertain, so that a person should check it."""
+    """When a prediction is uncertain, so that a person should check it. The predictions that are not uncertain keep an error rate with a
+    confidence of 95 %, unless a fixed bound is set: the margin from which they are certain is chosen on the held-out labels of the model
+    version (Learn then Test, arXiv 2110.01052). With too few held-out labels all predictions are uncertain.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -138,23 +207,56 @@ class UncertaintyPolicy(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ConceptErrorRatesMaxEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SCORE_THRESHOLD_FIELD_NUMBER: _builtins.int
     SCORE_CERTAIN_FIELD_NUMBER: _builtins.int
     MARGIN_CERTAIN_FIELD_NUMBER: _builtins.int
     THRESHOLDS_FIELD_NUMBER: _builtins.int
+    ERROR_RATE_MAX_FIELD_NUMBER: _builtins.int
+    CONCEPT_ERROR_RATES_MAX_FIELD_NUMBER: _builtins.int
     score_threshold: _builtins.float
     """Labels with a lower score are returned in `other_labels`; 0.5 if unset. Ignored for multi-label models, which have a threshold per
     concept; see `thresholds`.
     """
     score_certain: _builtins.float
-    """A prediction is uncertain if its best score is below this; 0.8 if unset. Ignored for multi-label models."""
+    """A fixed bound instead of an error rate: a prediction is uncertain if its best score is below this. Ignored for multi-label models."""
     margin_certain: _builtins.float
-    """A prediction is uncertain if its margin is smaller than this; 0.2 if unset. See Prediction.margin."""
+    """A fixed bound instead of an error rate: a prediction is uncertain if its margin is smaller than this. See Prediction.margin."""
+    error_rate_max: _builtins.float
+    """The largest share of wrong predictions among those that are certain; 0.02 if unset. With 0 all predictions are uncertain. A prediction
+    is wrong if any of its labels or objects is. Thresholds in this policy that differ from those of the model version make all
+    predictions uncertain, because the error rate is known only for those of the version.
+    """
     @_builtins.property
     def thresholds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
         """For multi-label models: the minimum score with which a concept is predicted, by concept. Overrides the threshold of the model
         version. Metrics of a training run, and so the gate of a Loop, use the thresholds of the model versions. Each concept must be
         one of `model_version` when it is set. Concepts that a later version does not have are ignored.
+        """
+
+    @_builtins.property
+    def concept_error_rates_max(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """The same for the predictions of a concept, by concept. A prediction of several concepts must keep the smallest of their rates. All
+        rates hold together with a confidence of 95 %, so that each additional one needs more held-out labels.
         """
 
     def __init__(
@@ -164,17 +266,23 @@ class UncertaintyPolicy(_message.Message):
         score_certain: _builtins.float | None = ...,
         margin_certain: _builtins.float | None = ...,
         thresholds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        error_rate_max: _builtins.float | None = ...,
+        concept_error_rates_max: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "margin_certain", b"margin_certain", "score_certain", b"score_certain", "score_threshold", b"score_threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error_rate_max", b"_error_rate_max", "_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "error_rate_max", b"error_rate_max", "margin_certain", b"margin_certain", "score_certain", b"score_certain", "score_threshold", b"score_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "margin_certain", b"margin_certain", "score_certain", b"score_certain", "score_threshold", b"score_threshold", "thresholds", b"thresholds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_rate_max", b"_error_rate_max", "_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "concept_error_rates_max", b"concept_error_rates_max", "error_rate_max", b"error_rate_max", "margin_certain", b"margin_certain", "score_certain", b"score_certain", "score_threshold", b"score_threshold", "thresholds", b"thresholds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__error_rate_max: _TypeAlias = _typing.Literal["error_rate_max"]  # noqa: Y015
+    _WhichOneofArgType__error_rate_max: _TypeAlias = _typing.Literal["_error_rate_max", b"_error_rate_max"]  # noqa: Y015
     _WhichOneofReturnType__margin_certain: _TypeAlias = _typing.Literal["margin_certain"]  # noqa: Y015
     _WhichOneofArgType__margin_certain: _TypeAlias = _typing.Literal["_margin_certain", b"_margin_certain"]  # noqa: Y015
     _WhichOneofReturnType__score_certain: _TypeAlias = _typing.Literal["score_certain"]  # noqa: Y015
     _WhichOneofArgType__score_certain: _TypeAlias = _typing.Literal["_score_certain", b"_score_certain"]  # noqa: Y015
     _WhichOneofReturnType__score_threshold: _TypeAlias = _typing.Literal["score_threshold"]  # noqa: Y015
     _WhichOneofArgType__score_threshold: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error_rate_max) -> _WhichOneofReturnType__error_rate_max | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__margin_certain) -> _WhichOneofReturnType__margin_certain | None: ...
     @_typing.overload

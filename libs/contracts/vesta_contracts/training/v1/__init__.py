@@ -18,6 +18,7 @@ from vesta_contracts.training.v1.metrics_pb2 import LearningCurvePoint as Learni
 from vesta_contracts.training.v1.metrics_pb2 import RandomLabels as RandomLabels
 from vesta_contracts.training.v1.model_pb2 import Model as Model
 from vesta_contracts.training.v1.model_pb2 import ModelVersion as ModelVersion
+from vesta_contracts.training.v1.model_pb2 import HeldOutPredictions as HeldOutPredictions
 from vesta_contracts.training.v1.model_pb2 import ModelSignature as ModelSignature
 from vesta_contracts.training.v1.model_pb2 import ModelInput as ModelInput
 from vesta_contracts.training.v1.model_pb2 import ModelOutput as ModelOutput
@@ -90,6 +91,7 @@ __all__ = [
     "GetRecipeRequest",
     "GetStudyRequest",
     "GetTrainingRunRequest",
+    "HeldOutPredictions",
     "LearningCurvePoint",
     "ListModelVersionsRequest",
     "ListModelVersionsResponse",

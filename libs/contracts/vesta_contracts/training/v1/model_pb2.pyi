@@ -91,6 +91,7 @@ class ModelVersion(_message.Message):
     EXCLUDED_FIELD_NUMBER: _builtins.int
     TASK_TYPE_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
+    HELD_OUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name, such as "projects/acme/models/vans/versions/3". Versions are numbered from 1."""
     @_builtins.property
@@ -142,6 +143,12 @@ class ModelVersion(_message.Message):
     def signature(self) -> Global___ModelSignature:
         """The input and outputs of the ONNX file, which contains them too."""
 
+    @_builtins.property
+    def held_out(self) -> Global___HeldOutPredictions:
+        """The evidence for error rates of predictions: predictions for items of the test split, which the version was not trained on. Unset
+        if no such item was labelled. Events do not contain it.
+        """
+
     def __init__(
         self,
         *,
@@ -164,14 +171,63 @@ class ModelVersion(_message.Message):
         excluded: _metrics_pb2.ExclusionCounts | None = ...,
         task_type: _task_type_pb2.TaskType.ValueType = ...,
         signature: Global___ModelSignature | None = ...,
+        held_out: Global___HeldOutPredictions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "excluded", b"excluded", "metrics", b"metrics", "signature", b"signature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "excluded", b"excluded", "held_out", b"held_out", "metrics", b"metrics", "signature", b"signature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "concepts", b"concepts", "create_time", b"create_time", "digest", b"digest", "embedding_digest", b"embedding_digest", "embedding_dimension", b"embedding_dimension", "excluded", b"excluded", "metrics", b"metrics", "metrics_missing_reason", b"metrics_missing_reason", "name", b"name", "onnx_key", b"onnx_key", "recipe", b"recipe", "signature", b"signature", "size_bytes", b"size_bytes", "snapshot", b"snapshot", "task", b"task", "task_type", b"task_type", "thresholds", b"thresholds", "training_run", b"training_run"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["card", b"card", "concepts", b"concepts", "create_time", b"create_time", "digest", b"digest", "embedding_digest", b"embedding_digest", "embedding_dimension", b"embedding_dimension", "excluded", b"excluded", "held_out", b"held_out", "metrics", b"metrics", "metrics_missing_reason", b"metrics_missing_reason", "name", b"name", "onnx_key", b"onnx_key", "recipe", b"recipe", "signature", b"signature", "size_bytes", b"size_bytes", "snapshot", b"snapshot", "task", b"task", "task_type", b"task_type", "thresholds", b"thresholds", "training_run", b"training_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015
+
+@_typing.final
+class HeldOutPredictions(_message.Message):
+    """Predictions of a model version for labelled items of the test split, at most 5,000, with the thresholds of the version. All labelled
+    items count, also those that metrics exclude: an item with "none of the concepts" is an error of a model that always predicts one.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEVELS_FIELD_NUMBER: _builtins.int
+    CORRECT_FIELD_NUMBER: _builtins.int
+    CONCEPT_COUNTS_FIELD_NUMBER: _builtins.int
+    CONCEPTS_FIELD_NUMBER: _builtins.int
+    DRAWN_AT_RANDOM_FIELD_NUMBER: _builtins.int
+    drawn_at_random: _builtins.bool
+    """True if the content hash assigned the test split at random. Otherwise an error rate holds only for images like those of the test split."""
+    @_builtins.property
+    def levels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The margin of each prediction (see Prediction.margin) as a level from 0 to 100: the largest n with 1 - 10^(-n/25) <= margin."""
+
+    @_builtins.property
+    def correct(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
+        """Whether each prediction is entirely right: the same labels as the accepted ones, or the same objects."""
+
+    @_builtins.property
+    def concept_counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The number of concepts that each prediction predicts."""
+
+    @_builtins.property
+    def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Their indexes in `ModelVersion.concepts`: those of the first prediction, then those of the second, and so on."""
+
+    def __init__(
+        self,
+        *,
+        levels: _abc.Iterable[_builtins.int] | None = ...,
+        correct: _abc.Iterable[_builtins.bool] | None = ...,
+        concept_counts: _abc.Iterable[_builtins.int] | None = ...,
+        concepts: _abc.Iterable[_builtins.int] | None = ...,
+        drawn_at_random: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept_counts", b"concept_counts", "concepts", b"concepts", "correct", b"correct", "drawn_at_random", b"drawn_at_random", "levels", b"levels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeldOutPredictions: _TypeAlias = HeldOutPredictions  # noqa: Y015
 
 @_typing.final
 class ModelSignature(_message.Message):
