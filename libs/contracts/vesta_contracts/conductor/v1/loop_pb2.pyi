@@ -78,6 +78,26 @@ class LoopPolicy(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ConceptErrorRatesMaxEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     DATASET_FIELD_NUMBER: _builtins.int
     LABEL_BUDGET_FIELD_NUMBER: _builtins.int
     BATCH_SIZE_FIELD_NUMBER: _builtins.int
@@ -94,6 +114,8 @@ class LoopPolicy(_message.Message):
     SCORE_THRESHOLD_FIELD_NUMBER: _builtins.int
     STRATEGY_FIELD_NUMBER: _builtins.int
     LEASE_DURATION_FIELD_NUMBER: _builtins.int
+    ERROR_RATE_MAX_FIELD_NUMBER: _builtins.int
+    CONCEPT_ERROR_RATES_MAX_FIELD_NUMBER: _builtins.int
     dataset: _builtins.str
     """The dataset of the Loop. Immutable."""
     label_budget: _builtins.int
@@ -126,11 +148,19 @@ class LoopPolicy(_message.Message):
     """Sets `uncertainty.score_threshold` of the loop's deployment. If unset, the value of the deployment is kept."""
     strategy: _item_service_pb2.SelectionStrategy.ValueType
     """The selection strategy for the items of a batch, except for the control arm; adaptive if unset."""
+    error_rate_max: _builtins.float
+    """Sets `uncertainty.error_rate_max` of the loop's deployment: the largest share of errors among predictions that are accepted without a
+    human. If unset, the value of the deployment is kept.
+    """
     @_builtins.property
     def gate(self) -> Global___Gate: ...
     @_builtins.property
     def lease_duration(self) -> _duration_pb2.Duration:
         """Sets the lease duration of the loop's campaign, 1 second to 1 day. If unset, the value of the campaign is kept."""
+
+    @_builtins.property
+    def concept_error_rates_max(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
+        """Sets `uncertainty.concept_error_rates_max` of the loop's deployment. If empty, the values of the deployment are kept."""
 
     def __init__(
         self,
@@ -151,13 +181,17 @@ class LoopPolicy(_message.Message):
         score_threshold: _builtins.float | None = ...,
         strategy: _item_service_pb2.SelectionStrategy.ValueType = ...,
         lease_duration: _duration_pb2.Duration | None = ...,
+        error_rate_max: _builtins.float | None = ...,
+        concept_error_rates_max: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_control_share", b"_control_share", "_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "control_share", b"control_share", "gate", b"gate", "lease_duration", b"lease_duration", "margin_certain", b"margin_certain", "score_certain", b"score_certain", "score_threshold", b"score_threshold"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_control_share", b"_control_share", "_error_rate_max", b"_error_rate_max", "_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "control_share", b"control_share", "error_rate_max", b"error_rate_max", "gate", b"gate", "lease_duration", b"lease_duration", "margin_certain", b"margin_certain", "score_certain", b"score_certain", "score_threshold", b"score_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_control_share", b"_control_share", "_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "annotators_per_task", b"annotators_per_task", "batch_size", b"batch_size", "control_share", b"control_share", "dataset", b"dataset", "gate", b"gate", "instructions", b"instructions", "label_budget", b"label_budget", "lease_duration", b"lease_duration", "margin_certain", b"margin_certain", "recipe", b"recipe", "retrain_after", b"retrain_after", "review_share", b"review_share", "score_certain", b"score_certain", "score_threshold", b"score_threshold", "strategy", b"strategy", "test_labels", b"test_labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_control_share", b"_control_share", "_error_rate_max", b"_error_rate_max", "_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "annotators_per_task", b"annotators_per_task", "batch_size", b"batch_size", "concept_error_rates_max", b"concept_error_rates_max", "control_share", b"control_share", "dataset", b"dataset", "error_rate_max", b"error_rate_max", "gate", b"gate", "instructions", b"instructions", "label_budget", b"label_budget", "lease_duration", b"lease_duration", "margin_certain", b"margin_certain", "recipe", b"recipe", "retrain_after", b"retrain_after", "review_share", b"review_share", "score_certain", b"score_certain", "score_threshold", b"score_threshold", "strategy", b"strategy", "test_labels", b"test_labels"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__control_share: _TypeAlias = _typing.Literal["control_share"]  # noqa: Y015
     _WhichOneofArgType__control_share: _TypeAlias = _typing.Literal["_control_share", b"_control_share"]  # noqa: Y015
+    _WhichOneofReturnType__error_rate_max: _TypeAlias = _typing.Literal["error_rate_max"]  # noqa: Y015
+    _WhichOneofArgType__error_rate_max: _TypeAlias = _typing.Literal["_error_rate_max", b"_error_rate_max"]  # noqa: Y015
     _WhichOneofReturnType__margin_certain: _TypeAlias = _typing.Literal["margin_certain"]  # noqa: Y015
     _WhichOneofArgType__margin_certain: _TypeAlias = _typing.Literal["_margin_certain", b"_margin_certain"]  # noqa: Y015
     _WhichOneofReturnType__score_certain: _TypeAlias = _typing.Literal["score_certain"]  # noqa: Y015
@@ -166,6 +200,8 @@ class LoopPolicy(_message.Message):
     _WhichOneofArgType__score_threshold: _TypeAlias = _typing.Literal["_score_threshold", b"_score_threshold"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__control_share) -> _WhichOneofReturnType__control_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error_rate_max) -> _WhichOneofReturnType__error_rate_max | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__margin_certain) -> _WhichOneofReturnType__margin_certain | None: ...
     @_typing.overload
@@ -271,6 +307,7 @@ class LoopStatus(_message.Message):
     LIVE_ACCURACY_COUNT_FIELD_NUMBER: _builtins.int
     LABEL_SAVING_FIELD_NUMBER: _builtins.int
     RECONCILE_TIME_FIELD_NUMBER: _builtins.int
+    ACCEPTED_ERRORS_FIELD_NUMBER: _builtins.int
     phase: Global___LoopStatus.Phase.ValueType
     message: _builtins.str
     """A description of the phase and of what the Loop waits for."""
@@ -305,6 +342,12 @@ class LoopStatus(_message.Message):
 
     @_builtins.property
     def reconcile_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def accepted_errors(self) -> Global___AcceptedErrors:
+        """The errors of predictions that are accepted without a human, on live data. Unset without an answer of the control arm about such
+        a prediction.
+        """
+
     def __init__(
         self,
         *,
@@ -321,14 +364,57 @@ class LoopStatus(_message.Message):
         live_accuracy_count: _builtins.int = ...,
         label_saving: Global___LabelSaving | None = ...,
         reconcile_time: _timestamp_pb2.Timestamp | None = ...,
+        accepted_errors: Global___AcceptedErrors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["champion_metrics", b"champion_metrics", "label_saving", b"label_saving", "live_accuracy", b"live_accuracy", "reconcile_time", b"reconcile_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_errors", b"accepted_errors", "champion_metrics", b"champion_metrics", "label_saving", b"label_saving", "live_accuracy", b"live_accuracy", "reconcile_time", b"reconcile_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["campaign", b"campaign", "champion", b"champion", "champion_metrics", b"champion_metrics", "deployment", b"deployment", "label_saving", b"label_saving", "labels_spent", b"labels_spent", "live_accuracy", b"live_accuracy", "live_accuracy_count", b"live_accuracy_count", "message", b"message", "model", b"model", "phase", b"phase", "reconcile_time", b"reconcile_time", "rounds", b"rounds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_errors", b"accepted_errors", "campaign", b"campaign", "champion", b"champion", "champion_metrics", b"champion_metrics", "deployment", b"deployment", "label_saving", b"label_saving", "labels_spent", b"labels_spent", "live_accuracy", b"live_accuracy", "live_accuracy_count", b"live_accuracy_count", "message", b"message", "model", b"model", "phase", b"phase", "reconcile_time", b"reconcile_time", "rounds", b"rounds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LoopStatus: _TypeAlias = LoopStatus  # noqa: Y015
+
+@_typing.final
+class AcceptedErrors(_message.Message):
+    """The errors among certain predictions, measured by the control arm: the answers about items whose prediction was certain when the
+    item was drawn. Annotators do not see that prediction.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_RATE_FIELD_NUMBER: _builtins.int
+    ANSWER_COUNT_FIELD_NUMBER: _builtins.int
+    CONTROL_ANSWER_COUNT_FIELD_NUMBER: _builtins.int
+    ERROR_RATE_MAX_FIELD_NUMBER: _builtins.int
+    EXCEEDED_FIELD_NUMBER: _builtins.int
+    answer_count: _builtins.int
+    """The number of answers about certain predictions."""
+    control_answer_count: _builtins.int
+    """The number of all compared answers of the control arm."""
+    error_rate_max: _builtins.float
+    """The error rate that the policy allows: the mean of the rates of these predictions if concepts have their own."""
+    exceeded: _builtins.bool
+    """True if the interval is entirely above `error_rate_max` and there are at least 30 answers."""
+    @_builtins.property
+    def error_rate(self) -> _metrics_pb2.Estimate:
+        """The share of wrong predictions, with its exact (Clopper-Pearson) 95 % interval."""
+
+    def __init__(
+        self,
+        *,
+        error_rate: _metrics_pb2.Estimate | None = ...,
+        answer_count: _builtins.int = ...,
+        control_answer_count: _builtins.int = ...,
+        error_rate_max: _builtins.float = ...,
+        exceeded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error_rate", b"error_rate"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_count", b"answer_count", "control_answer_count", b"control_answer_count", "error_rate", b"error_rate", "error_rate_max", b"error_rate_max", "exceeded", b"exceeded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptedErrors: _TypeAlias = AcceptedErrors  # noqa: Y015
 
 @_typing.final
 class LabelSaving(_message.Message):
