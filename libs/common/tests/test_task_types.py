@@ -2,7 +2,7 @@
 
 import pytest
 from vesta_common.errors import InvalidArgument
-from vesta_common.media.task_types import allowed_annotations, check_task_type
+from vesta_common.media.task_types import allowed_annotations, check_task_type, module_of
 from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import Dataset
 
@@ -31,10 +31,21 @@ def test_another_task_type_is_rejected_with_both_names(
     assert all(name in rejected.value.message for name in ("multi-label", "classification", dataset.name))
 
 
-def test_every_task_type_states_which_annotations_it_allows() -> None:
+def test_a_task_type_without_a_module_is_rejected_with_those_that_have_one() -> None:
+    modules = {SINGLE: "one label", MULTI: "several labels"}
+    assert [module_of(known, modules, "it", "d") for known in (UNSET, SINGLE, MULTI)] == [
+        "one label",
+        "one label",
+        "several labels",
+    ]
+    for task_type in set(TaskType.values()) - {UNSET, SINGLE, MULTI}:
+        with pytest.raises(InvalidArgument, match=r"d is for .*; choose classification or multi-label") as rejected:
+            module_of(task_type, modules, "it", "d")
+        assert rejected.value.reason == "TASK_TYPE_UNSUPPORTED"
+
+
+def test_the_default_allows_one_label() -> None:
     assert not allowed_annotations(UNSET).several_labels
-    for task_type in TaskType.values():
-        allowed_annotations(task_type)
 
 
 def test_a_stored_dataset_with_several_labels_is_of_the_task_type_multi_label() -> None:

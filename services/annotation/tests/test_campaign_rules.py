@@ -3,8 +3,9 @@
 import pytest
 from annotation_builders import CAMPAIGN, CONCEPTS, FakeDatasets, FakeTaxonomies, Service
 from vesta_annotation.campaign_rules import asked_concepts
+from vesta_annotation.task_types import TASK_TYPES
 from vesta_common.errors import FailedPrecondition, InvalidArgument
-from vesta_contracts.annotation.v1 import GetGuidelinesRequest, UpdateCampaignRequest
+from vesta_contracts.annotation.v1 import GetGuidelinesRequest, Task, UpdateCampaignRequest
 from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import Concept, Taxonomy
 
@@ -62,3 +63,28 @@ def test_a_campaign_has_the_task_type_of_its_dataset(annotation: Service) -> Non
     with pytest.raises(InvalidArgument) as refused:
         annotation.has_campaign(task_type=TaskType.TASK_TYPE_MULTI_LABEL)
     assert refused.value.reason == "TASK_TYPE_MISMATCH"
+
+
+UNKNOWN = set(TaskType.values()) - TASK_TYPES.keys() - {TaskType.TASK_TYPE_UNSPECIFIED}
+
+
+@pytest.mark.parametrize("task_type", sorted(UNKNOWN))
+def test_a_task_type_without_a_module_is_rejected_with_those_that_have_one(
+    annotation: Service, datasets: FakeDatasets, task_type: TaskType.ValueType
+) -> None:
+    datasets.task_type = task_type
+    with pytest.raises(InvalidArgument, match="choose classification, multi-label") as refused:
+        annotation.has_campaign()
+    assert refused.value.reason == "TASK_TYPE_UNSUPPORTED"
+
+
+@pytest.mark.parametrize("task_type", TASK_TYPES)
+def test_every_task_type_with_a_module_has_campaigns(
+    annotation: Service, datasets: FakeDatasets, task_type: TaskType.ValueType
+) -> None:
+    datasets.task_type = task_type
+    task = annotation.has_task(annotators_per_task=2)
+    for name in ("ada", "bob"):
+        assert annotation.lease(name)
+        annotation.submit(name, task)
+    assert annotation.task(task).state == Task.ACCEPTED

@@ -24,6 +24,7 @@ from vesta_conductor.reconciliation.names import LoopNames
 from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_conductor.reconciliation.state import Command, RoundOutcome
 from vesta_conductor.store.loop_queue import claim_loop
+from vesta_conductor.task_types import TASK_TYPES
 from vesta_contracts.annotation.v1 import CreateCampaignRequest
 from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.conductor.v1 import (
@@ -199,9 +200,14 @@ class TestLoops:
             a_loop(conductor, **policy)
         assert not reason or refused.value.reason == reason
 
-    def test_a_dataset_of_a_task_type_that_no_model_learns_is_rejected(self, conductor: Conductor) -> None:
-        conductor.platform.task_type = TaskType.TASK_TYPE_KEYPOINTS
-        with pytest.raises(InvalidArgument, match=r"is for keypoints; .* classification, .*multi-label") as refused:
+    @pytest.mark.parametrize(
+        "task_type", sorted(set(TaskType.values()) - {TaskType.TASK_TYPE_UNSPECIFIED} - TASK_TYPES.keys())
+    )
+    def test_a_dataset_of_a_task_type_that_no_model_learns_is_rejected(
+        self, conductor: Conductor, task_type: TaskType.ValueType
+    ) -> None:
+        conductor.platform.task_type = task_type
+        with pytest.raises(InvalidArgument, match=r"is for .*; choose classification, multi-label") as refused:
             a_loop(conductor)
         assert refused.value.reason == "TASK_TYPE_UNSUPPORTED"
 

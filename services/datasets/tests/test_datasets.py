@@ -1,5 +1,6 @@
 """Datasets over gRPC: counts, taxonomies, split policies, and archives."""
 
+import pytest
 from datasets_builders import PROJECT, Datasets, a_medium, refusal
 from google.api import httpbody_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -8,6 +9,8 @@ from vesta_common.errors import (
     InvalidArgument,
     NotFound,
 )
+from vesta_common.media.task_types import known_task_type
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import (
     ArchiveFormat,
     Concept,
@@ -25,6 +28,7 @@ from vesta_contracts.datasets.v1 import (
     UpdateTaxonomyRequest,
     UploadArchiveRequest,
 )
+from vesta_datasets.task_types import TASK_TYPES
 
 
 def test_an_item_similar_to_two_splits_counts_as_labelled_in_neither(datasets: Datasets) -> None:
@@ -135,3 +139,13 @@ def test_archives_must_be_zip_files_of_the_same_project(datasets: Datasets) -> N
     refusal(InvalidArgument, lambda: datasets.datasets.ImportDataset(foreign), "ARCHIVE_NOT_FOUND")
     missing = GetDatasetRequest(name=f"{PROJECT}/datasets/none")
     refusal(NotFound, lambda: datasets.datasets.GetDataset(missing), "RESOURCE_NOT_FOUND")
+
+
+@pytest.mark.parametrize("task_type", TaskType.values())
+def test_a_dataset_has_a_task_type_with_a_module(datasets: Datasets, task_type: TaskType.ValueType) -> None:
+    if known_task_type(task_type) in TASK_TYPES:
+        assert datasets.datasets.GetDataset(GetDatasetRequest(name=datasets.a_dataset(task_type=task_type))).task_type
+        return
+    with pytest.raises(InvalidArgument, match="choose classification, multi-label") as rejected:
+        datasets.a_dataset(task_type=task_type)
+    assert rejected.value.reason == "TASK_TYPE_UNSUPPORTED"

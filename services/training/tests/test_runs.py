@@ -1,8 +1,9 @@
 """TrainingRunService: creation, retries, cancellation and deletion of runs, with their versions and events."""
 
 import pytest
-from training_service import PROJECT, SNAPSHOT, Training, refusal
+from training_service import DATASET, PROJECT, SNAPSHOT, OneDataset, Training, refusal
 from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.training.v1 import (
     CancelTrainingRunRequest,
     CreateRecipeRequest,
@@ -68,6 +69,18 @@ def test_a_run_on_missing_resources_is_rejected(training: Training) -> None:
     refusal(InvalidArgument, lambda: training.a_run(recipe=f"{PROJECT}/recipes/multilabel"), "TASK_TYPE_MISMATCH")
     training.a_run()
     refusal(AlreadyExists, training.a_run, "RESOURCE_EXISTS")
+
+
+@pytest.mark.parametrize(
+    "task_type", sorted(set(TaskType.values()) - {TaskType.TASK_TYPE_UNSPECIFIED, TaskType.TASK_TYPE_CLASSIFICATION})
+)
+def test_a_dataset_of_any_other_task_type_is_rejected(
+    training: Training, monkeypatch: pytest.MonkeyPatch, task_type: TaskType.ValueType
+) -> None:
+    monkeypatch.setattr(OneDataset, "task_type", task_type)
+    with pytest.raises(InvalidArgument, match=f"{DATASET} is for .*; choose ") as rejected:
+        training.a_run()
+    assert rejected.value.reason in {"TASK_TYPE_UNSUPPORTED", "TASK_TYPE_MISMATCH"}
 
 
 def test_a_run_is_deleted_once_it_has_ended(training: Training) -> None:

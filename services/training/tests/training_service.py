@@ -11,6 +11,7 @@ from vesta_common.errors import Unavailable, VestaError
 from vesta_common.resources.methods import missing
 from vesta_common.resources.names import parent_of
 from vesta_common.storage.objects import ObjectStore
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import (
     Concept,
     Dataset,
@@ -68,10 +69,12 @@ class OneSnapshot(SnapshotServiceServicer):
 class OneDataset(DatasetServiceServicer):
     """A fake DatasetService with one dataset."""
 
+    task_type = TaskType.TASK_TYPE_CLASSIFICATION
+
     def GetDataset(self, request, context):
         if request.name != DATASET:
             raise missing(request.name)
-        return Dataset(name=DATASET, taxonomy=TAXONOMY)
+        return Dataset(name=DATASET, taxonomy=TAXONOMY, task_type=self.task_type)
 
 
 class OneTaxonomy(TaxonomyServiceServicer):

@@ -1,12 +1,16 @@
 """Task types: the annotations that each allows, those of models, and the check that what is made for a dataset has its task type."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from vesta_contracts.common.v1 import Annotation, TaskType
 from vesta_contracts.datasets.v1 import Dataset
 from vesta_contracts.training.v1 import ModelVersion
 
 from vesta_common.errors import InvalidArgument, Violation
+
+Module = TypeVar("Module")
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,42 @@ def known_task_type(task_type: TaskType.ValueType) -> TaskType.ValueType:
 
 
 def allowed_annotations(task_type: TaskType.ValueType) -> AllowedAnnotations:
-    """Returns the annotations that a task type allows."""
-    return _ALLOWED[known_task_type(task_type)]
+    """Returns the annotations that a task type allows.
+
+    Raises:
+        InvalidArgument: TASK_TYPE_UNSUPPORTED, datasets cannot have it.
+    """
+    return module_of(task_type, _ALLOWED, "dataset.task_type", "the dataset")
+
+
+def module_of(
+    task_type: TaskType.ValueType, modules: Mapping[TaskType.ValueType, Module], field: str, subject: str
+) -> Module:
+    """Returns the module of a task type from the registry of a service. Raises as `check_supported`."""
+    check_supported(task_type, modules, field, subject)
+    return modules[known_task_type(task_type)]
+
+
+def check_supported(
+    task_type: TaskType.ValueType, supported: Collection[TaskType.ValueType], field: str, subject: str
+) -> None:
+    """Checks that a service has a module for a task type.
+
+    Args:
+        field: the path of the field in the request.
+        subject: what has the task type, for the message: `the dataset`, or its name.
+
+    Raises:
+        InvalidArgument: TASK_TYPE_UNSUPPORTED, with the task types that are supported.
+    """
+    if known_task_type(task_type) in supported:
+        return
+    *others, last = map(in_words, supported)
+    what = (
+        f"{subject} is for {in_words(task_type)}, which this service does not support; "
+        f"choose {', '.join(others)} or {last}"
+    )
+    raise InvalidArgument(f"{field}: {what}", reason="TASK_TYPE_UNSUPPORTED", violations=[Violation(field, what)])
 
 
 # The field `task` of model versions that were registered before they had a task type.

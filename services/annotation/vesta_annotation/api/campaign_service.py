@@ -49,6 +49,7 @@ class CampaignService(CampaignServiceServicer):
         campaign.concepts[:] = asked_concepts(campaign.concepts, taxonomy)
         check_task_type(campaign.task_type, dataset, "campaign.task_type", "the campaign")
         campaign.task_type = dataset.task_type
+        task_type_of(campaign)  # must have a module
         campaign.name = f"{request.parent}/campaigns/{request.campaign_id or new_id()}"
 
         def create(connection: Connection) -> Campaign:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from vesta_common.media.task_types import known_task_type
+from vesta_common.media.task_types import module_of
 from vesta_contracts.annotation.v1 import Campaign
 from vesta_contracts.common.v1 import TaskType
 
@@ -24,5 +24,9 @@ __all__ = ["TASK_TYPES", "AnnotationTask", "Consensus", "task_type_of"]
 
 
 def task_type_of(campaign: Campaign) -> AnnotationTask:
-    """Returns the module of a campaign's task type."""
-    return TASK_TYPES[known_task_type(campaign.task_type)]
+    """Returns the module of a campaign's task type.
+
+    Raises:
+        InvalidArgument: TASK_TYPE_UNSUPPORTED.
+    """
+    return module_of(campaign.task_type, TASK_TYPES, "campaign.task_type", campaign.name or "the campaign")

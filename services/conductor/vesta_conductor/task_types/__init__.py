@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from vesta_common.errors import InvalidArgument, Violation
-from vesta_common.media.task_types import in_words, known_task_type
+from vesta_common.media import task_types
+from vesta_common.media.task_types import known_task_type
 from vesta_contracts.annotation.v1 import Campaign
 from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import Dataset
@@ -32,16 +32,7 @@ def check_supported(dataset: Dataset) -> None:
     Raises:
         InvalidArgument: TASK_TYPE_UNSUPPORTED.
     """
-    if known_task_type(dataset.task_type) not in TASK_TYPES:
-        *others, last = map(in_words, TASK_TYPES)
-        what = (
-            f"{dataset.name} is for {in_words(dataset.task_type)}; Loops train models for {', '.join(others)} or {last}"
-        )
-        raise InvalidArgument(
-            f"loop.policy.dataset: {what}",
-            reason="TASK_TYPE_UNSUPPORTED",
-            violations=[Violation("loop.policy.dataset", what)],
-        )
+    task_types.check_supported(dataset.task_type, TASK_TYPES, "loop.policy.dataset", dataset.name)
 
 
 def task_type_of(subject: Dataset | Campaign | None) -> LoopTask:

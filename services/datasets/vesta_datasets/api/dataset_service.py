@@ -36,6 +36,7 @@ from vesta_datasets.operations.transfers import owns
 from vesta_datasets.operations.worker import Operations
 from vesta_datasets.store import Store
 from vesta_datasets.store.operations import EXPORT, IMPORT
+from vesta_datasets.task_types import task_type_of
 
 _MUTABLE = ("display_name", "taxonomy")
 
@@ -51,6 +52,7 @@ class DatasetService(DatasetServiceServicer):
 
     def CreateDataset(self, request: CreateDatasetRequest, context: grpc.ServicerContext) -> Dataset:
         policy = _split_policy(request.dataset.split_policy)
+        task_type_of(request.dataset)  # must have a module
         name = f"{request.parent}/datasets/{request.dataset_id or new_id()}"
 
         def create(connection: Connection) -> Dataset:

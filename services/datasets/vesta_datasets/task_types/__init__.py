@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from vesta_common.media.task_types import known_task_type
+from vesta_common.media.task_types import known_task_type, module_of
 from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import Dataset
 
@@ -27,5 +27,9 @@ __all__ = ["DEFAULT_TASK", "TASK_TYPES", "DatasetTask", "task_type_of"]
 
 
 def task_type_of(dataset: Dataset) -> DatasetTask:
-    """Returns the module of a dataset's task type."""
-    return TASK_TYPES[known_task_type(dataset.task_type)]
+    """Returns the module of a dataset's task type.
+
+    Raises:
+        InvalidArgument: TASK_TYPE_UNSUPPORTED.
+    """
+    return module_of(dataset.task_type, TASK_TYPES, "dataset.task_type", dataset.name or "the dataset")

@@ -6,7 +6,6 @@ import grpc
 from google.protobuf import empty_pb2
 from vesta_common.errors import FailedPrecondition, InvalidArgument, Violation
 from vesta_common.ids import new_id
-from vesta_common.media.task_types import check_task_type
 from vesta_common.resources import filters
 from vesta_common.resources.methods import create_once, find_answer
 from vesta_common.resources.names import parent_of
@@ -29,7 +28,7 @@ from vesta_contracts.training.v1 import (
 from vesta_training.api.page_limits import within_bytes
 from vesta_training.recipes.recipe import Task, read_recipe
 from vesta_training.recipes.recipe_book import RecipeBook
-from vesta_training.recipes.task_types import task_type_of
+from vesta_training.recipes.task_types import check_dataset
 from vesta_training.runs.job_builder import Datasets
 from vesta_training.store import Store
 
@@ -134,12 +133,7 @@ class TrainingRunService(TrainingRunServiceServicer):
         if requested.snapshot:
             snapshot = self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=requested.snapshot))
             dataset = GetDatasetRequest(name=parent_of(snapshot.name), view=DatasetView.DATASET_VIEW_BASIC)
-            check_task_type(
-                task_type_of(recipe.task),
-                self._datasets.datasets.GetDataset(dataset),
-                "training_run.recipe",
-                requested.recipe,
-            )
+            check_dataset(recipe.task, requested.recipe, self._datasets.datasets.GetDataset(dataset))
         if requested.champion:
             with self._store.postgres.transaction() as connection:
                 self._store.models.get_version(connection, requested.champion)

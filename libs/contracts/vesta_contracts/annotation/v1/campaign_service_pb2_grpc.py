@@ -80,7 +80,7 @@ class CampaignServiceServicer:
 
     def CreateCampaign(self, request, context):
         """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset; INVALID_ARGUMENT a concept is not in the
-        taxonomy, or task_type is not that of the dataset.
+        taxonomy, TASK_TYPE_MISMATCH task_type is not that of the dataset, or TASK_TYPE_UNSUPPORTED no campaign can have the task type.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,7 @@ class CampaignServiceStub:
     def __new__(cls, channel: _aio.Channel) -> CampaignServiceAsyncStub: ...
     CreateCampaign: _grpc.UnaryUnaryMultiCallable[_campaign_service_pb2.CreateCampaignRequest, _campaign_pb2.Campaign]
     """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset; INVALID_ARGUMENT a concept is not in the
-    taxonomy, or task_type is not that of the dataset.
+    taxonomy, TASK_TYPE_MISMATCH task_type is not that of the dataset, or TASK_TYPE_UNSUPPORTED no campaign can have the task type.
     """
     GetCampaign: _grpc.UnaryUnaryMultiCallable[_campaign_service_pb2.GetCampaignRequest, _campaign_pb2.Campaign]
     """Returns one Campaign. Errors: NOT_FOUND."""
@@ -63,7 +63,7 @@ class CampaignServiceAsyncStub(CampaignServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateCampaign: _aio.UnaryUnaryMultiCallable[_campaign_service_pb2.CreateCampaignRequest, _campaign_pb2.Campaign]  # type: ignore[assignment]
     """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset; INVALID_ARGUMENT a concept is not in the
-    taxonomy, or task_type is not that of the dataset.
+    taxonomy, TASK_TYPE_MISMATCH task_type is not that of the dataset, or TASK_TYPE_UNSUPPORTED no campaign can have the task type.
     """
     GetCampaign: _aio.UnaryUnaryMultiCallable[_campaign_service_pb2.GetCampaignRequest, _campaign_pb2.Campaign]  # type: ignore[assignment]
     """Returns one Campaign. Errors: NOT_FOUND."""
@@ -92,7 +92,7 @@ class CampaignServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_campaign_pb2.Campaign, _abc.Awaitable[_campaign_pb2.Campaign]]:
         """Creates a Campaign. Errors: ALREADY_EXISTS campaign_id is taken; NOT_FOUND dataset; INVALID_ARGUMENT a concept is not in the
-        taxonomy, or task_type is not that of the dataset.
+        taxonomy, TASK_TYPE_MISMATCH task_type is not that of the dataset, or TASK_TYPE_UNSUPPORTED no campaign can have the task type.
         """
 
     @_abc_1.abstractmethod

@@ -81,8 +81,8 @@ class DatasetServiceServicer:
 
     def CreateDataset(self, request, context):
         """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; INVALID_ARGUMENT SPLIT_POLICY_INVALID the sum
-        of the shares is 1 or more; FAILED_PRECONDITION DATASET_DELETION_UNFINISHED items of a deleted Dataset of this name are still being
-        deleted.
+        of the shares is 1 or more, or TASK_TYPE_UNSUPPORTED no dataset can have the task type, such as that of embeddings;
+        FAILED_PRECONDITION DATASET_DELETION_UNFINISHED items of a deleted Dataset of this name are still being deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

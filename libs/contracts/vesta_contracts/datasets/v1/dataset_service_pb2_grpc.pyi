@@ -38,8 +38,8 @@ class DatasetServiceStub:
     def __new__(cls, channel: _aio.Channel) -> DatasetServiceAsyncStub: ...
     CreateDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.CreateDatasetRequest, _dataset_pb2.Dataset]
     """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; INVALID_ARGUMENT SPLIT_POLICY_INVALID the sum
-    of the shares is 1 or more; FAILED_PRECONDITION DATASET_DELETION_UNFINISHED items of a deleted Dataset of this name are still being
-    deleted.
+    of the shares is 1 or more, or TASK_TYPE_UNSUPPORTED no dataset can have the task type, such as that of embeddings;
+    FAILED_PRECONDITION DATASET_DELETION_UNFINISHED items of a deleted Dataset of this name are still being deleted.
     """
     GetDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.GetDatasetRequest, _dataset_pb2.Dataset]
     """Returns one Dataset. Errors: NOT_FOUND."""
@@ -72,8 +72,8 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.CreateDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
     """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; INVALID_ARGUMENT SPLIT_POLICY_INVALID the sum
-    of the shares is 1 or more; FAILED_PRECONDITION DATASET_DELETION_UNFINISHED items of a deleted Dataset of this name are still being
-    deleted.
+    of the shares is 1 or more, or TASK_TYPE_UNSUPPORTED no dataset can have the task type, such as that of embeddings;
+    FAILED_PRECONDITION DATASET_DELETION_UNFINISHED items of a deleted Dataset of this name are still being deleted.
     """
     GetDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.GetDatasetRequest, _dataset_pb2.Dataset]  # type: ignore[assignment]
     """Returns one Dataset. Errors: NOT_FOUND."""
@@ -109,8 +109,8 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_dataset_pb2.Dataset, _abc.Awaitable[_dataset_pb2.Dataset]]:
         """Creates a Dataset. Errors: ALREADY_EXISTS dataset_id is taken; NOT_FOUND taxonomy; INVALID_ARGUMENT SPLIT_POLICY_INVALID the sum
-        of the shares is 1 or more; FAILED_PRECONDITION DATASET_DELETION_UNFINISHED items of a deleted Dataset of this name are still being
-        deleted.
+        of the shares is 1 or more, or TASK_TYPE_UNSUPPORTED no dataset can have the task type, such as that of embeddings;
+        FAILED_PRECONDITION DATASET_DELETION_UNFINISHED items of a deleted Dataset of this name are still being deleted.
         """
 
     @_abc_1.abstractmethod
