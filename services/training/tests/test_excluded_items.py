@@ -94,8 +94,26 @@ def test_unusable_items_are_excluded_and_counted(objects: ObjectStore, digits: A
         no_label_count=1, multiple_labels_count=1, shapes_only_count=2, unknown_concept_count=1
     )
     assert (version.metrics.item_count, version.metrics_missing_reason) == (6, "")
+    assert len(version.held_out.levels) == 6
     assert "TRAIN 10, VALIDATION 0, TEST 6" in version.card
     assert "2 with shapes and no image label" in version.card
+
+
+def test_excluded_test_items_are_evidence_of_errors(objects: ObjectStore, digits: Any, tmp_path: Path) -> None:
+    odd: list[Row] = [
+        (4, "TEST", [], NOW),
+        (5, "TEST", ["digit-0", "digit-1"], NOW),
+        (6, "TEST", ["digit-6"], NOW),
+        (7, "TEST", None, NOW),  # a box: it is unknown whether a prediction is right
+    ]
+    version = trained(
+        objects, digits, tmp_path, [*labelled(digits, "TRAIN", 10), *labelled(digits, "TEST", 6, first=10), *odd]
+    )
+    right = round(version.metrics.accuracy.value * 6)
+    assert version.metrics.item_count == 6
+    assert (len(version.held_out.correct), sum(version.held_out.correct)) == (9, right)
+    assert list(version.held_out.concept_counts) == [1] * 9
+    assert not version.held_out.drawn_at_random
 
 
 def test_without_labelled_test_items_a_version_has_a_reason_instead_of_metrics(
@@ -104,5 +122,6 @@ def test_without_labelled_test_items_a_version_has_a_reason_instead_of_metrics(
     version = trained(objects, digits, tmp_path, [*labelled(digits, "TRAIN", 10), (3, "TEST", None, None)])
     assert not version.HasField("metrics")
     assert not version.HasField("excluded")
+    assert not version.HasField("held_out")
     assert "test split" in version.metrics_missing_reason
     assert "Not measured" in version.card

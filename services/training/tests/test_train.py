@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from vesta_common.risk_control import level_of
 from vesta_contracts.training.v1 import ExclusionCounts
 from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Example, Split
@@ -134,10 +135,24 @@ def test_the_control_curve_is_computed_on_request(assignment: Assignment, depend
     assert trained.random_labels.HasField("labels") or trained.random_labels.reason
 
 
+def test_held_out_predictions_are_those_for_the_test_items(assignment: Assignment, dependencies: Dependencies) -> None:
+    trained = train(replace(assignment, test_split_is_random=True), dependencies)
+
+    assert trained.predictions is not None
+    assert trained.held_out is not None
+    probabilities = np.sort(trained.predictions.probabilities, axis=1)
+    levels = [level_of(margin) for margin in (probabilities[:, -1] - probabilities[:, -2]).tolist()]
+    assert sorted(trained.held_out.levels) == sorted(levels)
+    assert sum(trained.held_out.correct) == trained.predictions.right.sum()
+    assert sorted(trained.held_out.concepts) == sorted(trained.predictions.predicted.argmax(axis=1))
+    assert trained.held_out.drawn_at_random
+
+
 def test_an_embedding_model_requires_no_labels(dependencies: Dependencies) -> None:
     trained = train(Assignment(recipe=builtin_recipe("embedding")), dependencies)
 
     assert trained.metrics is None
+    assert trained.held_out is None
     assert "has no concepts" in trained.metrics_missing_reason
     assert ModelRuntime(trained.onnx_path).outputs == ("embedding",)
 
@@ -162,6 +177,9 @@ def test_multi_label_is_trained_the_same_way(assignment: Assignment, dependencie
     assert trained.metrics is not None
     assert trained.metrics.macro_f1.value > 0.7
     assert len(trained.thresholds) == 2
+    assert trained.held_out is not None
+    assert len(trained.held_out.levels) == 60
+    assert sum(trained.held_out.correct) == round(60 * trained.metrics.accuracy.value)
 
 
 def test_items_without_one_known_concept_are_excluded_and_counted(

@@ -17,6 +17,41 @@ def predicted_concepts(scores: Prediction) -> list[str]:
     return [score.concept for score in found]
 
 
+def margin_of_best(probabilities: Floats) -> Floats:
+    """Returns the margin of predictions that predict their best concept: the difference of the two highest probabilities.
+
+    Training measures error rates by margin, and serving accepts predictions by it.
+
+    Args:
+        probabilities: `(N, C)` of concepts that exclude each other.
+
+    Returns:
+        `(N,)` in [0, 1]; the probability itself for one concept, 0 for none.
+    """
+    if probabilities.shape[1] < 2:
+        alone: Floats = probabilities.sum(axis=1)
+        return alone
+    best = np.partition(probabilities, -2, axis=1)[:, -2:]
+    difference: Floats = best[:, 1] - best[:, 0]
+    return difference
+
+
+def margin_to_thresholds(scores: Floats, thresholds: Floats) -> Floats:
+    """Returns the margin of predictions that predict what reaches a threshold: the smallest certainty of a score.
+
+    Training measures error rates by margin, and serving accepts predictions by it.
+
+    Args:
+        scores: `(N, C)` in [0, 1].
+        thresholds: `(C,)` or `(N, C)`.
+
+    Returns:
+        `(N,)` in [0, 1]; 1 without scores.
+    """
+    smallest: Floats = share_to_certainty(scores, np.broadcast_to(thresholds, scores.shape)).min(axis=1, initial=1)
+    return smallest
+
+
 def share_to_certainty(scores: Floats, thresholds: Floats) -> Floats:
     """Returns the certainty of each score in [0, 1].
 

@@ -199,6 +199,8 @@ def _run(
         version.excluded.CopyFrom(trained.excluded)
     if trained.metrics is not None:
         version.metrics.CopyFrom(trained.metrics)
+    if trained.held_out is not None:
+        version.held_out.CopyFrom(trained.held_out)
     comparison: Comparison | None = trained.comparison
     curve: Sequence[LearningCurvePoint] = trained.control_curve
     return RunResult(

@@ -11,6 +11,7 @@ from vesta_contracts.training.v1 import (
     Comparison,
     Estimate,
     ExclusionCounts,
+    HeldOutPredictions,
     LearningCurvePoint,
     Metrics,
     ModelSignature,
@@ -108,6 +109,7 @@ class Trained:
         comparison_missing: why there is no `comparison` although a champion is set.
         held_out_accuracy: on training items that were held out of the learning; None if there were none.
         finetune_skipped: why the fine-tuning of the recipe was skipped; empty if it was not.
+        held_out: the evidence for error rates; None if no item of the test split is labelled.
     """
 
     onnx_path: Path
@@ -132,6 +134,7 @@ class Trained:
     card: Mapping[str, Any]
     card_markdown: str
     finetune_skipped: str
+    held_out: HeldOutPredictions | None = None
 
 
 def usable_examples(assignment: Assignment) -> tuple[tuple[Example, ...], ExclusionCounts]:

@@ -20,6 +20,7 @@ from vesta_training.models.model_file import ModelFile, read_model
 from vesta_training.progress import ProgressUpdate, Reporter, ignore_progress
 from vesta_training.recipes.recipe import HeadChoices, Recipe, Task
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, describe_excluded, usable_examples
+from vesta_training.tasks.classification.held_out import held_out_predictions
 from vesta_training.tasks.classification.learn import Learned, learn
 from vesta_training.tasks.classification.stage import Stage
 from vesta_training.tasks.model_card import card_markdown, make_card
@@ -179,6 +180,7 @@ def _finish(
     measured: _Measured | None,
 ) -> Trained:
     stage, head = learned.stage, learned.head
+    held_out = held_out_predictions(assignment, stage, head) if head else None
     stage.report.begin("export", 1)
     export = export_model(stage.path, head, stage.embedding_digest, stage.dependencies.run_folder / "model.onnx")
     metrics = measured.metrics if measured else None
@@ -229,6 +231,7 @@ def _finish(
         card=card,
         card_markdown=card_markdown(card, metrics),
         finetune_skipped=learned.finetune_skipped,
+        held_out=held_out,
     )
 
 
