@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from experts import hire, label
+from experts import hire
 from figures import Figure
 from loop import Turned
 from pictures import jpegs
@@ -126,7 +126,7 @@ def _answering(owner: Vesta, platform: Platform, turned: Turned) -> Act:
     def answer(client: int) -> None:
         lease = LeaseTasksRequest(parent=campaign, purpose=LeasePurpose.LEASE_PURPOSE_ANNOTATE, count=LEASED)
         for task in annotators[client].tasks.LeaseTasks(lease).tasks:
-            given = Submission(annotations=[label(world.truth(task.item))])
+            given = Submission(annotations=world.truth(task.item))
             annotators[client].submissions.CreateSubmission(CreateSubmissionRequest(parent=task.name, submission=given))
 
     return answer

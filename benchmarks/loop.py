@@ -41,7 +41,7 @@ def turn(owner: Vesta, platform: Platform) -> tuple[Turned, list[Figure]]:
     digits = read_folder(write_digits(platform.home.root / "samples" / "digits"))
     photographs = Photographs("digits", digits.pool[:: len(digits.pool) // IMAGES][:IMAGES], [])
     world = set_up(owner, platform.home.inbox, photographs, f"bench-{new_id()}")
-    experts = world.hire_experts(platform.home.addresses("gateway_grpc"), ("ada",), mistake_share=0.0, seed=3)
+    experts = world.hire_experts(platform.home.addresses("gateway_grpc"), ("ada",), seed=3, makes_mistakes=False)
     loop = world.start_loop(
         LoopPolicy(label_budget=ROUNDS * LABELS_PER_ROUND, batch_size=LABELS_PER_ROUND, retrain_after=LABELS_PER_ROUND)
     )

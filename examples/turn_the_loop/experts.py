@@ -4,9 +4,11 @@ The reviewer sees tasks on which two annotators disagree. If both make the same 
 """
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from photographs import Photograph
+from task_types import DemoTask
 from vesta import ApiError, Vesta
 from vesta_contracts.annotation.v1 import (
     CreateReviewRequest,
@@ -17,16 +19,10 @@ from vesta_contracts.annotation.v1 import (
     Submission,
     Task,
 )
-from vesta_contracts.common.v1 import Annotation, ImageLabel
 from vesta_contracts.datasets.v1 import Item
 from vesta_contracts.gateway.v1 import ApiKey, CreateApiKeyRequest, CreateMemberRequest, Member, Role
 
 LEASE_COUNT = 20
-
-
-def label(concept: str) -> Annotation:
-    """Returns the annotation that an image shows `concept`."""
-    return Annotation(concept=concept, image_label=ImageLabel())
 
 
 @dataclass
@@ -34,17 +30,21 @@ class Experts:
     """Annotators who sometimes make mistakes, and a reviewer who does not.
 
     Attributes:
-        truth: returns the true class of an item by its name.
-        mistake_share: the share of wrong answers.
+        photographs: the image of each item, by its name.
+        labels: the concepts.
+        task_type: what they annotate.
+        makes_mistakes: False if all answers are right.
         lease_count: the number of tasks that each leases at a time.
+        mistake_count: wrong labels, or objects that are missing, superfluous or wrong.
         mistaken_items: the items with a wrong answer.
     """
 
     annotators: list[Vesta]
     reviewer: Vesta
-    truth: Callable[[str], str]
+    photographs: Mapping[str, Photograph]
     labels: list[str]
-    mistake_share: float
+    task_type: DemoTask
+    makes_mistakes: bool
     draw: random.Random
     lease_count: int = LEASE_COUNT
     answer_count: int = 0
@@ -58,30 +58,34 @@ class Experts:
         return done + self._review(campaign)
 
     def caught(self, items: Iterable[Item]) -> tuple[int, int]:
-        """Returns, for the labelled items with a wrong answer, how many have the right label, and how many there are."""
+        """Returns, for the labelled items with a wrong answer, how many are labelled right, and how many there are."""
         mistaken = [item for item in items if item.name in self.mistaken_items and item.accepted.task]
         right = [
-            item for item in mistaken if [self.truth(item.name)] == [one.concept for one in item.accepted.annotations]
+            item
+            for item in mistaken
+            if self.task_type.is_right(self.photographs[item.name].annotations, item.accepted.annotations)
         ]
         return len(right), len(mistaken)
 
     def _annotate(self, annotator: Vesta, campaign: str) -> int:
         tasks = _lease(annotator, campaign, LeasePurpose.LEASE_PURPOSE_ANNOTATE, self.lease_count)
         for task in tasks:
-            concept = self.truth(task.item)
+            photograph = self.photographs[task.item]
+            submission = Submission(annotations=photograph.annotations)
             self.answer_count += 1
-            if self.draw.random() < self.mistake_share:
-                concept = self.draw.choice([other for other in self.labels if other != concept])
-                self.mistake_count += 1
-                self.mistaken_items.add(task.item)
-            submission = Submission(annotations=[label(concept)])
+            if self.makes_mistakes:
+                answer = self.task_type.answer(photograph, self.labels, self.draw)
+                submission = Submission(annotations=answer.annotations)
+                self.mistake_count += answer.mistake_count
+                if answer.mistake_count:
+                    self.mistaken_items.add(task.item)
             annotator.submissions.CreateSubmission(CreateSubmissionRequest(parent=task.name, submission=submission))
         return len(tasks)
 
     def _review(self, campaign: str) -> int:
         tasks = _lease(self.reviewer, campaign, LeasePurpose.LEASE_PURPOSE_REVIEW, self.lease_count)
         for task in tasks:
-            review = Review(decision=Review.CORRECT, annotations=[label(self.truth(task.item))])
+            review = Review(decision=Review.CORRECT, annotations=self.photographs[task.item].annotations)
             self.reviewer.reviews.CreateReview(CreateReviewRequest(parent=task.name, review=review))
             self.correction_count += 1
         return len(tasks)

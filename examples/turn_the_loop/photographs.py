@@ -1,50 +1,44 @@
-"""Labelled photographs for the demo: a folder of the user, photographs of clothing, or scanned digits.
+"""Labelled photographs for the demo: a folder of the user with one sub-folder per class, or scanned digits.
 
 Run as a program, it writes the digits into a folder.
 """
 
 import argparse
-import hashlib
-import http.client
 import re
-import shutil
-import tarfile
-import urllib.request
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from vesta_contracts.common.v1 import Annotation, ImageLabel, TaskType
 
-SAMPLES_URL = (
-    "https://codeload.github.com/alexeygrigorev/clothing-dataset-small/tar.gz/11961516512414bf9f6c150a832cfd21b54a6b54"
-)
-SAMPLES_LICENCE = "CC0 1.0"
-# SHA-256 over the lines "SHA-256 of a photograph, two blanks, its path", in order of path: the packing of the archive may
-# change, its photographs may not.
-SAMPLES_DIGEST = "f8667cfe4a397f1be854d7d6c56118e4eaf6e9654ac37940e443dec3b4e55721"
-ARCHIVE_BYTES_MAX = 512 * 1024 * 1024
-UNPACKED_BYTES_MAX = 2 * ARCHIVE_BYTES_MAX
-MEMBERS_MAX = 50_000
-REACH_TIMEOUT_SECONDS = 10
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 SPLITS = {
     **dict.fromkeys(("train", "training", "validation", "valid", "val"), "train"),
     **dict.fromkeys(("test", "testing", "evaluation", "eval"), "test"),
 }
 DIGIT_SIDE_PX = 64
-_CHUNK_BYTES = 1024 * 1024
+
+
+def label(concept: str) -> Annotation:
+    """Returns the annotation that an image shows `concept`."""
+    return Annotation(concept=concept, image_label=ImageLabel())
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """An image file with its true class."""
+    """An image file with its true annotations."""
 
     path: Path
-    label: str
+    annotations: tuple[Annotation, ...]
+
+    @property
+    def label(self) -> str:
+        """The class of an image that has one."""
+        (only,) = self.annotations
+        return only.concept
 
 
 @dataclass(frozen=True)
@@ -55,16 +49,24 @@ class Photographs:
         name: its name, a valid id.
         pool: the images that annotators can label.
         test: the held-out images; empty if the platform assigns the splits.
+        task_type: what the annotations are.
     """
 
     name: str
     pool: list[Photograph]
     test: list[Photograph]
+    task_type: TaskType.ValueType = TaskType.TASK_TYPE_CLASSIFICATION
 
     @property
     def labels(self) -> list[str]:
         """The classes, in order."""
-        return sorted({photograph.label for photograph in [*self.pool, *self.test]})
+        images = [*self.pool, *self.test]
+        return sorted({annotation.concept for image in images for annotation in image.annotations})
+
+
+def set_name(folder: Path) -> str:
+    """Returns the name of a data set, from that of its folder."""
+    return "".join(c if c.isalnum() else "-" for c in folder.resolve().name.lower()).strip("-") or "images"
 
 
 def read_folder(folder: Path) -> Photographs:
@@ -88,12 +90,10 @@ def read_folder(folder: Path) -> Photographs:
         folders[0] in side_of and _side_and_label(folders, side_of, under_sides=True)[1] for _, folders in unwrapped
     )
     for path, folders in unwrapped:
-        side, label = _side_and_label(folders, side_of, under_sides=under_sides)
-        if label:
-            (test if side == "test" else pool).append(Photograph(path, label))
-    found = Photographs(
-        "".join(c if c.isalnum() else "-" for c in folder.name.lower()).strip("-") or "images", pool, test
-    )
+        side, concept = _side_and_label(folders, side_of, under_sides=under_sides)
+        if concept:
+            (test if side == "test" else pool).append(Photograph(path, (label(concept),)))
+    found = Photographs(set_name(folder), pool, test)
     if len(found.labels) < 2 or not pool:
         raise ValueError(
             f"{folder} has {len(pool) + len(test)} images of {len(found.labels)} classes; "
@@ -137,102 +137,8 @@ def _side_and_label(folders: tuple[str, ...], side_of: dict[str, str], *, under_
     """
     if len(set(folders)) == 1:
         return "train", "" if under_sides else folders[0]
-    label = next((name for name in folders if name not in side_of), "")
-    return next((side_of[name] for name in folders if name in side_of), "train"), label
-
-
-def find_samples(
-    samples: Path, report: Callable[[str], None], url: str = SAMPLES_URL, digest: str = SAMPLES_DIGEST
-) -> Photographs:
-    """Returns the photographs of clothing, downloaded once into `samples`, or the digits of scikit-learn if they
-    cannot be downloaded.
-
-    Raises:
-        ValueError: the download is not the pinned data set.
-    """
-    target = samples / "clothing"
-    if not target.exists():
-        try:
-            _download(url, target, digest, report)
-        except (OSError, http.client.HTTPException, tarfile.TarError, EOFError, zlib.error) as error:
-            report(
-                f"The clothing photographs cannot be reached ({error}); using scikit-learn's scanned digits instead."
-            )
-            return read_folder(write_digits(samples / "digits"))
-    return read_folder(target)
-
-
-def _download(url: str, target: Path, digest: str, report: Callable[[str], None]) -> None:
-    """Downloads the archive, verifies its photographs, and then moves them to their place."""
-    scratch = target.with_suffix(".partial")
-    shutil.rmtree(scratch, ignore_errors=True)  # of an interrupted download
-    scratch.mkdir(parents=True)
-    archive = scratch / "archive.tar.gz"
-    report(f"Downloading the clothing photographs ({SAMPLES_LICENCE}) …")
-    size = 0
-    with urllib.request.urlopen(url, timeout=REACH_TIMEOUT_SECONDS) as response, archive.open("wb") as file:
-        while chunk := response.read(_CHUNK_BYTES):
-            size += len(chunk)
-            if size > ARCHIVE_BYTES_MAX:
-                raise ValueError(
-                    f"{url} sends more than {ARCHIVE_BYTES_MAX} bytes; use your own folder with data=FOLDER"
-                )
-            file.write(chunk)
-            if size // (20 * _CHUNK_BYTES) != (size - len(chunk)) // (20 * _CHUNK_BYTES):
-                report(f"  {size // _CHUNK_BYTES} MiB")
-    _unpack(archive, scratch)
-    archive.unlink()
-    (root,) = (path for path in scratch.iterdir() if path.is_dir())
-    found = tree_digest(root)
-    if found != digest:
-        raise ValueError(
-            f"{url} is not the pinned data set (its digest is {found}); use your own folder with data=FOLDER"
-        )
-    root.rename(target)
-    scratch.rmdir()
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Unpacks files and folders of a tar archive, with the rules of `tarfile.data_filter`, which Python has only
-    since 3.11.4.
-
-    Raises:
-        ValueError: a member is neither a file nor a folder, or is outside of `folder`, or members are too many or too
-            large.
-    """
-    size = 0
-    with tarfile.open(archive) as tar:
-        for count, member in enumerate(tar, start=1):
-            target = (folder / member.name).resolve()
-            if not (member.isreg() or member.isdir()):
-                raise ValueError(
-                    f"the archive has the entry {member.name!r}, which is neither a file nor a folder; it "
-                    "is not unpacked"
-                )
-            if not target.is_relative_to(folder.resolve()):
-                raise ValueError(
-                    f"the archive has the entry {member.name!r}, which is outside of the archive; it is not unpacked"
-                )
-            size += member.size
-            if count > MEMBERS_MAX or size > UNPACKED_BYTES_MAX:
-                raise ValueError(f"the archive unpacks to more than {MEMBERS_MAX} files or {UNPACKED_BYTES_MAX} bytes")
-            if member.isdir():
-                target.mkdir(parents=True, exist_ok=True)
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            content = tar.extractfile(member)
-            assert content is not None  # a file
-            with content, target.open("xb") as file:
-                shutil.copyfileobj(content, file, _CHUNK_BYTES)
-
-
-def tree_digest(root: Path) -> str:
-    """Returns the SHA-256 over the JPEG files of a folder, see `SAMPLES_DIGEST`."""
-    total = hashlib.sha256()
-    for path in sorted(root.rglob("*.jpg"), key=lambda path: path.relative_to(root).as_posix()):
-        name = path.relative_to(root).as_posix()
-        total.update(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {name}\n".encode())
-    return total.hexdigest()
+    concept = next((name for name in folders if name not in side_of), "")
+    return next((side_of[name] for name in folders if name in side_of), "train"), concept
 
 
 def write_digits(target: Path, per_class_max: int | None = None) -> Path:

@@ -10,9 +10,11 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from experts import Experts, hire, label
+from experts import Experts, hire
 from photographs import Photograph, Photographs
+from task_types import TASK_TYPES, DemoTask
 from vesta import ApiError, Vesta
+from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.conductor.v1 import CreateLoopRequest, CreateProjectRequest, Loop, LoopPolicy, Project
 from vesta_contracts.connection.v1 import CreateSourceRequest, FolderSource, Source, Sync, UploadSource
 from vesta_contracts.datasets.v1 import (
@@ -47,6 +49,7 @@ class World:
     Attributes:
         photographs: the photograph of each item, by its name.
         labels: the classes, in order.
+        task_type: what the photographs are annotated with.
     """
 
     owner: Vesta
@@ -55,19 +58,21 @@ class World:
     items: list[Item]
     photographs: dict[str, Photograph]
     labels: list[str]
+    task_type: DemoTask
 
-    def truth(self, item: str) -> str:
-        """Returns the true class of an item."""
-        return self.photographs[item].label
+    def truth(self, item: str) -> tuple[Annotation, ...]:
+        """Returns the true annotations of an item."""
+        return self.photographs[item].annotations
 
-    def hire_experts(self, address: str, annotators: tuple[str, ...], mistake_share: float, seed: int) -> Experts:
+    def hire_experts(self, address: str, annotators: tuple[str, ...], seed: int, *, makes_mistakes: bool) -> Experts:
         """Creates members who annotate and one who reviews; `address` is that of the gateway."""
         return Experts(
             annotators=[hire(self.owner, address, self.project, name, Role.ROLE_ANNOTATOR) for name in annotators],
             reviewer=hire(self.owner, address, self.project, "rosa", Role.ROLE_REVIEWER),
-            truth=self.truth,
+            photographs=self.photographs,
             labels=self.labels,
-            mistake_share=mistake_share,
+            task_type=self.task_type,
+            makes_mistakes=makes_mistakes,
             draw=random.Random(seed),
         )
 
@@ -120,7 +125,12 @@ def set_up(
         CreateDatasetRequest(
             parent=project,
             dataset_id="photographs",
-            dataset=Dataset(display_name=display_name, taxonomy=taxonomy.name, split_policy=split_policy),
+            dataset=Dataset(
+                display_name=display_name,
+                taxonomy=taxonomy.name,
+                split_policy=split_policy,
+                task_type=photographs.task_type,
+            ),
         )
     )
     if inbox:
@@ -130,7 +140,7 @@ def set_up(
             by_file_name = _import(owner, Path(folder), project, dataset.name, photographs, watch, _upload)
     items = list(owner.pages(owner.items.ListItems, ListItemsRequest(parent=dataset.name)))
     of_item = {item.name: by_file_name[Path(item.media.provenance.file_name).name] for item in items}
-    world = World(owner, project, dataset, items, of_item, photographs.labels)
+    world = World(owner, project, dataset, items, of_item, photographs.labels, TASK_TYPES[photographs.task_type])
     _label_test_side(world)
     return world
 
@@ -215,6 +225,6 @@ def _label_test_side(world: World) -> None:
         world.owner.items.BatchAnnotateItems(
             BatchAnnotateItemsRequest(
                 parent=world.dataset.name,
-                items=[ItemAnnotations(item=item.name, annotations=[label(world.truth(item.name))]) for item in batch],
+                items=[ItemAnnotations(item=item.name, annotations=world.truth(item.name)) for item in batch],
             )
         )

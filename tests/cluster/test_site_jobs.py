@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import world
-from experts import label
 from google.protobuf.duration_pb2 import Duration
 from kube import until
 from node_figures import Figures
@@ -190,7 +189,7 @@ def test_a_run_that_tunes_trains_on_two_pods_and_its_model_answers(
     digits = read_folder(write_digits(tmp_path / "digits", per_class_max=4))
     made = world.set_up(owner, None, digits, f"jobs-{new_id()[-8:]}", test_share=0.25)
     pool = [item.name for item in made.items if item.split != Split.SPLIT_TEST]
-    labelled = [ItemAnnotations(item=name, annotations=[label(made.truth(name))]) for name in pool]
+    labelled = [ItemAnnotations(item=name, annotations=made.truth(name)) for name in pool]
     owner.items.BatchAnnotateItems(BatchAnnotateItemsRequest(parent=made.dataset.name, items=labelled))
     snapshot = owner.snapshots.CreateSnapshot(CreateSnapshotRequest(parent=made.dataset.name, snapshot=Snapshot()))
     recipe = owner.recipes.CreateRecipe(

@@ -58,7 +58,7 @@ def test_the_loop_comes_to_its_end_and_its_champion_has_learnt(turned: SmallLoop
 def test_every_accepted_answer_is_in_the_dataset_once(turned: SmallLoop) -> None:
     labelled = turned.items("labelled AND split = TRAIN")
     assert len(labelled) == turned.status().labels_spent == 60
-    assert all([one.concept for one in item.accepted.annotations] == [turned.truth(item.name)] for item in labelled)
+    assert all(list(item.accepted.annotations) == list(turned.truth(item.name)) for item in labelled)
 
 
 def test_the_deployment_answers_at_the_door_of_the_cluster(turned: SmallLoop) -> None:

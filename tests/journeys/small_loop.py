@@ -11,6 +11,7 @@ from experts import Experts
 from photographs import Photographs, read_folder, write_digits
 from vesta import ApiError, Vesta
 from vesta_common.ids import new_id
+from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.conductor.v1 import GetLoopRequest, LoopPolicy, LoopStatus, Round
 from vesta_contracts.datasets.v1 import Item, ListItemsRequest
 from vesta_local.testing import WholePlatform
@@ -38,7 +39,7 @@ class SmallLoop:
     """A project with a loop that is about to turn.
 
     Attributes:
-        truth: what each item shows, by name.
+        truth: the true annotations of each item, by name.
         unused: pictures of the same kind that are not in the dataset.
     """
 
@@ -47,7 +48,7 @@ class SmallLoop:
     dataset: str
     loop: str
     experts: Experts
-    truth: Callable[[str], str]
+    truth: Callable[[str], tuple[Annotation, ...]]
     unused: list[Path]
 
     def status(self) -> LoopStatus:
@@ -108,7 +109,7 @@ def set_up_at(
     """Likewise, at a gateway's address; without an inbox the digits are uploaded."""
     digits, unused = _some_digits(samples, images_per_class)
     made = world.set_up(owner, inbox, digits, f"t{new_id()}", test_share=0.25)
-    experts = made.hire_experts(address, ("ada", "ben"), mistake_share=0.0, seed=3)
+    experts = made.hire_experts(address, ("ada", "ben"), seed=3, makes_mistakes=False)
     loop = made.start_loop(
         LoopPolicy(label_budget=budget, batch_size=batch, retrain_after=batch, test_labels=10, control_share=0.2)
     )

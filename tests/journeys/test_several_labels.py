@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from experts import hire, label
+from experts import hire
 from google.protobuf.field_mask_pb2 import FieldMask
-from photographs import read_folder, write_digits
+from photographs import label, read_folder, write_digits
 from vesta import Vesta
 from vesta.waiting import wait_until
 from vesta_common.ids import new_id

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from photographs import find_samples, main, read_folder, tree_digest, write_digits
+from photographs import main, read_folder, write_digits
 from PIL import Image
+from samples import find_samples, tree_digest
 
 
 def a_folder(root: Path, *names: str) -> Path:

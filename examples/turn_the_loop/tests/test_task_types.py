@@ -1,0 +1,103 @@
+"""Simulated annotators err at the stated rates, and answers are compared with the truth."""
+
+import random
+from pathlib import Path
+
+import pytest
+from boxes import clipped, pairs
+from contact_sheet import CELL_PX, write_contact_sheet
+from photographs import Photograph, label
+from PIL import Image
+from task_types import TASK_TYPES, DemoTask
+from task_types.classification import MISTAKE_SHARE, Classification
+from task_types.detection import ADD_SHARE, CONFUSE_SHARE, MISS_SHARE, Detection
+from vesta_contracts.common.v1 import Annotation, ConceptScore, Prediction, TaskType
+
+SIZE_PX = (200, 100)
+CONCEPTS = ["car", "van"]
+IMAGES = 3000
+
+
+def a_box(concept: str, x: float, y: float = 10, side: float = 40, score: float | None = None) -> Annotation:
+    box = clipped(concept, (x, y, x + side, y + side), SIZE_PX)
+    assert box is not None
+    if score is not None:
+        box.score = score
+    return box
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "image.png"
+    Image.new("RGB", SIZE_PX).save(path)
+    return path
+
+
+def test_annotators_of_classes_err_at_their_rate(image: Path) -> None:
+    draw, photograph = random.Random(1), Photograph(image, (label("car"),))
+    answers = [Classification().answer(photograph, CONCEPTS, draw) for _ in range(IMAGES)]
+    wrong = [answer.annotations[0].concept == "van" for answer in answers]
+    assert [bool(answer.mistake_count) for answer in answers] == wrong
+    assert sum(wrong) / IMAGES == pytest.approx(MISTAKE_SHARE, abs=0.015)
+
+
+def test_annotators_of_boxes_err_at_their_rates(image: Path) -> None:
+    draw, task = random.Random(1), Detection()
+    truth = (a_box("car", 10), a_box("van", 100))
+    answers = [task.answer(Photograph(image, truth), CONCEPTS, draw) for _ in range(IMAGES)]
+    right = sum(len(pairs(truth, answer.annotations)) for answer in answers) / len(truth) / IMAGES
+    assert right == pytest.approx((1 - MISS_SHARE) * (1 - CONFUSE_SHARE), abs=0.015)
+    empty = [task.answer(Photograph(image, ()), CONCEPTS, draw) for _ in range(IMAGES)]
+    assert sum(len(answer.annotations) for answer in empty) / IMAGES == pytest.approx(ADD_SHARE, abs=0.01)
+    assert all(task.is_right(truth, answer.annotations) == (answer.mistake_count == 0) for answer in answers)
+    corners = {answer.annotations[0].box.x_min_px for answer in answers if answer.annotations}
+    assert len(corners) > IMAGES / 2  # no two draw alike
+
+
+@pytest.mark.parametrize(
+    ("found", "is_right"),
+    [
+        ([], False),
+        ([a_box("van", 100), a_box("car", 10)], True),
+        ([a_box("car", 22), a_box("van", 100)], True),  # IoU 28 / 52
+        ([a_box("car", 24), a_box("van", 100)], False),  # IoU 26 / 54 and less
+        ([a_box("car", 10), a_box("car", 100)], False),
+        ([a_box("car", 10), a_box("van", 100), a_box("van", 101)], False),
+    ],
+)
+def test_boxes_are_right_if_each_object_is_found_once(found: list[Annotation], is_right: bool) -> None:
+    assert Detection().is_right([a_box("car", 10), a_box("van", 100)], found) == is_right
+
+
+def test_no_boxes_are_right_where_there_is_nothing() -> None:
+    assert Detection().is_right([], [])
+    assert not Detection().is_right([], [a_box("car", 10)])
+
+
+def test_only_objects_at_the_threshold_of_their_concept_are_predicted() -> None:
+    found = [a_box("car", 10, score=0.5), a_box("car", 60, score=0.4), a_box("van", 100, score=0.4)]
+    scores = [ConceptScore(concept="car", threshold=0.5), ConceptScore(concept="van", threshold=0.3)]
+    predicted = Detection().predicted(Prediction(scores=scores, annotations=found))
+    assert predicted == [found[0], found[2]]
+
+
+@pytest.mark.parametrize("task_type", TASK_TYPES)
+def test_the_contact_sheet_marks_what_is_true_and_what_is_predicted(
+    task_type: TaskType.ValueType, image: Path, tmp_path: Path
+) -> None:
+    task: DemoTask = TASK_TYPES[task_type]
+    truth = a_box("car", 60) if task_type == TaskType.TASK_TYPE_DETECTION else label("car")
+    found = a_box("car", 61, score=0.9)
+    prediction = Prediction(scores=[ConceptScore(concept="car", score=0.9, predicted=True)], annotations=[found])
+    path = tmp_path / "demo" / "sheet.png"
+    write_contact_sheet(path, [Photograph(image, (truth,))] * 3, task, lambda images: [prediction] * len(images))
+    with Image.open(path) as sheet:
+        assert sheet.size == (4 * CELL_PX[0], CELL_PX[1])
+        cells = [sheet.crop((place * CELL_PX[0], 0, (place + 1) * CELL_PX[0], CELL_PX[1])) for place in range(4)]
+        assert any(high > 200 for _, high in cells[0].convert("RGB").getextrema())
+        assert cells[0].tobytes() == cells[2].tobytes() != cells[3].tobytes()
+
+
+def test_without_test_images_no_contact_sheet_is_written(tmp_path: Path) -> None:
+    write_contact_sheet(tmp_path / "sheet.png", [], Classification(), lambda _: [])
+    assert not (tmp_path / "sheet.png").exists()
