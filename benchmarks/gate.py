@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from label_saving import Floats, Labels, Task, digits_tasks, photograph_tasks
+from label_saving import Labels, Task, digits_tasks, photograph_tasks
 from vesta_conductor.reconciliation.gate import judge
 from vesta_conductor.task_types.classification import Classification
 from vesta_contracts.conductor.v1 import Gate
 from vesta_contracts.training.v1 import Comparison, Estimate, Metrics
 from vesta_datasets.selection import STRATEGIES, Pool
+from vesta_datasets.task_types.classification import distribution_uncertainty
+from vesta_datasets.task_types.uncertainty import Uncertainty
 from vesta_training.heads.linear_head import fit_head
 from vesta_training.metrics.comparison import differences
 from vesta_training.metrics.predictions import Predictions
@@ -210,9 +212,9 @@ def _rounds(task: Task, *, careless: bool) -> Iterator[dict[str, Any]]:
     concepts = tuple(map(str, range(int(task.labels.max()) + 1)))
     answered = task.labels.copy()
     labelled = np.zeros(task.labels.size, dtype=np.bool_)
-    probabilities: Floats | None = None
+    uncertainty: Uncertainty | None = None
     for number in range(1, ROUNDS + 1):
-        pool = Pool(task.embeddings, probabilities, labelled.copy(), task.batch_size, task.seed * 1000 + number)
+        pool = Pool(task.embeddings, uncertainty, labelled.copy(), task.batch_size, task.seed * 1000 + number)
         picks = [pick.index for pick in STRATEGIES["adaptive"](pool)]
         labelled[picks] = True
         if careless and number in CARELESS_ROUNDS:
@@ -226,7 +228,7 @@ def _rounds(task: Task, *, careless: bool) -> Iterator[dict[str, Any]]:
             builtin_recipe("classification").head,  # type: ignore[arg-type]
             seed=number,
         ).head
-        probabilities = head.probabilities(task.embeddings)
+        uncertainty = distribution_uncertainty(head.probabilities(task.embeddings))
         right = head.probabilities(task.test_embeddings).argmax(axis=1) == task.test_labels
         yield {
             "labels": int(labelled.sum()),

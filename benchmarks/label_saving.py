@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from vesta_datasets.selection import STRATEGIES, Pool
+from vesta_datasets.task_types.classification import distribution_uncertainty
+from vesta_datasets.task_types.uncertainty import Uncertainty
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -103,17 +105,17 @@ def labels_needed(task: Task, strategy: str, goal: float) -> float:
 def learning_curve(task: Task, strategy: str) -> Iterator[tuple[int, float]]:
     """Returns labels spent and test accuracy after each batch, until the pool is empty."""
     labelled = np.zeros(task.labels.size, dtype=np.bool_)
-    probabilities: Floats | None = None
+    uncertainty: Uncertainty | None = None
     while not labelled.all():
         seed = task.seed * task.labels.size + int(labelled.sum())
-        pool = Pool(task.embeddings, probabilities, labelled.copy(), task.batch_size, seed)
+        pool = Pool(task.embeddings, uncertainty, labelled.copy(), task.batch_size, seed)
         labelled[[pick.index for pick in STRATEGIES[strategy](pool)]] = True
-        probabilities, right = teach(task, labelled)
+        uncertainty, right = teach(task, labelled)
         yield int(labelled.sum()), float(right.mean())
 
 
-def teach(task: Task, labelled: Mask) -> tuple[Floats | None, Mask]:
-    """Trains a linear head on the labelled items. Returns its predictions for the pool `(N, C)`, and which test items
+def teach(task: Task, labelled: Mask) -> tuple[Uncertainty | None, Mask]:
+    """Trains a linear head on the labelled items. Returns its uncertainty about the pool, and which test items
     it predicts correctly.
 
     Fewer items than dimensions span a subspace that contains the whole solution; training in it gives the same head
@@ -127,7 +129,7 @@ def teach(task: Task, labelled: Mask) -> tuple[Floats | None, Mask]:
         axes = np.linalg.qr(features.T)[0]
     head = LogisticRegression(C=HEAD_C, max_iter=HEAD_ITERATIONS_MAX, tol=1e-3).fit(features @ axes, labels)
     right = head.predict(task.test_embeddings @ axes) == task.test_labels
-    return head.predict_proba(task.embeddings @ axes).astype(np.float32), right
+    return distribution_uncertainty(head.predict_proba(task.embeddings @ axes).astype(np.float32)), right
 
 
 def digits_tasks(seeds: Sequence[int]) -> list[Task]:

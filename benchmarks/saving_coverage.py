@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from label_saving import Floats, Labels, Mask, Task, default_tasks, teach
+from label_saving import Labels, Mask, Task, default_tasks, teach
 from numpy.typing import NDArray
 from vesta_contracts.training.v1 import RandomLabels
 from vesta_datasets.selection import STRATEGIES, Pool
+from vesta_datasets.task_types.uncertainty import Uncertainty
 from vesta_training.metrics.learning_curve import learning_curve
 from vesta_training.metrics.random_labels import random_labels
 from vesta_training.recipes.recipe import HeadChoices
@@ -52,7 +53,7 @@ def simulate(task: Task) -> Iterator[Estimated]:
     truth = _random_curve(task, generator)
     labelled = np.zeros(task.labels.size, dtype=np.bool_)
     control: list[int] = []
-    probabilities: Floats | None = None
+    uncertainty: Uncertainty | None = None
     for due in LABEL_COUNTS:
         while labelled.sum() < due:
             control_count = max(1, round(CONTROL_SHARE * task.batch_size))
@@ -60,9 +61,9 @@ def simulate(task: Task) -> Iterator[Estimated]:
             labelled[drawn] = True
             control += drawn.tolist()
             seed = task.seed * task.labels.size + int(labelled.sum())
-            pool = Pool(task.embeddings, probabilities, labelled.copy(), task.batch_size - control_count, seed)
+            pool = Pool(task.embeddings, uncertainty, labelled.copy(), task.batch_size - control_count, seed)
             labelled[[pick.index for pick in STRATEGIES["adaptive"](pool)]] = True
-            probabilities, right = teach(task, labelled)
+            uncertainty, right = teach(task, labelled)
         needed = float(np.interp(right.mean(), truth, TRUTH_COUNTS[: len(truth)], right=np.inf))
         yield Estimated(int(labelled.sum()), needed, _estimate(task, control, right))
 

@@ -80,7 +80,7 @@ def test_unlabelled_items_are_selected(datasets: Datasets, items: tuple[str, lis
     datasets.scored(dataset, names)
     (selected,) = datasets.items.SelectItems(SelectItemsRequest(parent=dataset, count=5)).items
     assert selected.item == names[3]
-    assert not selected.pre_annotations
+    assert not selected.pre_annotations, "scores do not say where an object is"
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from vesta_common.messages import copy_of
 from vesta_contracts.common.v1 import ConceptScore, Prediction
 from vesta_contracts.datasets.v1 import SelectionStrategy
 from vesta_datasets.selection.candidates import Candidates, PoolRow
-from vesta_datasets.selection.pool_builder import choose, probabilities
-from vesta_datasets.task_types.classification import Classification
+from vesta_datasets.selection.pool_builder import choose, uncertainty
+from vesta_datasets.task_types.classification import Classification, distribution_uncertainty
 from vesta_datasets.task_types.dataset_task import DatasetTask
-from vesta_datasets.task_types.multi_label import MultiLabel, centred_on_thresholds
+from vesta_datasets.task_types.multi_label import MultiLabel, centred_on_thresholds, centred_uncertainty
 
 CLASSIFICATION, MULTI_LABEL = Classification(), MultiLabel()
 
@@ -56,12 +57,15 @@ def a_row(version: str = "", **scores: float) -> PoolRow:
 def test_each_row_uses_its_own_scores(
     rows: list[PoolRow], task: DatasetTask, expected: list[list[float]] | None
 ) -> None:
-    found = probabilities(rows, "new", task)
+    found = uncertainty(rows, "new", task)
     if expected is None:
         assert found is None
     else:
         assert found is not None
-        np.testing.assert_allclose(found, expected, atol=1e-6)
+        measure = distribution_uncertainty if task is CLASSIFICATION else centred_uncertainty
+        of_expected = measure(np.array(expected, np.float32))
+        np.testing.assert_allclose(found.margin, of_expected.margin, atol=1e-6)
+        np.testing.assert_allclose(found.entropy, of_expected.entropy, atol=1e-6)
 
 
 def test_several_labels_are_selected_by_their_distance_to_the_threshold_and_suggested_as_predicted() -> None:
@@ -81,6 +85,7 @@ def test_several_labels_are_selected_by_their_distance_to_the_threshold_and_sugg
         seed=1,
         scored_by="new",
         task=MULTI_LABEL,
+        whole=copy_of,
     )
 
     assert [one.item for one in chosen.items] == ["at", "far", "sure"]
@@ -99,6 +104,7 @@ def test_a_single_label_dataset_gets_the_best_concept_as_suggestion_even_if_it_i
         seed=1,
         scored_by="new",
         task=CLASSIFICATION,
+        whole=copy_of,
     ).items
     assert [label.concept for label in chosen.pre_annotations] == ["a"]
 

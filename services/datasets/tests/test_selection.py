@@ -7,11 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vesta_datasets.selection import STRATEGIES, Pool, Reason, UnusablePoolError, with_control_arm
-from vesta_datasets.task_types.classification import Classification
-from vesta_datasets.task_types.multi_label import MultiLabel
+from vesta_datasets.task_types.classification import distribution_uncertainty
+from vesta_datasets.task_types.multi_label import centred_uncertainty
+from vesta_datasets.task_types.uncertainty import Uncertainty
 
-CLASSIFICATION, MULTI_LABEL = Classification(), MultiLabel()
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
+
+
+def of_margins(margins):
+    values = np.array(margins, np.float32)
+    return Uncertainty(values, np.zeros_like(values))
 
 
 def unit(rows):
@@ -20,18 +25,19 @@ def unit(rows):
 
 
 def a_pool(
-    *, count=60, dimensions=8, concepts=4, labelled=10, batch_size=8, seed=1, model=True, task=CLASSIFICATION, draw=0
+    *, count=60, dimensions=8, concepts=4, labelled=10, batch_size=8, seed=1, model=True, several_labels=False, draw=0
 ):
     random = np.random.default_rng(draw)
     embeddings = (
         unit(random.normal(size=(count, dimensions)) + 0.01) if count else np.zeros((0, dimensions), np.float32)
     )
     probabilities = random.dirichlet(np.ones(concepts), count).astype(np.float32).reshape(count, concepts)
-    if task is MULTI_LABEL:
-        probabilities = random.random((count, concepts), dtype=np.float32)
+    uncertainty = distribution_uncertainty(probabilities)
+    if several_labels:
+        uncertainty = centred_uncertainty(random.random((count, concepts), dtype=np.float32))
     mask = np.zeros(count, dtype=np.bool_)
     mask[random.permutation(count)[:labelled]] = True
-    return Pool(embeddings, probabilities if model else None, mask, batch_size, seed, task)
+    return Pool(embeddings, uncertainty if model else None, mask, batch_size, seed)
 
 
 def assert_keeps_the_promise(pool, picks):
@@ -51,7 +57,7 @@ pools = st.builds(
     batch_size=st.integers(0, 50),
     seed=st.integers(0, 2**63),
     model=st.booleans(),
-    task=st.sampled_from([CLASSIFICATION, MULTI_LABEL]),
+    several_labels=st.booleans(),
     draw=st.integers(0, 1000),
 )
 
@@ -74,7 +80,7 @@ def test_the_same_pool_gives_the_same_picks(strategy, pool):
 @pytest.mark.parametrize("model", [True, False])
 def test_a_pool_of_equal_items_still_fills_its_batch(strategy, model):
     alike = np.tile(unit([[1.0, 2.0, 3.0]]), (30, 1))
-    answers = np.full((30, 3), 1 / 3, dtype=np.float32) if model else None
+    answers = distribution_uncertainty(np.full((30, 3), 1 / 3, dtype=np.float32)) if model else None
     mask = np.zeros(30, dtype=np.bool_)
     mask[:5] = True
     pool = Pool(alike, answers, mask, batch_size=10)
@@ -93,10 +99,9 @@ def test_a_model_that_is_certain_of_everything_does_not_prevent_selection(strate
         ({"embeddings": np.full((2, 3), np.nan, np.float32)}, "finite"),
         ({"embeddings": np.full((2, 3), 2.0, np.float32)}, "unit length"),
         ({"embeddings": np.ones(2, np.float32)}, r"\(N, D\)"),
-        ({"probabilities": np.full((2, 2), np.nan, np.float32)}, "finite"),
-        ({"probabilities": np.full((2, 2), 0.9, np.float32)}, "add to 1"),
-        ({"probabilities": np.array([[1.5, -0.5], [1.0, 0.0]], np.float32)}, r"\[0, 1\]"),
-        ({"probabilities": np.ones((3, 1), np.float32)}, "probabilities must be"),
+        ({"uncertainty": of_margins([np.nan, 0])}, "finite"),
+        ({"uncertainty": of_margins([0.5, 1.5])}, r"\[0, 1\]"),
+        ({"uncertainty": of_margins([0.5])}, r"uncertainty.margin must be \(2,\)"),
         ({"labelled": np.zeros(3, np.bool_)}, "labelled must be"),
         ({"labelled": np.zeros(2, np.int64)}, "booleans"),
         ({"batch_size": -1}, "batch_size"),
@@ -106,7 +111,7 @@ def test_a_model_that_is_certain_of_everything_does_not_prevent_selection(strate
 def test_invalid_scores_are_rejected_by_name(change, complaint):
     sound = {
         "embeddings": unit([[1, 0, 0], [0, 1, 0]]),
-        "probabilities": np.full((2, 2), 0.5, np.float32),
+        "uncertainty": of_margins([0.5, 0.5]),
         "labelled": np.zeros(2, np.bool_),
         "batch_size": 1,
         "seed": 0,
@@ -117,19 +122,19 @@ def test_invalid_scores_are_rejected_by_name(change, complaint):
 
 def test_margin_selects_the_smallest_difference_of_the_two_best_scores_first():
     answers = np.array([[0.9, 0.1, 0.0], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.6, 0.2, 0.2]], np.float32)
-    pool = Pool(unit(np.eye(4)), answers, np.zeros(4, np.bool_), batch_size=3)
+    pool = Pool(unit(np.eye(4)), distribution_uncertainty(answers), np.zeros(4, np.bool_), batch_size=3)
     assert [pick.index for pick in STRATEGIES["margin"](pool)] == [1, 2, 3]
 
 
 def test_entropy_selects_the_highest_entropy_first():
     answers = np.array([[0.9, 0.1, 0.0], [0.5, 0.5, 0.0], [0.4, 0.3, 0.3], [0.6, 0.2, 0.2]], np.float32)
-    pool = Pool(unit(np.eye(4)), answers, np.zeros(4, np.bool_), batch_size=3)
+    pool = Pool(unit(np.eye(4)), distribution_uncertainty(answers), np.zeros(4, np.bool_), batch_size=3)
     assert [pick.index for pick in STRATEGIES["entropy"](pool)] == [2, 3, 1]
 
 
 def test_a_multi_label_model_is_uncertain_near_one_half_of_any_concept():
     answers = np.array([[0.99, 0.98, 0.01], [0.99, 0.55, 0.01], [0.7, 0.01, 0.02]], np.float32)
-    pool = Pool(unit(np.eye(3)), answers, np.zeros(3, np.bool_), batch_size=3, task=MULTI_LABEL)
+    pool = Pool(unit(np.eye(3)), centred_uncertainty(answers), np.zeros(3, np.bool_), batch_size=3)
     assert [pick.index for pick in STRATEGIES["margin"](pool)] == [1, 2, 0]
 
 
@@ -174,7 +179,9 @@ def test_the_default_selects_uncertain_dense_regions_once_each():
     embeddings, owner = clusters_of([300, 60, 40])
     answers = np.tile(np.array([[1.0, 0.0]], np.float32), (400, 1))
     answers[owner > 0] = [0.5, 0.5]
-    picks = STRATEGIES["adaptive"](Pool(embeddings, answers, np.zeros(400, np.bool_), batch_size=2))
+    picks = STRATEGIES["adaptive"](
+        Pool(embeddings, distribution_uncertainty(answers), np.zeros(400, np.bool_), batch_size=2)
+    )
     assert [int(owner[pick.index]) for pick in picks] == [1, 2]
     assert {pick.reason for pick in picks} == {Reason.UNCERTAIN_AND_TYPICAL}
 

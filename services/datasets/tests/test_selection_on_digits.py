@@ -5,6 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from vesta_datasets.selection import STRATEGIES, Pool
+from vesta_datasets.task_types.classification import distribution_uncertainty
 
 
 @pytest.fixture(scope="module")
@@ -18,12 +19,12 @@ def digits():
 def accuracy_after(digits, strategy, labels, seed, batch_size=10):
     embeddings, classes, test_embeddings, test_classes = digits
     labelled = np.zeros(len(embeddings), dtype=np.bool_)
-    probabilities = None
+    uncertainty = None
     while labelled.sum() < labels:
-        pool = Pool(embeddings, probabilities, labelled.copy(), batch_size, seed * 1000 + int(labelled.sum()))
+        pool = Pool(embeddings, uncertainty, labelled.copy(), batch_size, seed * 1000 + int(labelled.sum()))
         labelled[[pick.index for pick in STRATEGIES[strategy](pool)]] = True
         head = LogisticRegression(C=30.0, max_iter=1000, tol=1e-3).fit(embeddings[labelled], classes[labelled])
-        probabilities = head.predict_proba(embeddings).astype(np.float32)
+        uncertainty = distribution_uncertainty(head.predict_proba(embeddings).astype(np.float32))
     return head.score(test_embeddings, test_classes)
 
 

@@ -5,8 +5,9 @@ events can refer to one object.
 """
 
 from collections.abc import Sequence
+from typing import TypeVar
 
-from vesta_contracts.common.v1 import Annotation, StoredAnnotations
+from vesta_contracts.common.v1 import Annotation, Prediction, StoredAnnotations
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, AnnotationList
 
 from vesta_common.errors import Unavailable
@@ -17,6 +18,8 @@ FOLDER = "annotations"
 INLINE_BYTES_MAX = 32 * 1024
 """Annotations with more bytes are stored as an object."""
 CONCEPTS_MAX = 100
+
+Annotated = TypeVar("Annotated", AcceptedAnnotations, Prediction)
 
 
 class LargeAnnotations:
@@ -65,21 +68,21 @@ class LargeAnnotations:
         """
         return AnnotationList.FromString(self._objects.get(stored.object_key)).annotations
 
-    def reduced(self, item: str, accepted: AcceptedAnnotations) -> AcceptedAnnotations:
-        """Returns the accepted annotations of an item with a reference if they are large. Raises as `store`."""
-        stored = self.store(item, accepted.annotations)
+    def reduced(self, item: str, message: Annotated) -> Annotated:
+        """Returns what was accepted or predicted for an item with a reference if its annotations are large. Raises as `store`."""
+        stored = self.store(item, message.annotations)
         if stored is None:
-            return accepted
-        reduced = without(accepted, "annotations")
+            return message
+        reduced = without(message, "annotations")
         reduced.stored.CopyFrom(stored)
         return reduced
 
-    def whole(self, accepted: AcceptedAnnotations) -> AcceptedAnnotations:
-        """Returns the accepted annotations with the annotations themselves. Raises as `load`."""
-        if not accepted.HasField("stored"):
-            return accepted
-        whole = without(accepted, "stored")
-        whole.annotations.extend(self.load(accepted.stored))
+    def whole(self, message: Annotated) -> Annotated:
+        """Returns what was accepted or predicted with the annotations themselves. Raises as `load`."""
+        if not message.HasField("stored"):
+            return message
+        whole = without(message, "stored")
+        whole.annotations.extend(self.load(message.stored))
         return whole
 
 

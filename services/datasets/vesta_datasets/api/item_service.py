@@ -239,6 +239,7 @@ class ItemService(ItemServiceServicer):
             seed=request.seed,
             scored_by=scored_by,
             task=task_type_of(dataset),
+            whole=self._store.items.whole,
         )
 
 

@@ -42,9 +42,9 @@ def adaptive(pool: Pool) -> list[Pick]:
 
 def _usable_uncertainty(pool: Pool) -> Floats | None:
     """Returns `(N,)` margin uncertainties; None if there is no model or all values are equal."""
-    if pool.probabilities is None:
+    if pool.uncertainty is None:
         return None
-    unsure = pool.task.margin_uncertainty(pool.probabilities)
+    unsure = pool.uncertainty.margin
     return unsure if float(np.ptp(unsure)) > 0.0 else None
 
 

@@ -1,4 +1,4 @@
-"""The `entropy` strategy: the items whose predicted distribution over the concepts is most uniform."""
+"""The `entropy` strategy: the items whose predictions have the highest entropy."""
 
 from vesta_datasets.selection.at_random import at_random
 from vesta_datasets.selection.pool import Pick, Pool, Reason
@@ -6,12 +6,12 @@ from vesta_datasets.selection.uncertainty import most_uncertain
 
 
 def entropy(pool: Pool) -> list[Pick]:
-    """Picks the items with the highest entropy (Shannon, 1948). Before the first model, picks are random and have that reason.
+    """Picks the items with the highest entropy. Before the first model, picks are random and have that reason.
 
     The strategy is provided because it is well known. With few labels it is often worse than random.
     """
-    if pool.probabilities is None:
+    if pool.uncertainty is None:
         return at_random(pool)
-    unsure = pool.task.entropy_uncertainty(pool.probabilities)
+    unsure = pool.uncertainty.entropy
     chosen = most_uncertain(unsure, pool.free, pool.pick_count, pool.seed)
     return [Pick(int(index), float(unsure[index]), Reason.CONFUSED) for index in chosen]

@@ -7,14 +7,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vesta_datasets.task_types import DEFAULT_TASK, DatasetTask
+from vesta_datasets.task_types.uncertainty import Uncertainty
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
 Mask = NDArray[np.bool_]
 
 NORM_TOLERANCE = 1e-2
-SUM_TOLERANCE = 1e-2
 
 
 class UnusablePoolError(ValueError):
@@ -26,8 +25,8 @@ class Reason(StrEnum):
 
     RANDOM = "drawn at random"
     CONTROL = "drawn at random by the control arm"
-    UNCERTAIN = "the scores of the two best concepts are close"
-    CONFUSED = "the scores are spread over many concepts"
+    UNCERTAIN = "another answer is nearly as likely as the predicted one"
+    CONFUSED = "many answers are likely"
     FAR = "dissimilar to all labelled images"
     TYPICAL = "similar to many unlabelled images"
     UNCERTAIN_AND_TYPICAL = "uncertain, and similar to many uncertain images"
@@ -54,24 +53,21 @@ class Pool:
 
     Args:
         embeddings: `(N, D)` float32, rows of unit length.
-        probabilities: `(N, C)` float32 in `[0, 1]`, the calibrated predictions of the model. None before the
-            first model.
+        uncertainty: of the model about each item. None before the first model.
         labelled: `(N,)`, True for items that are labelled or in a task already. They are never picked, and items near them
             count as covered.
         batch_size: number of picks, at least 0.
         seed: of all random draws of a strategy.
-        task: the task type of the dataset.
 
     Raises:
-        UnusablePoolError: shapes differ, a value is not finite, a row is not of unit length, or a probability is invalid.
+        UnusablePoolError: shapes differ, a value is not finite or outside of its range, or a row is not of unit length.
     """
 
     embeddings: Floats
-    probabilities: Floats | None
+    uncertainty: Uncertainty | None
     labelled: Mask
     batch_size: int
     seed: int = 0
-    task: DatasetTask = DEFAULT_TASK
 
     def __post_init__(self) -> None:
         count = _check_embeddings(self.embeddings)
@@ -79,8 +75,8 @@ class Pool:
             raise UnusablePoolError(
                 f"labelled must be booleans of shape ({count},), not {self.labelled.shape} {self.labelled.dtype}"
             )
-        if self.probabilities is not None:
-            _check_probabilities(self.probabilities, count, self.task)
+        if self.uncertainty is not None:
+            _check_uncertainty(self.uncertainty, count)
         if self.batch_size < 0:
             raise UnusablePoolError(f"batch_size must be at least 0, not {self.batch_size}")
         if self.seed < 0:
@@ -116,12 +112,11 @@ def _check_embeddings(embeddings: Floats) -> int:
     return int(embeddings.shape[0])
 
 
-def _check_probabilities(probabilities: Floats, count: int, task: DatasetTask) -> None:
-    if probabilities.ndim != 2 or probabilities.shape[0] != count or probabilities.shape[1] == 0:
-        raise UnusablePoolError(f"probabilities must be ({count}, C) with C at least 1, not {probabilities.shape}")
-    if not np.isfinite(probabilities).all():
-        raise UnusablePoolError("probabilities must be finite: score the items again")
-    if count and (probabilities.min() < 0.0 or probabilities.max() > 1.0 + SUM_TOLERANCE):
-        raise UnusablePoolError("probabilities must lie in [0, 1]")
-    if count and task.is_distribution and np.abs(probabilities.sum(axis=1) - 1.0).max() > SUM_TOLERANCE:
-        raise UnusablePoolError("probabilities of a classification must add to 1; choose the task of the dataset")
+def _check_uncertainty(uncertainty: Uncertainty, count: int) -> None:
+    for kind, values in (("margin", uncertainty.margin), ("entropy", uncertainty.entropy)):
+        if values.shape != (count,):
+            raise UnusablePoolError(f"uncertainty.{kind} must be ({count},), not {values.shape}")
+        if not np.isfinite(values).all():
+            raise UnusablePoolError(f"uncertainty.{kind} must be finite: score the items again")
+        if count and (values.min() < 0.0 or values.max() > 1.0):
+            raise UnusablePoolError(f"uncertainty.{kind} must lie in [0, 1]")

@@ -1,16 +1,21 @@
 """Builds the pool of a selection from stored items, and the response from its picks. Pure functions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from vesta_common.errors import FailedPrecondition
+from vesta_contracts.common.v1 import Prediction
 from vesta_contracts.datasets.v1 import SelectedItem, SelectionStrategy, SelectItemsResponse
 
 from vesta_datasets.selection import STRATEGIES, Pool, Reason, with_control_arm
 from vesta_datasets.selection.candidates import Candidates, PoolRow
 from vesta_datasets.selection.pool import Floats, Mask
 from vesta_datasets.task_types import DatasetTask
+from vesta_datasets.task_types.uncertainty import Uncertainty
+
+SUGGESTIONS_BYTES_MAX = 32 * 1024 * 1024
+"""Size limit of the pre-annotations of a response; the last ones may exceed it. A gRPC message has at most twice as many bytes."""
 
 
 def choose(
@@ -22,11 +27,13 @@ def choose(
     seed: int,
     scored_by: str,
     task: DatasetTask,
+    whole: Callable[[Prediction], Prediction],
 ) -> SelectItemsResponse:
     """Selects the items to label next, the most informative first.
 
     Args:
         scored_by: the newest model version; empty before the first.
+        whole: returns a prediction with its annotations instead of a reference to them.
 
     Raises:
         FailedPrecondition: EMBEDDING_MISSING, the strategy needs embeddings and no item has one.
@@ -44,16 +51,16 @@ def choose(
     rows = [candidates.rows[index] for index in indices]
     pool = Pool(
         embeddings=_embeddings(candidates, usable, name),
-        probabilities=probabilities(rows, scored_by, task),
+        uncertainty=uncertainty(rows, scored_by, task),
         labelled=~free[indices],
         batch_size=count,
         seed=abs(seed),
-        task=task,
     )
     picks = [replace(pick, index=indices[pick.index]) for pick in STRATEGIES[name](pool)] if rows else []
     if control_share > 0:
         picks = with_control_arm(picks, np.flatnonzero(free), count, control_share, pool.seed)
-    items = [_selected(candidates.rows[pick.index], pick.score, pick.reason, task) for pick in picks]
+    items = [_selected(candidates.rows[pick.index], pick.score, pick.reason) for pick in picks]
+    _suggest(items, [candidates.rows[pick.index].prediction for pick in picks], task, whole)
     kind = SelectionStrategy.Value(f"SELECTION_STRATEGY_{name.upper()}")
     return SelectItemsResponse(items=items, strategy=kind, pool_count=candidates.free_count)
 
@@ -78,10 +85,10 @@ def _embeddings(candidates: Candidates, usable: Mask, strategy: str) -> Floats:
     return candidates.embeddings if usable.all() else candidates.embeddings[usable]
 
 
-def probabilities(rows: Sequence[PoolRow], scored_by: str, task: DatasetTask) -> Floats | None:
-    """Returns `(N, C)` probabilities of the concepts of the newest model. None if no item has scores.
+def uncertainty(rows: Sequence[PoolRow], scored_by: str, task: DatasetTask) -> Uncertainty | None:
+    """Returns the uncertainty of the items about the concepts of the newest model. None if no item has scores.
 
-    Each row uses its own scores, whichever model version they are from, because items are scored one by one after a deployment.
+    Each row uses its own prediction, whichever model version they are from, because items are scored one by one after a deployment.
 
     Args:
         scored_by: the newest model version.
@@ -91,16 +98,28 @@ def probabilities(rows: Sequence[PoolRow], scored_by: str, task: DatasetTask) ->
         return None
     newest = [row for row in scored if row.prediction is not None and row.prediction.model_version == scored_by]
     concepts = sorted({score.concept for row in newest or scored if row.prediction for score in row.prediction.scores})
-    return task.probabilities([row.prediction.scores if row.prediction is not None else () for row in rows], concepts)
+    return task.uncertainty([row.prediction for row in rows], concepts)
 
 
-def _selected(row: PoolRow, score: float, reason: Reason, task: DatasetTask) -> SelectedItem:
-    return SelectedItem(
-        item=row.name,
-        control=reason is Reason.CONTROL,
-        score=score,
-        reason=str(reason),
-        pre_annotations=task.pre_annotations(row.prediction) if row.prediction else (),
-        model_version=row.prediction.model_version if row.prediction and row.prediction.scores else "",
-        prediction_certain=bool(row.prediction and row.prediction.scores and not row.prediction.uncertain),
-    )
+def _selected(row: PoolRow, score: float, reason: Reason) -> SelectedItem:
+    return SelectedItem(item=row.name, control=reason is Reason.CONTROL, score=score, reason=str(reason))
+
+
+def _suggest(
+    items: Iterable[SelectedItem],
+    predictions: Iterable[Prediction | None],
+    task: DatasetTask,
+    whole: Callable[[Prediction], Prediction],
+) -> None:
+    """Adds the predictions to the selected items as pre-annotations, as long as the response is small enough for one message."""
+    size_bytes = 0
+    for item, reduced in zip(items, predictions, strict=True):
+        if reduced is None or not reduced.scores:
+            continue
+        prediction = whole(reduced) if size_bytes < SUGGESTIONS_BYTES_MAX else reduced
+        item.model_version = prediction.model_version
+        item.prediction_certain = not prediction.uncertain
+        item.annotation_seconds = task.annotation_seconds(prediction)
+        if size_bytes < SUGGESTIONS_BYTES_MAX:
+            item.pre_annotations.extend(task.pre_annotations(prediction))
+            size_bytes += item.ByteSize()

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from vesta_common.clock import Clock
-from vesta_common.media.large_annotations import LargeAnnotations
+from vesta_common.media.large_annotations import Annotated, LargeAnnotations
 from vesta_common.messages import copy_of
 from vesta_common.resources.filters import Where
 from vesta_common.resources.methods import existing
@@ -118,6 +118,8 @@ class Items:
         item = item_of(existing(queries.find_item(connection, name=name), name))
         if item.accepted.HasField("stored"):
             item.accepted.CopyFrom(self.whole(item.accepted))
+        if item.prediction.HasField("stored"):
+            item.prediction.CopyFrom(self.whole(item.prediction))
         return item
 
     def get_many(self, connection: Connection, names: Sequence[str]) -> list[Item]:
@@ -224,17 +226,17 @@ class Items:
         )
         return reduced
 
-    def reduced(self, name: str, accepted: AcceptedAnnotations) -> AcceptedAnnotations:
-        """Returns accepted annotations as rows and events contain them: with a reference to large annotations, which are stored."""
-        return self._large.reduced(name, accepted)
+    def reduced(self, name: str, message: Annotated) -> Annotated:
+        """Returns what rows and events contain: a reference to large annotations, which are stored."""
+        return self._large.reduced(name, message)
 
-    def whole(self, accepted: AcceptedAnnotations) -> AcceptedAnnotations:
-        """Returns accepted annotations of a row or an event, with large annotations instead of a reference.
+    def whole(self, message: Annotated) -> Annotated:
+        """Returns what a row or an event contains, with large annotations instead of a reference.
 
         Raises:
             NotFound, DataLoss: their object is missing or corrupt.
         """
-        return self._large.whole(accepted)
+        return self._large.whole(message)
 
 
 def _locked(

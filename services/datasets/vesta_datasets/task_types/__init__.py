@@ -21,9 +21,7 @@ TASK_TYPES: Final[Mapping[TaskType.ValueType, DatasetTask]] = MappingProxyType(
     }
 )
 
-DEFAULT_TASK: Final[DatasetTask] = TASK_TYPES[known_task_type(TaskType.TASK_TYPE_UNSPECIFIED)]
-
-__all__ = ["DEFAULT_TASK", "TASK_TYPES", "DatasetTask", "task_type_of"]
+__all__ = ["TASK_TYPES", "DatasetTask", "task_type_of"]
 
 
 def task_type_of(dataset: Dataset) -> DatasetTask:

@@ -2,46 +2,23 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
 
-from vesta_common.media.predictions import Floats
-from vesta_contracts.common.v1 import Annotation, ConceptScore, Prediction
+from vesta_contracts.common.v1 import Annotation, Prediction
 
-Scores = Sequence[ConceptScore]
+from vesta_datasets.task_types.annotation_cost import LOOK_SECONDS
+from vesta_datasets.task_types.uncertainty import Uncertainty
 
 
 class DatasetTask(ABC):
-    """How predictions of a task type select items and help annotators. Stateless.
-
-    Attributes:
-        is_distribution: whether the probabilities of an item add to 1.
-    """
-
-    is_distribution: ClassVar[bool]
+    """How predictions of a task type select items and help annotators. Stateless."""
 
     @abstractmethod
-    def probabilities(self, items: Sequence[Scores], concepts: Sequence[str]) -> Floats:
-        """Returns `(N, C)` probabilities in `[0, 1]` for the strategies of selection.
+    def uncertainty(self, predictions: Sequence[Prediction | None], concepts: Sequence[str]) -> Uncertainty:
+        """Returns the uncertainty of N items.
 
         Args:
-            items: N items, each with its scores by concept, of whichever model version; empty if it has none.
-            concepts: C concepts. Scores of others are ignored.
-        """
-
-    @abstractmethod
-    def margin_uncertainty(self, probabilities: Floats) -> Floats:
-        """Returns `(N,)` values in `[0, 1]` by the distance of each item from another prediction: 0 is certain, 1 is undecided.
-
-        Args:
-            probabilities: `(N, C)`.
-        """
-
-    @abstractmethod
-    def entropy_uncertainty(self, probabilities: Floats) -> Floats:
-        """Returns the entropy of the predictions of each item divided by its maximum, `(N,)` in `[0, 1]`.
-
-        Args:
-            probabilities: `(N, C)`.
+            predictions: of each item, of whichever model version; None without a prediction, which is as uncertain as possible.
+            concepts: at least one. Scores and objects of others are ignored.
         """
 
     def imported(self, annotations: Sequence[Annotation]) -> Sequence[Annotation]:
@@ -59,3 +36,7 @@ class DatasetTask(ABC):
     @abstractmethod
     def pre_annotations(self, prediction: Prediction) -> list[Annotation]:
         """Returns the prediction as annotations, for annotators to confirm or correct, best first."""
+
+    def annotation_seconds(self, prediction: Prediction) -> float:  # noqa: ARG002 - of an image label, it does not depend on it
+        """Returns the expected time that a person needs to annotate an item who sees its pre-annotations."""
+        return LOOK_SECONDS

@@ -5,15 +5,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from vesta_common.media.predictions import Floats
-from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel
-
-from vesta_datasets.task_types.dataset_task import Scores
+from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, Prediction
 
 
-def known_scores(items: Sequence[Scores], concepts: Sequence[str]) -> Iterator[dict[int, ConceptScore]]:
-    """Yields the scores of each item by the index of their concept in `concepts`."""
+def known_scores(
+    predictions: Sequence[Prediction | None], concepts: Sequence[str]
+) -> Iterator[dict[int, ConceptScore]]:
+    """Yields the scores of each item by the index of their concept in `concepts`; none without a prediction."""
     column = {concept: index for index, concept in enumerate(concepts)}
-    for scores in items:
+    for prediction in predictions:
+        scores = prediction.scores if prediction is not None else ()
         yield {column[score.concept]: score for score in scores if score.concept in column}
 
 

@@ -3,41 +3,23 @@
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from vesta_common.media.predictions import Floats, share_to_certainty
-from vesta_contracts.common.v1 import Annotation, Prediction
+from vesta_contracts.common.v1 import Annotation, ConceptScore, Prediction
 
 from vesta_datasets.items.annotations import labels_of, shape_concepts_of
-from vesta_datasets.task_types.dataset_task import DatasetTask, Scores
+from vesta_datasets.task_types.dataset_task import DatasetTask
 from vesta_datasets.task_types.image_labels import as_image_labels, known_scores, to_unit
+from vesta_datasets.task_types.uncertainty import Uncertainty
 
 UNDECIDED = 0.5  # the centred probability of a score at its threshold
 
 
 class MultiLabel(DatasetTask):
-    """Any number of labels per item. Probabilities are centred: see `centred_on_thresholds`."""
+    """Any number of labels per item."""
 
-    is_distribution = False
-
-    def probabilities(self, items: Sequence[Scores], concepts: Sequence[str]) -> Floats:
-        """The scores, centred on the thresholds that they were predicted with; 0.5 for a concept without a score."""
-        matrix = np.full((len(items), len(concepts)), UNDECIDED, np.float32)
-        thresholds = np.full_like(matrix, UNDECIDED)
-        for index, known in enumerate(known_scores(items, concepts)):
-            matrix[index, list(known)] = [score.score for score in known.values()]
-            thresholds[index, list(known)] = [
-                score.threshold if score.HasField("threshold") else UNDECIDED for score in known.values()
-            ]
-        return centred_on_thresholds(matrix, thresholds)
-
-    def margin_uncertainty(self, probabilities: Floats) -> Floats:
-        """1 minus the smallest distance of a score from the threshold of its concept, as a share of the largest possible distance."""
-        return to_unit(1.0 - 2.0 * np.abs(probabilities - UNDECIDED).min(axis=1))
-
-    def entropy_uncertainty(self, probabilities: Floats) -> Floats:
-        """The mean of the binary entropies of the concepts."""
-        p = np.clip(probabilities.astype(np.float64), 1e-12, 1.0)
-        q = np.clip(1.0 - p, 1e-12, 1.0)
-        return to_unit(-(p * np.log2(p) + q * np.log2(q)).mean(axis=1))
+    def uncertainty(self, predictions: Sequence[Prediction | None], concepts: Sequence[str]) -> Uncertainty:
+        return centred_uncertainty(centred_scores(predictions, concepts))
 
     def labels(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:
         return labels_of(annotations)
@@ -51,6 +33,41 @@ class MultiLabel(DatasetTask):
         return as_image_labels([score for score in prediction.scores if score.predicted])
 
 
+def centred_scores(predictions: Sequence[Prediction | None], concepts: Sequence[str]) -> Floats:
+    """Returns `(N, C)` scores, centred on the thresholds that they were predicted with; 0.5 for a concept without a score."""
+    matrix = np.full((len(predictions), len(concepts)), UNDECIDED, np.float32)
+    thresholds = np.full_like(matrix, UNDECIDED)
+    for index, known in enumerate(known_scores(predictions, concepts)):
+        matrix[index, list(known)] = [score.score for score in known.values()]
+        thresholds[index, list(known)] = [threshold_of(score) for score in known.values()]
+    return centred_on_thresholds(matrix, thresholds)
+
+
+def threshold_of(score: ConceptScore) -> float:
+    """Returns the score from which the concept is predicted."""
+    return score.threshold if score.HasField("threshold") else UNDECIDED
+
+
+def centred_uncertainty(centred: Floats) -> Uncertainty:
+    """Returns the uncertainty of `(N, C)` centred scores.
+
+    The margin uncertainty is 1 minus the smallest distance of a score from its threshold, as a share of the largest possible distance; the
+    other one is the mean of the binary entropies of the concepts.
+    """
+    return Uncertainty(
+        margin=to_unit(1.0 - 2.0 * np.abs(centred - UNDECIDED).min(axis=1)),
+        entropy=to_unit(binary_entropy(centred).mean(axis=1)),
+    )
+
+
+def binary_entropy(centred: Floats) -> NDArray[np.float64]:
+    """Returns the entropies of yes-or-no predictions in bits, in `[0, 1]`, in the shape of the centred scores."""
+    p = np.clip(centred.astype(np.float64), 1e-12, 1.0)
+    q = np.clip(1.0 - p, 1e-12, 1.0)
+    entropies: NDArray[np.float64] = -(p * np.log2(p) + q * np.log2(q))
+    return entropies
+
+
 def centred_on_thresholds(scores: Floats, thresholds: Floats) -> Floats:
     """Rescales scores in [0, 1] so that each threshold maps to 0.5, and 0 and 1 map to themselves.
 
@@ -58,8 +75,8 @@ def centred_on_thresholds(scores: Floats, thresholds: Floats) -> Floats:
     of the serving service.
 
     Args:
-        scores: `(N, C)`.
-        thresholds: `(N, C)`, the score from which each concept is predicted.
+        scores: of any shape.
+        thresholds: of the same shape, the score from which each is a prediction.
     """
     share = share_to_certainty(scores, thresholds)
     centred: Floats = (UNDECIDED + np.where(scores >= thresholds, share, -share) / 2).astype(np.float32)

@@ -1,0 +1,149 @@
+"""Predictions with objects: how they select items, and what annotators see of them."""
+
+import numpy as np
+import pytest
+from datasets_builders import Datasets, a_medium
+from hypothesis import given
+from hypothesis import strategies as st
+from vesta_contracts.common.v1 import Annotation, ConceptScore, PixelBox, Prediction, TaskType
+from vesta_contracts.datasets.v1 import GetItemRequest, SelectionStrategy, SelectItemsRequest, Split
+from vesta_datasets.selection import pool_builder
+from vesta_datasets.task_types.detection import Detection
+from vesta_datasets.task_types.object_uncertainty import difficulties
+
+DETECTION = Detection()
+CONCEPTS = ("van", "car")
+
+
+def found(*objects: tuple[str, float], van: float = 0.5, car: float = 0.5) -> Prediction:
+    """Returns a prediction of objects, given as concept and score; of each concept with its threshold."""
+    thresholds = {"van": van, "car": car}
+    best = {concept: max([score for one, score in objects if one == concept], default=0.0) for concept in thresholds}
+    return Prediction(
+        model_version="m",
+        scores=[
+            ConceptScore(
+                concept=concept, score=best[concept], threshold=threshold, predicted=best[concept] >= threshold
+            )
+            for concept, threshold in thresholds.items()
+        ],
+        annotations=[
+            Annotation(concept=concept, score=score, box=PixelBox(x_min_px=index, x_max_px=index + 1, y_max_px=1))
+            for index, (concept, score) in enumerate(objects)
+        ],
+    )
+
+
+def margins(*predictions: Prediction | None) -> list[float]:
+    return DETECTION.uncertainty(predictions, CONCEPTS).margin.tolist()
+
+
+def test_an_image_is_uncertain_by_the_doubts_about_its_objects() -> None:
+    certain, empty, doubtful, unknown = margins(
+        found(("van", 1.0), ("car", 1.0)), found(), found(("van", 0.5), ("car", 1.0)), None
+    )
+    assert (certain, empty, unknown) == (0, 0, 1)
+    assert 0.3 < doubtful < 1
+
+
+def test_doubt_is_measured_from_the_threshold_of_the_concept() -> None:
+    below, at, above = margins(*(found(("van", score), van=0.8) for score in (0.5, 0.8, 0.95)))
+    assert at > below
+    assert at > above
+
+
+def test_more_doubtful_objects_count_more_but_less_than_in_proportion() -> None:
+    totals = -np.log1p(-np.array(margins(*(found(*[("van", 0.6)] * count) for count in (1, 4, 9)))))
+    assert totals[1:] / totals[0] == pytest.approx([2, 3], rel=1e-3)
+
+
+def test_many_objects_far_below_the_threshold_do_not_matter() -> None:
+    alone, with_noise = margins(found(("van", 0.6)), found(("van", 0.6), *[("van", 0.05)] * 100))
+    assert alone == with_noise
+
+
+def test_objects_of_concepts_that_the_model_confuses_count_more() -> None:
+    pool = [*[found(("van", 0.55))] * 50, *[found(("car", 0.98))] * 50]
+    van, car = margins(*pool, found(("van", 0.5)), found(("car", 0.5)))[-2:]
+    assert van > car
+
+
+@pytest.mark.parametrize(
+    ("scores", "concept", "expected"),
+    [
+        ([], [], [1, 1]),
+        ([1.0, 1.0], [0, 1], [1, 1]),
+        # Ten objects of average difficulty (0.3) are added to each: (0.5 + 3) / 11 / 0.3, and (0.1 + 3) / 11 / 0.3.
+        ([0.5, 0.9], [0, 1], [3.5 / 3.3, 3.1 / 3.3]),
+    ],
+)
+def test_the_difficulty_of_a_concept_is_relative_to_all(
+    scores: list[float], concept: list[int], expected: list[float]
+) -> None:
+    values = np.array(scores, np.float32)
+    found_difficulties = difficulties(np.array(concept, np.intp), values, values >= 0.5, 2)
+    assert found_difficulties == pytest.approx(expected, rel=1e-5)
+
+
+objects = st.lists(st.tuples(st.sampled_from(("van", "car", "other")), st.floats(0, 1, width=32)), max_size=8)
+
+
+@given(st.lists(st.none() | objects.map(lambda drawn: found(*drawn)), max_size=6))
+def test_uncertainties_are_shares(predictions: list[Prediction | None]) -> None:
+    uncertainty = DETECTION.uncertainty(predictions, CONCEPTS)
+    for values in (uncertainty.margin, uncertainty.entropy):
+        assert values.shape == (len(predictions),)
+        assert ((values >= 0) & (values <= 1)).all()
+
+
+def test_predicted_objects_are_suggested_best_first() -> None:
+    prediction = found(("van", 0.5), ("car", 0.7), ("van", 0.9), ("van", 0.2), car=0.8)
+    suggested = DETECTION.pre_annotations(prediction)
+    assert [(one.concept, round(one.score, 3)) for one in suggested] == [("van", 0.9), ("van", 0.5)]
+    assert all(one.HasField("box") for one in suggested)
+
+
+def test_the_cost_of_an_image_grows_with_the_boxes_that_must_be_drawn() -> None:
+    assert DETECTION.annotation_seconds(found()) == 2
+    assert DETECTION.annotation_seconds(found(("van", 1.0))) == pytest.approx(2 + 1.6)
+    prediction = found(("van", 0.75), ("car", 0.25))
+    assert DETECTION.annotation_seconds(prediction) == pytest.approx(2 + 1.6 + 7 * 0.25 + 7 * 0.25)
+
+
+def a_pool(datasets: Datasets, predictions: list[Prediction]) -> tuple[str, list[str]]:
+    """Returns a detection dataset with a training item for each prediction."""
+    dataset = datasets.a_dataset(task_type=TaskType.TASK_TYPE_DETECTION)
+    media = map(a_medium, range(len(predictions)))
+    names = [one.name for one in datasets.add(dataset, *media, split=Split.SPLIT_TRAIN)]
+    datasets.predicts(dataset, dict(zip(names, predictions, strict=True)))
+    return dataset, names
+
+
+def test_items_are_selected_by_their_objects_with_suggestions_and_their_cost(datasets: Datasets) -> None:
+    predictions = [found(("van", 0.99)), found(("van", 0.5), ("car", 0.6)), found(("car", 0.8))]
+    dataset, names = a_pool(datasets, predictions)
+    request = SelectItemsRequest(parent=dataset, count=3, strategy=SelectionStrategy.SELECTION_STRATEGY_MARGIN)
+    chosen = datasets.items.SelectItems(request).items
+    assert [one.item for one in chosen] == [names[1], names[2], names[0]]
+    assert [one.concept for one in chosen[0].pre_annotations] == ["car", "van"]
+    assert chosen[0].annotation_seconds > chosen[2].annotation_seconds > 2
+    assert datasets.listed(dataset, "predicted = car") == names[1:]
+
+
+def test_objects_that_are_stored_apart_are_read_for_suggestions(datasets: Datasets) -> None:
+    whole = found(*[("van", 0.9)] * 1000)
+    dataset, (name,) = a_pool(datasets, [found()])
+    reduced = datasets.store.items.reduced(name, whole)
+    assert reduced.stored.annotation_count == 1000
+    datasets.predicts(dataset, {name: reduced})
+    (chosen,) = datasets.items.SelectItems(SelectItemsRequest(parent=dataset, count=1)).items
+    assert list(chosen.pre_annotations) == list(whole.annotations)
+    assert datasets.items.GetItem(GetItemRequest(name=name)).prediction == whole
+
+
+def test_a_response_stays_small_enough_for_a_message(datasets: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_builder, "SUGGESTIONS_BYTES_MAX", 100)
+    dataset, _ = a_pool(datasets, [found(*[("van", 0.9)] * 10)] * 3)
+    chosen = datasets.items.SelectItems(SelectItemsRequest(parent=dataset, count=3)).items
+    assert [bool(one.pre_annotations) for one in chosen] == [True, False, False]
+    assert all(one.annotation_seconds > 2 for one in chosen)

@@ -1,0 +1,98 @@
+"""The uncertainty of predicted objects: the doubts about an image's objects, weighted by the difficulty of their concepts. Pure.
+
+    uncertainty = 1 - exp(-sum of difficulty x doubt over the objects / sqrt(number of objects))
+
+The doubt about an object is 1 minus the distance of its score from the threshold, as a share of the largest possible distance. The sum
+prefers images with many doubtful objects, of which one answer settles all; the square root damps it, because the answer takes longer, and
+because objects of one image resemble each other. The difficulty of a concept is the share of its predicted objects that are expected to be
+wrong, relative to the mean of all concepts, so that labels go to the concepts that the model confuses (as in Yang et al., "Plug and Play
+Active Learning for Object Detection", CVPR 2024, which measures it during training).
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from vesta_common.media.predictions import Floats
+from vesta_contracts.common.v1 import Prediction
+
+from vesta_datasets.task_types.image_labels import to_unit
+from vesta_datasets.task_types.multi_label import UNDECIDED, binary_entropy, centred_on_thresholds
+from vesta_datasets.task_types.predicted_objects import object_scores, thresholds_of
+from vesta_datasets.task_types.uncertainty import Uncertainty
+
+DOUBT_MIN: Final = 0.25
+"""Objects with a lower score than this share of the threshold do not count: most detectors find many such in every image."""
+DIFFICULTY_MAX: Final = 2.0
+PRIOR_OBJECTS: Final = 10
+"""How many objects of average difficulty are added to those of a concept, so that a few do not decide."""
+
+
+class _Objects(NamedTuple):
+    """M objects of all items: `(M,)` each."""
+
+    item: NDArray[np.intp]
+    concept: NDArray[np.intp]
+    score: Floats
+    threshold: Floats
+
+
+def object_uncertainty(predictions: Sequence[Prediction | None], concepts: Sequence[str]) -> Uncertainty:
+    """Returns the uncertainty of N items. An item without a prediction has 1, an item without objects 0.
+
+    Args:
+        concepts: objects of others are ignored.
+    """
+    objects = _objects_of(predictions, concepts)
+    centred = centred_on_thresholds(objects.score, objects.threshold)
+    weights = difficulties(objects.concept, objects.score, objects.score >= objects.threshold, len(concepts))
+    weight = weights[objects.concept]
+    unknown = np.array([prediction is None for prediction in predictions], np.bool_)
+    count = np.bincount(objects.item, minlength=len(predictions))
+
+    def of_items(doubts: NDArray[np.floating]) -> Floats:
+        total = np.bincount(objects.item, weight * doubts, len(predictions))
+        return to_unit(np.where(unknown, 1.0, -np.expm1(-total / np.sqrt(np.maximum(count, 1)))))
+
+    return Uncertainty(
+        margin=of_items(1.0 - 2.0 * np.abs(centred - UNDECIDED)), entropy=of_items(binary_entropy(centred))
+    )
+
+
+def difficulties(
+    concept: NDArray[np.intp], score: Floats, predicted: NDArray[np.bool_], concept_count: int
+) -> NDArray[np.float64]:
+    """Returns the difficulty of each concept, at most `DIFFICULTY_MAX`; 1 is average.
+
+    Args:
+        concept: `(M,)` concept numbers of objects.
+        score: `(M,)` probabilities that the objects are right.
+        predicted: `(M,)`, whether the scores reach their thresholds. Other objects do not count.
+    """
+    doubts, found = 1.0 - score[predicted].astype(np.float64), concept[predicted]
+    mean = float(doubts.mean()) if doubts.size else 0.0
+    if mean <= 0.0:
+        return np.ones(concept_count)
+    total = np.bincount(found, doubts, concept_count) + PRIOR_OBJECTS * mean
+    return np.minimum(total / (np.bincount(found, minlength=concept_count) + PRIOR_OBJECTS) / mean, DIFFICULTY_MAX)
+
+
+def _objects_of(predictions: Sequence[Prediction | None], concepts: Sequence[str]) -> _Objects:
+    number = {concept: index for index, concept in enumerate(concepts)}
+    rows = list[tuple[int, int, float, float]]()
+    for index, prediction in enumerate(predictions):
+        if prediction is None:
+            continue
+        thresholds = thresholds_of(prediction)
+        for concept, score in object_scores(prediction):
+            threshold = thresholds.get(concept, UNDECIDED)
+            if concept in number and score >= DOUBT_MIN * threshold:
+                rows.append((index, number[concept], score, threshold))
+    item, concept_number, scores, threshold_values = zip(*rows, strict=True) if rows else ((), (), (), ())
+    return _Objects(
+        np.array(item, np.intp),
+        np.array(concept_number, np.intp),
+        np.array(scores, np.float32),
+        np.array(threshold_values, np.float32),
+    )
