@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from vesta_common.media.task_types import known_task_type, module_of
+from vesta_common.media.task_types import module_of
 from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import Dataset
 
