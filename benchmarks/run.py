@@ -19,6 +19,7 @@ import loop
 import overload
 import predict_overhead
 import replicas
+import risk
 import scale
 import serving
 import start
@@ -32,7 +33,19 @@ from vesta_local.testing import running_platform
 
 PORT_BLOCK = 5
 PROCESSOR_MS_MIN = 0.05
-GROUPS = ("ingest", "loop", "frames", "capacity", "deployments", "overload", "start", "replicas", "scale", "labels")
+GROUPS = (
+    "ingest",
+    "loop",
+    "frames",
+    "capacity",
+    "deployments",
+    "overload",
+    "start",
+    "replicas",
+    "scale",
+    "labels",
+    "risk",
+)
 
 console = Console(soft_wrap=True)
 
@@ -105,6 +118,8 @@ def _measured(groups: list[str], broker: str) -> Iterator[Figure]:
         yield from scale.measure(PORT_BLOCK)
     if "labels" in groups:
         yield from label_saving.measure()
+    if "risk" in groups:
+        yield from risk.measure()
 
 
 def _print(figures: list[Figure]) -> None:

@@ -1,5 +1,7 @@
 """Predictions for the labelled items of the test split: the evidence by which deployments limit the error rate of accepted predictions."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from vesta_common.media.predictions import margin_of_best, margin_to_thresholds
 from vesta_common.risk_control import HELD_OUT_MAX, HeldOut, pack
@@ -25,16 +27,26 @@ def held_out_predictions(assignment: Assignment, stage: Stage, head: Head) -> He
     )[:HELD_OUT_MAX]
     if not test:
         return None
-    probabilities = head.probabilities(stage.embed(test))
-    predicted = [
+    evidence = held_out(head, stage.embed(test), [example.concepts for example in test])
+    return pack(evidence, head.concepts, drawn_at_random=assignment.test_split_is_random)
+
+
+def held_out(head: Head, embeddings: Array, labels: Sequence[Sequence[str]]) -> list[HeldOut]:
+    """Returns the predictions of a head for items, compared with all labels of each item.
+
+    Args:
+        embeddings: `(N, D)`.
+        labels: of the N items.
+    """
+    probabilities = head.probabilities(embeddings)
+    predicted = (
         tuple(concept for concept, is_set in zip(head.concepts, row, strict=True) if is_set)
         for row in head.decide(probabilities)
+    )
+    return [
+        HeldOut(float(margin), concepts, set(concepts) == set(true))
+        for margin, concepts, true in zip(_margins(head, probabilities), predicted, labels, strict=True)
     ]
-    evidence = [
-        HeldOut(float(margin), concepts, set(concepts) == set(example.concepts))
-        for margin, concepts, example in zip(_margins(head, probabilities), predicted, test, strict=True)
-    ]
-    return pack(evidence, head.concepts, drawn_at_random=assignment.test_split_is_random)
 
 
 def _margins(head: Head, probabilities: Array) -> Array:
