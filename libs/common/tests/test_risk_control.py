@@ -5,7 +5,7 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, binomtest
 from vesta_common.risk_control import (
     CONCEPTS_MAX,
     HELD_OUT_MAX,
@@ -15,11 +15,13 @@ from vesta_common.risk_control import (
     Limits,
     accept,
     at_most,
+    error_interval,
     labels_needed,
     level_of,
     pack,
     unpack,
 )
+from vesta_contracts.serving.v1 import UncertaintyPolicy
 from vesta_contracts.training.v1 import HeldOutPredictions
 
 DATA_SETS = 300
@@ -132,6 +134,25 @@ def test_a_larger_margin_or_a_larger_limit_never_accepts_less(
 @given(st.integers(0, 60), st.integers(0, 2000), st.floats(0, 1))
 def test_the_binomial_tail_agrees_with_scipy(errors: int, trials: int, rate: float) -> None:
     assert at_most(errors, trials, rate) == pytest.approx(binom.cdf(errors, trials, rate), abs=1e-9)
+
+
+@given(st.integers(1, 300).flatmap(lambda trials: st.tuples(st.integers(0, trials), st.just(trials))))
+def test_the_interval_of_an_error_rate_agrees_with_scipy(counts: tuple[int, int]) -> None:
+    estimate, expected = error_interval(*counts), binomtest(*counts).proportion_ci(method="exact")
+    assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
+
+
+def test_an_error_rate_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one trial"):
+        error_interval(0, 0)
+
+
+def test_fixed_bounds_replace_the_limits_of_a_policy() -> None:
+    assert Limits.of(UncertaintyPolicy(score_certain=0.9)) is None
+    assert Limits.of(UncertaintyPolicy(margin_certain=0.0)) is None
+    assert Limits.of(UncertaintyPolicy()) == Limits(0.02, {})
+    policy = UncertaintyPolicy(error_rate_max=0.0, concept_error_rates_max={"bus": 0.1})
+    assert Limits.of(policy) == Limits(0.0, {"bus": 0.1})
 
 
 @given(st.lists(predictions, max_size=50))

@@ -10,10 +10,11 @@ Training stores the evidence with a model version, and serving chooses the margi
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from vesta_contracts.training.v1 import HeldOutPredictions
+from vesta_contracts.serving.v1 import UncertaintyPolicy
+from vesta_contracts.training.v1 import Estimate, HeldOutPredictions
 
 CONFIDENCE = 0.95
 ERROR_RATE_MAX_DEFAULT = 0.02
@@ -26,6 +27,7 @@ CONCEPTS_MAX = 20_000  # of all held-out predictions together
 # among few predictions would end the sequence, and many would contain more errors than the most certain part of them.
 START_SHARE = 0.25
 START_MAX = 2
+BISECTIONS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,14 @@ class Limits:
     def rate(self, group: str) -> float:
         """Returns the limit of a group or a concept."""
         return self.by_concept.get(group, self.error_rate_max)
+
+    @classmethod
+    def of(cls, policy: UncertaintyPolicy) -> "Limits | None":
+        """Returns the limits of a deployment's policy; None if it has fixed bounds, which decide instead."""
+        if policy.HasField("score_certain") or policy.HasField("margin_certain"):
+            return None
+        rate = policy.error_rate_max if policy.HasField("error_rate_max") else ERROR_RATE_MAX_DEFAULT
+        return cls(rate, dict(policy.concept_error_rates_max))
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -161,6 +171,29 @@ def at_most(errors: int, trials: int, rate: float) -> float:
             for count in range(errors + 1)
         ),
     )
+
+
+def error_interval(errors: int, trials: int) -> Estimate:
+    """Returns an error rate with its exact 95 % interval (Clopper and Pearson, 1934), which is valid for few trials and near 0.
+
+    Raises:
+        ValueError: the number of trials is not positive.
+    """
+    if trials <= 0:
+        raise ValueError("an error rate requires at least one trial")
+    tail = (1 - CONFIDENCE) / 2
+    low = _solve(lambda rate: 1 - at_most(errors - 1, trials, rate) >= tail) if errors else 0.0
+    high = _solve(lambda rate: at_most(errors, trials, rate) <= tail) if errors < trials else 1.0
+    return Estimate(value=errors / trials, low=low, high=high)
+
+
+def _solve(is_reached: Callable[[float], bool]) -> float:
+    """Returns the smallest rate in [0, 1] for which a condition holds that stays true for larger rates."""
+    low, high = 0.0, 1.0
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if is_reached(middle) else (middle, high)
+    return high
 
 
 def pack(evidence: Sequence[HeldOut], concepts: Sequence[str], *, drawn_at_random: bool) -> HeldOutPredictions:

@@ -1,18 +1,22 @@
 """Live accuracy from the control arm."""
 
+from typing import Any
+
 import pytest
 from conductor_builders import EMBEDDING, NAMES, a_label, a_task, version
-from vesta_conductor.reconciliation.control_arm import live_accuracy
+from vesta_conductor.reconciliation.control_arm import accepted_errors, live_accuracy
 from vesta_conductor.task_types.classification import Classification
 from vesta_conductor.task_types.detection import Detection
 from vesta_conductor.task_types.multi_label import MultiLabel
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation, PixelBox
+from vesta_contracts.conductor.v1 import AcceptedErrors
+from vesta_contracts.serving.v1 import UncertaintyPolicy
 
 CLASSIFICATION, MULTI_LABEL = Classification(), MultiLabel()
 
 
-def checks(count: int, right: int, number: int) -> list[Task]:
+def checks(count: int, right: int, number: int, *, certain: bool = False) -> list[Task]:
     """Returns decided control tasks of one version, of which it predicted `right` correctly."""
     return [
         a_task(
@@ -21,6 +25,7 @@ def checks(count: int, right: int, number: int) -> list[Task]:
             pre_annotations=[a_label("van", 0.4), a_label("car" if place < right else "bus", 0.5)],
             model_version=version(number),
             control=True,
+            prediction_certain=certain,
         )
         for place in range(count)
     ]
@@ -93,3 +98,57 @@ def test_a_detection_is_right_if_each_object_is_found_and_no_other(
     live = live_accuracy([task], model=NAMES.model, task_type=Detection())
     assert live is not None
     assert live.estimate.value == is_correct
+
+
+def errors_of(tasks: list[Task], **policy: Any) -> AcceptedErrors | None:
+    return accepted_errors(tasks, model=NAMES.model, task_type=CLASSIFICATION, policy=UncertaintyPolicy(**policy))
+
+
+def test_only_certain_predictions_count_as_accepted() -> None:
+    errors = errors_of(checks(40, 39, 2, certain=True) + checks(60, 0, 2))
+    assert errors is not None
+    assert (errors.answer_count, errors.control_answer_count) == (40, 100)
+    assert errors.error_rate.value == 1 / 40
+    assert errors.error_rate_max == 0.02
+    assert not errors.exceeded
+    assert errors_of(checks(60, 0, 2)) is None
+
+
+def test_too_few_accepted_predictions_are_pooled_with_those_of_previous_models() -> None:
+    errors = errors_of(checks(10, 10, 3, certain=True) + checks(50, 0, 2) + checks(20, 19, 1, certain=True))
+    assert errors is not None
+    assert (errors.answer_count, errors.control_answer_count) == (30, 80)
+
+
+def test_an_interval_above_the_limit_exceeds_it() -> None:
+    wrong = checks(100, 92, 1, certain=True)
+    found = [
+        errors_of(wrong),
+        errors_of(wrong, error_rate_max=0.1),
+        errors_of(wrong[:20]),
+        errors_of(wrong, margin_certain=0.5),
+    ]
+    assert [errors is not None and errors.exceeded for errors in found] == [True, False, False, False]
+    assert found[3] is not None
+    assert not found[3].HasField("error_rate_max")
+
+
+def test_a_concept_with_a_limit_of_its_own_is_allowed_more_errors() -> None:
+    errors = errors_of(checks(100, 92, 1, certain=True), concept_error_rates_max={"car": 0.1, "bus": 0.1})
+    assert errors is not None
+    assert errors.error_rate_max == pytest.approx(0.02)  # the smallest limit of all concepts that are predicted
+    right = errors_of(
+        [
+            a_task(
+                1,
+                answer="car",
+                pre_annotations=[a_label("car", 0.9)],
+                model_version=version(1),
+                control=True,
+                prediction_certain=True,
+            )
+        ],
+        concept_error_rates_max={"car": 0.1},
+    )
+    assert right is not None
+    assert right.error_rate_max == 0.1

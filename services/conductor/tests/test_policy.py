@@ -85,6 +85,8 @@ EFFECTS: Mapping[str, tuple[Any, Callable[[Policy], Any]]] = {
     "score_certain": (0.9, lambda policy: deployed(policy).score_certain),
     "margin_certain": (0.3, lambda policy: deployed(policy).margin_certain),
     "score_threshold": (0.6, lambda policy: deployed(policy).score_threshold),
+    "error_rate_max": (0.05, lambda policy: deployed(policy).error_rate_max),
+    "concept_error_rates_max": ({"van": 0.1}, lambda policy: dict(deployed(policy).concept_error_rates_max)),
     "strategy": (SelectionStrategy.SELECTION_STRATEGY_MARGIN, lambda policy: selected(policy).strategy),
     "lease_duration": (Duration(seconds=90), lambda policy: opened(policy).lease_duration.seconds),
 }
@@ -118,7 +120,7 @@ def test_an_updated_policy_is_applied_to_the_existing_campaign(field: str) -> No
     assert getattr(request.campaign, field) == value
 
 
-@pytest.mark.parametrize("field", ["score_certain", "margin_certain", "score_threshold"])
+@pytest.mark.parametrize("field", ["score_certain", "margin_certain", "score_threshold", "error_rate_max"])
 def test_an_updated_policy_is_applied_to_the_existing_deployment_and_keeps_its_other_thresholds(field: str) -> None:
     value, _ = EFFECTS[field]
     own = UncertaintyPolicy(score_threshold=0.4, score_certain=0.7, margin_certain=0.1)
@@ -131,6 +133,17 @@ def test_an_updated_policy_is_applied_to_the_existing_deployment_and_keeps_its_o
     expected.CopyFrom(own)
     setattr(expected, field, value)
     assert request.deployment.uncertainty == expected
+
+
+def test_error_rates_of_concepts_replace_those_of_the_deployment() -> None:
+    own = UncertaintyPolicy(error_rate_max=0.1, concept_error_rates_max={"car": 0.2})
+    observed = an_observed_state(deployment=a_deployment(scoring=scored(EMBEDDING), uncertainty=own))
+    request: Any = command_of(
+        reconcile(a_situation(policy=a_policy(concept_error_rates_max={"van": 0.05}), observed=observed))
+    ).request
+    assert request.deployment.uncertainty == UncertaintyPolicy(
+        error_rate_max=0.1, concept_error_rates_max={"van": 0.05}
+    )
 
 
 def test_unset_fields_of_the_policy_do_not_change_campaign_and_deployment() -> None:

@@ -1,12 +1,16 @@
 """The status of a Loop without measurements."""
 
+from dataclasses import replace
+
 from conductor_builders import (
     a_dataset,
     a_history,
+    a_label,
     a_model,
     a_run,
     a_situation,
     a_snapshot,
+    a_task,
     after_round_one,
     an_observed_state,
     trained,
@@ -63,3 +67,28 @@ def test_a_round_without_test_labels_has_no_metrics_and_a_verdict_with_the_reaso
     measured = reconcile(trained()).round
     assert measured is not None
     assert measured.round.metrics.accuracy.value == 0.82
+
+
+def test_the_status_reports_the_errors_of_certain_predictions_and_warns_above_the_limit() -> None:
+    def checked(wrong: int) -> LoopStatus:
+        control = tuple(
+            a_task(
+                place,
+                answer="van" if place < wrong else "car",
+                pre_annotations=[a_label("car", 0.9)],
+                model_version=version(1),
+                control=True,
+                prediction_certain=True,
+            )
+            for place in range(100)
+        )
+        situation = after_round_one()
+        return shown(replace(situation, observed=replace(situation.observed, control=control)))
+
+    kept, exceeded, unknown = checked(2), checked(20), shown(after_round_one())
+    assert kept.accepted_errors.error_rate.value == 0.02
+    assert "2.0 % (0.2 to 7.0 %) of the certain predictions were wrong in 100 blind checks." in kept.message
+    assert (kept.accepted_errors.exceeded, exceeded.accepted_errors.exceeded) == (False, True)
+    assert "Too many predictions are wrong that need no human: 20.0 %" in exceeded.message
+    assert "and 2 % are allowed" in exceeded.message
+    assert not unknown.HasField("accepted_errors")

@@ -121,6 +121,8 @@ class Driver:
             situation = replace(situation, observed=situation.observed.with_answer(step.question, selection))
             step = reconcile(situation)
         status = status_of(situation, step)
+        if status.accepted_errors.exceeded:
+            self._metrics.error_limit_exceeded.labels(stored.loop.name).inc()
         if step.command is None:
             self._store_step(stored, step, status)
             return _resync_delay(situation, step)

@@ -188,6 +188,8 @@ def _uncertainty(situation: Situation) -> UncertaintyPolicy:
         score_threshold=situation.policy.score_threshold,
         score_certain=situation.policy.score_certain,
         margin_certain=situation.policy.margin_certain,
+        error_rate_max=situation.policy.error_rate_max,
+        concept_error_rates_max=situation.policy.concept_error_rates_max,
     )
 
 
@@ -203,6 +205,8 @@ def _adjust_deployment(situation: Situation, deployment: Deployment) -> Step | N
     if situation.policy.dataset not in deployment.datasets:
         desired.datasets.append(situation.policy.dataset)
         changed.append("datasets")
+    if situation.policy.concept_error_rates_max:
+        desired.uncertainty.concept_error_rates_max.clear()
     desired.uncertainty.MergeFrom(_uncertainty(situation))
     if desired.uncertainty != deployment.uncertainty:
         changed.append("uncertainty")

@@ -1,19 +1,27 @@
-"""Estimates live accuracy from the control arm, whose items are drawn at random from the unlabelled items of that time.
+"""Estimates live accuracy, and the errors of accepted predictions, from the control arm.
 
-The answers are a fair sample of those items, but not of all items that ever arrived: selection removes the hard items from the pool
-first, and the remaining ones are easier. The longer a pool is labelled without new items, the more optimistic the estimate.
+Its items are drawn at random from the unlabelled items of that time. The answers are a fair sample of those
+items, but not of all items that ever arrived: selection removes the hard items from the pool first, and the remaining ones are easier.
+The longer a pool is labelled without new items, the more optimistic the estimate.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from vesta_common.intervals import wilson
+from vesta_common.risk_control import Limits, error_interval
 from vesta_contracts.annotation.v1 import Task
+from vesta_contracts.conductor.v1 import AcceptedErrors
+from vesta_contracts.serving.v1 import UncertaintyPolicy
 from vesta_contracts.training.v1 import Estimate
 
 from vesta_conductor.task_types import LoopTask
 
 ANSWERS_MIN = 30  # with fewer answers for the newest model, the answers for earlier models are pooled with them
+
+Compared = tuple[Task, bool]
+"""A decided task, and whether its prediction was right."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +51,63 @@ def live_accuracy(tasks: Iterable[Task], *, model: str, task_type: LoopTask) -> 
     Returns:
         None if there is no such task.
     """
-    by_version: dict[int, list[bool]] = {}
+    answers, models = _newest(_compared(tasks, model, task_type))
+    if not answers:
+        return None
+    right = sum(is_correct for _, is_correct in answers)
+    return LiveAccuracy(wilson(right, len(answers)), len(answers), models)
+
+
+def accepted_errors(
+    tasks: Iterable[Task], *, model: str, task_type: LoopTask, policy: UncertaintyPolicy
+) -> AcceptedErrors | None:
+    """Returns the errors among the predictions of the newest version, or of the newest few together, that were certain.
+
+    Args:
+        tasks: decided tasks of the control arm; see `live_accuracy`.
+        policy: of the deployment.
+
+    Returns:
+        None if no certain prediction was compared.
+    """
+    compared = _compared(tasks, model, task_type)
+    certain = {version: [one for one in answers if one[0].prediction_certain] for version, answers in compared.items()}
+    answers, models = _newest({version: found for version, found in certain.items() if found})
+    if not answers:
+        return None
+    oldest = sorted((version for version, found in certain.items() if found), reverse=True)[models - 1]
+    errors = AcceptedErrors(
+        error_rate=error_interval(sum(not is_correct for _, is_correct in answers), len(answers)),
+        answer_count=len(answers),
+        control_answer_count=sum(len(found) for version, found in compared.items() if version >= oldest),
+    )
+    if (limits := Limits.of(policy)) is not None:
+        rates = [limits.rate(limits.group(one.concept for one in task.pre_annotations)) for task, _ in answers]
+        errors.error_rate_max = fmean(rates)
+        errors.exceeded = len(answers) >= ANSWERS_MIN and errors.error_rate.low > errors.error_rate_max
+    return errors
+
+
+def _compared(tasks: Iterable[Task], model: str, task_type: LoopTask) -> dict[int, list[Compared]]:
+    """Returns the tasks whose prediction can be compared with the answer, by the number of the version that predicted."""
+    by_version: dict[int, list[Compared]] = {}
     for task in tasks:
         version = _version(task, model)
         if version is not None and (is_correct := task_type.is_correct(task)) is not None:
-            by_version.setdefault(version, []).append(is_correct)
-    answers: list[bool] = []
+            by_version.setdefault(version, []).append((task, is_correct))
+    return by_version
+
+
+def _newest(by_version: Mapping[int, Sequence[Compared]]) -> tuple[list[Compared], int]:
+    """Returns the answers for the newest versions that have `ANSWERS_MIN` together, and the number of these versions."""
+    answers: list[Compared] = []
     models = 0
     for version in sorted(by_version, reverse=True):
         answers += by_version[version]
         models += 1
         if len(answers) >= ANSWERS_MIN:
             break
-    if not answers:
-        return None
-    return LiveAccuracy(wilson(sum(answers), len(answers)), len(answers), models)
+    return answers, models
 
 
 def _version(task: Task, model: str) -> int | None:

@@ -1,5 +1,6 @@
 """The policy of a Loop with all defaults applied."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -17,7 +18,8 @@ class Policy:
 
     Attributes:
         recipe: empty for the default recipe of the dataset's kind.
-        score_certain, margin_certain, score_threshold: None keeps the deployment's value.
+        score_certain, margin_certain, score_threshold, error_rate_max: None keeps the deployment's value.
+        concept_error_rates_max: empty keeps the deployment's values.
         lease_duration: None keeps the campaign's value.
     """
 
@@ -35,6 +37,8 @@ class Policy:
     score_certain: float | None
     margin_certain: float | None
     score_threshold: float | None
+    error_rate_max: float | None
+    concept_error_rates_max: Mapping[str, float]
     strategy: SelectionStrategy.ValueType
     lease_duration: timedelta | None
 
@@ -56,6 +60,8 @@ class Policy:
             score_certain=policy.score_certain if policy.HasField("score_certain") else None,
             margin_certain=policy.margin_certain if policy.HasField("margin_certain") else None,
             score_threshold=policy.score_threshold if policy.HasField("score_threshold") else None,
+            error_rate_max=policy.error_rate_max if policy.HasField("error_rate_max") else None,
+            concept_error_rates_max=dict(policy.concept_error_rates_max),
             strategy=policy.strategy,
             lease_duration=policy.lease_duration.ToTimedelta() if policy.HasField("lease_duration") else None,
         )

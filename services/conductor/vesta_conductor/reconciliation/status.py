@@ -1,10 +1,11 @@
 """Builds the status of a Loop from the situation and the step."""
 
-from vesta_contracts.conductor.v1 import LoopStatus
+from vesta_contracts.conductor.v1 import AcceptedErrors, LoopStatus
 from vesta_contracts.datasets.v1 import DatasetCounts
+from vesta_contracts.serving.v1 import Deployment
 from vesta_contracts.training.v1 import Metrics
 
-from vesta_conductor.reconciliation.control_arm import LiveAccuracy, live_accuracy
+from vesta_conductor.reconciliation.control_arm import LiveAccuracy, accepted_errors, live_accuracy
 from vesta_conductor.reconciliation.names import version_in_words
 from vesta_conductor.reconciliation.state import ObservedState, RoundOutcome, Situation, Step
 from vesta_conductor.task_types import task_type_of
@@ -13,18 +14,22 @@ from vesta_conductor.task_types import task_type_of
 def status_of(situation: Situation, step: Step) -> LoopStatus:
     """Returns the status without its rounds, which the store keeps separately."""
     observed = situation.observed
-    live = live_accuracy(
-        observed.control,
-        model=situation.names.model,
-        task_type=task_type_of(observed.dataset),
+    deployment = observed.deployment or Deployment()
+    model, task_type = situation.names.model, task_type_of(observed.dataset)
+    live = live_accuracy(observed.control, model=model, task_type=task_type)
+    errors = accepted_errors(observed.control, model=model, task_type=task_type, policy=deployment.uncertainty)
+    sentences = (
+        step.message,
+        _live_accuracy_in_words(live) if live else "",
+        _accepted_errors_in_words(errors) if errors else "",
+        _unmeasured(situation),
     )
-    sentences = (step.message, _live_accuracy_in_words(live) if live else "", _unmeasured(situation))
     promoted = step.command is not None and step.command.outcome is RoundOutcome.PROMOTED
     status = LoopStatus(
         phase=step.phase,
         message=" ".join(filter(None, sentences)),
         campaign=observed.campaign.name if observed.campaign else "",
-        deployment=observed.deployment.name if observed.deployment else "",
+        deployment=deployment.name,
         model=situation.names.model,
         champion=observed.champion,
         champion_metrics=champion_metrics(observed),
@@ -34,6 +39,8 @@ def status_of(situation: Situation, step: Step) -> LoopStatus:
     if live is not None:
         status.live_accuracy.CopyFrom(live.estimate)
         status.live_accuracy_count = live.answer_count
+    if errors is not None:
+        status.accepted_errors.CopyFrom(errors)
     status.reconcile_time.FromDatetime(situation.now)
     return status
 
@@ -59,6 +66,21 @@ def _unmeasured(situation: Situation) -> str:
             "is unknown: no test item was labelled when it was trained."
         )
     return ""
+
+
+def _accepted_errors_in_words(errors: AcceptedErrors) -> str:
+    rate = errors.error_rate
+    found = (
+        f"{100 * rate.value:.1f} % ({100 * rate.low:.1f} to {100 * rate.high:.1f} %) of the certain predictions were wrong in "
+        f"{errors.answer_count} blind {'check' if errors.answer_count == 1 else 'checks'}"
+    )
+    if not errors.exceeded:
+        return f"{found}."
+    return (
+        f"Too many predictions are wrong that need no human: {found}, and {100 * errors.error_rate_max:g} % are allowed. New "
+        "images may differ from the test split: label newer items of the test split, or set margin_certain to 1 until a better "
+        "model is deployed."
+    )
 
 
 def _live_accuracy_in_words(live: LiveAccuracy) -> str:

@@ -392,7 +392,9 @@ class AcceptedErrors(_message.Message):
     control_answer_count: _builtins.int
     """The number of all compared answers of the control arm."""
     error_rate_max: _builtins.float
-    """The error rate that the policy allows: the mean of the rates of these predictions if concepts have their own."""
+    """The error rate that the policy of the deployment allows: the mean of the rates of these predictions if concepts have their own.
+    Unset if the policy has fixed bounds instead, which promise no error rate.
+    """
     exceeded: _builtins.bool
     """True if the interval is entirely above `error_rate_max` and there are at least 30 answers."""
     @_builtins.property
@@ -405,14 +407,16 @@ class AcceptedErrors(_message.Message):
         error_rate: _metrics_pb2.Estimate | None = ...,
         answer_count: _builtins.int = ...,
         control_answer_count: _builtins.int = ...,
-        error_rate_max: _builtins.float = ...,
+        error_rate_max: _builtins.float | None = ...,
         exceeded: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error_rate", b"error_rate"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error_rate_max", b"_error_rate_max", "error_rate", b"error_rate", "error_rate_max", b"error_rate_max"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_count", b"answer_count", "control_answer_count", b"control_answer_count", "error_rate", b"error_rate", "error_rate_max", b"error_rate_max", "exceeded", b"exceeded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_rate_max", b"_error_rate_max", "answer_count", b"answer_count", "control_answer_count", b"control_answer_count", "error_rate", b"error_rate", "error_rate_max", b"error_rate_max", "exceeded", b"exceeded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__error_rate_max: _TypeAlias = _typing.Literal["error_rate_max"]  # noqa: Y015
+    _WhichOneofArgType__error_rate_max: _TypeAlias = _typing.Literal["_error_rate_max", b"_error_rate_max"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error_rate_max) -> _WhichOneofReturnType__error_rate_max | None: ...
 
 Global___AcceptedErrors: _TypeAlias = AcceptedErrors  # noqa: Y015
 
