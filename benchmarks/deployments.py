@@ -11,7 +11,7 @@ from figures import Figure
 from loop import Turned
 from onnx import numpy_helper
 from pictures import jpegs
-from serving import CLIENTS, model_file, per_second
+from serving import CLIENTS, deployed_version, model_file, per_second
 from tritonclient.grpc import InferenceServerClient
 from vesta import ApiError, Vesta
 from vesta_common.clock import SystemClock
@@ -75,7 +75,7 @@ class _Versions:
         self._objects = ObjectStore.of(settings)
         stable = owner.deployments.GetDeployment(GetDeploymentRequest(name=turned.deployment)).stable_version
         self._version = owner.models.GetModelVersion(GetModelVersionRequest(name=stable))
-        self._model = onnx.load_model_from_string(model_file(owner, turned.deployment))
+        self._model = onnx.load_model_from_string(model_file(owner, deployed_version(owner, turned.deployment).name))
         self._number = itertools.count(1)
 
     def register(self, project: str) -> str:

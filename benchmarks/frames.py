@@ -10,10 +10,9 @@ from figures import Figure
 from kafka import KafkaConsumer, TopicPartition
 from loop import Turned
 from pictures import jpegs
-from serving import InProcess, model_file
+from serving import InProcess
 from vesta import Vesta
 from vesta_common.events.broker import open_consumer, open_producer
-from vesta_common.media.images import model_pixels
 from vesta_common.settings import FETCH_WAIT_MS
 from vesta_contracts.pipelining.v1 import ObservationCreated
 from vesta_local.engines import addresses, events
@@ -46,7 +45,7 @@ def measure(owner: Vesta, platform: Platform, turned: Turned) -> list[Figure]:
     process at the same rate.
     """
     frames = list(jpegs(FRAMES, WIDTH_PX, HEIGHT_PX))
-    in_process = InProcess(model_file(owner, turned.deployment))
+    in_process = InProcess(owner, turned.deployment)
     # Uncertain frames are not forwarded, because their storage and scoring would be measured too.
     (stream,) = streams_of(owner, turned.world.project, turned.deployment, ("bench",))
     found = list(_milliseconds(platform, stream, frames, in_process))[WARM_FRAMES:]
@@ -71,7 +70,7 @@ def measure(owner: Vesta, platform: Platform, turned: Turned) -> list[Figure]:
 
 
 def _model_milliseconds(in_process: InProcess, frame: bytes) -> float:
-    pixels = model_pixels(frame)
+    pixels = in_process.decoded(frame)
     began = time.perf_counter()
     in_process.run(pixels)
     return 1000 * (time.perf_counter() - began)

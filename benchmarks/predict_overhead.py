@@ -6,9 +6,10 @@ import time
 import httpx
 from figures import Figure
 from pictures import jpegs
-from serving import HEIGHT_PX, WIDTH_PX, model_file
+from serving import HEIGHT_PX, WIDTH_PX, deployed_version, model_file
 from vesta import Vesta
 from vesta_common.media.images import model_pixels
+from vesta_common.media.model_signatures import EMBEDDING, input_format
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.platform import Platform
 from vesta_serving.model_parts import divide
@@ -26,7 +27,9 @@ def measure(owner: Vesta, platform: Platform, deployment: str) -> list[Figure]:
     both in turn.
     """
     pictures = list(jpegs(PICTURES, WIDTH_PX, HEIGHT_PX))
-    name = backbone_name(divide(model_file(owner, deployment)).digest)
+    version = deployed_version(owner, deployment)
+    declared = input_format(version)
+    name = backbone_name(divide(model_file(owner, version.name)).digest, declared)
     triton = Triton(admin_settings(platform.home).triton_address)
     rest_ms, triton_ms = [], []
     with httpx.Client(
@@ -34,11 +37,11 @@ def measure(owner: Vesta, platform: Platform, deployment: str) -> list[Figure]:
         headers={"authorization": f"Bearer {platform.home.owner_key}", "content-type": "image/jpeg"},
     ) as client:
         for picture in pictures:
-            pixels = model_pixels(picture)[None]
+            pixels = model_pixels(picture, declared)[None]
             began = time.perf_counter()
             client.post(f"/v1/{deployment}:predict", content=picture).raise_for_status()
             answered = time.perf_counter()
-            triton.infer(name, pixels, classifies=False, embeds=True)
+            triton.infer(name, pixels, [EMBEDDING])
             rest_ms.append(1000 * (answered - began))
             triton_ms.append(1000 * (time.perf_counter() - answered))
     triton.close()

@@ -14,8 +14,9 @@ from pictures import jpegs
 from processor_time import ProcessorTime
 from vesta import Vesta
 from vesta_common.media.images import model_pixels
+from vesta_common.media.model_signatures import input_format
 from vesta_contracts.serving.v1 import GetDeploymentRequest
-from vesta_contracts.training.v1 import DownloadModelVersionRequest
+from vesta_contracts.training.v1 import DownloadModelVersionRequest, GetModelVersionRequest, ModelVersion
 from vesta_local.platform import Platform
 
 CLIENTS = 16
@@ -34,7 +35,7 @@ def measure(owner: Vesta, platform: Platform, deployment: str) -> list[Figure]:
     """
     pictures = list(jpegs(PICTURES, WIDTH_PX, HEIGHT_PX))
     clients = [Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) for _ in range(CLIENTS)]
-    in_process = InProcess(model_file(owner, deployment))
+    in_process = InProcess(owner, deployment)
     served, bare, processor_ms = [], [], {}
     try:
         for _ in range(TURNS):
@@ -68,24 +69,36 @@ def measure(owner: Vesta, platform: Platform, deployment: str) -> list[Figure]:
 class InProcess:
     """The model of the deployment in this process, with one thread per run, like an instance of Triton."""
 
-    def __init__(self, onnx: bytes) -> None:
+    def __init__(self, owner: Vesta, deployment: str) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
+        version = deployed_version(owner, deployment)
+        onnx = model_file(owner, version.name)
+        self._input = input_format(version)
         self._session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
 
     def answer(self, jpeg: bytes) -> None:
-        """Returns the probabilities of one image."""
-        self.run(model_pixels(jpeg))
+        """Computes the probabilities of one image."""
+        self.run(self.decoded(jpeg))
+
+    def decoded(self, jpeg: bytes) -> NDArray[np.uint8]:
+        """Returns the input of the model for an image, `(height, width, 3)`."""
+        return model_pixels(jpeg, self._input)
 
     def run(self, pixels: NDArray[np.uint8]) -> None:
-        """Returns the probabilities of a decoded image: `(256, 256, 3)`."""
+        """Computes the probabilities of a decoded image."""
         self._session.run(["probabilities"], {"pixels": pixels[None]})
 
 
-def model_file(owner: Vesta, deployment: str) -> bytes:
-    """Returns the ONNX file of the deployed version."""
-    version = owner.deployments.GetDeployment(GetDeploymentRequest(name=deployment)).stable_version
+def deployed_version(owner: Vesta, deployment: str) -> ModelVersion:
+    """Returns the stable version of a deployment."""
+    name = owner.deployments.GetDeployment(GetDeploymentRequest(name=deployment)).stable_version
+    return owner.models.GetModelVersion(GetModelVersionRequest(name=name))
+
+
+def model_file(owner: Vesta, version: str) -> bytes:
+    """Returns the ONNX file of a version."""
     parts = owner.models.DownloadModelVersion(DownloadModelVersionRequest(name=version))
     return b"".join(part.data for part in parts)
 

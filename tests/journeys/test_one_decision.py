@@ -1,12 +1,11 @@
 """What a multi-label model predicts is decided once: training, serving, selection, pre-annotations and live accuracy agree."""
 
-from datetime import UTC, datetime
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
+from vesta_common.media.model_input import UNREAD
 from vesta_conductor.reconciliation.control_arm import live_accuracy
 from vesta_conductor.task_types import TASK_TYPES as LOOP_TASKS
 from vesta_contracts.annotation.v1 import Task
@@ -16,13 +15,13 @@ from vesta_contracts.serving.v1 import UncertaintyPolicy
 from vesta_datasets.selection.candidates import Candidates, PoolRow
 from vesta_datasets.selection.pool_builder import choose
 from vesta_datasets.task_types import TASK_TYPES as DATASET_TASKS
-from vesta_serving.labels import Policy, Vocabulary, score
+from vesta_serving.task_types import TASK_TYPES as SERVING_TASKS
+from vesta_serving.task_types import Policy, Vocabulary
 from vesta_training.heads.linear_head import decide
 from vesta_training.recipes.recipe import Task as RecipeTask
 
 CONCEPTS = ("crack", "dent", "rust")
 MODEL = "projects/acme/models/parts"
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SHARES = st.floats(0, 1, width=32)
 
 Shares = NDArray[np.float32]
@@ -32,7 +31,8 @@ def answers(probabilities: Shares, thresholds: tuple[float, ...], overrides: dic
     """What a deployment answers, an image a row of `(N, 3)`."""
     vocabulary = Vocabulary(f"{MODEL}/versions/1", CONCEPTS, thresholds)
     policy = Policy.of(UncertaintyPolicy(thresholds=overrides))
-    return [score(row, vocabulary, policy, NOW) for row in probabilities]
+    task = SERVING_TASKS[TaskType.TASK_TYPE_MULTI_LABEL]
+    return [task.prediction(row, vocabulary, policy, UNREAD) for row in probabilities]
 
 
 def selected(said: list[Prediction]) -> list[SelectedItem]:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 from vesta_common.errors import InvalidArgument
 from vesta_common.media import image_formats
-from vesta_common.media.images import MODEL_SIDE_PX, inspect, model_pixels, normalise
+from vesta_common.media.images import inspect, model_pixels, normalise
+from vesta_common.media.model_input import SQUARE
 
 _Made = TypeVar("_Made")
 
@@ -170,7 +171,7 @@ def test_no_damaged_file_does_anything_but_pass_or_be_refused(data: st.DataObjec
     assert (kept is None) == (pixels is None)
     if kept is not None and pixels is not None:
         assert decoded(kept.data).size == (kept.width_px, kept.height_px)
-        assert (pixels.shape, pixels.dtype) == ((MODEL_SIDE_PX, MODEL_SIDE_PX, 3), np.uint8)
+        assert (pixels.shape, pixels.dtype) == ((SQUARE.height_px, SQUARE.width_px, 3), np.uint8)
 
 
 @settings(max_examples=200, deadline=None)
@@ -206,7 +207,7 @@ def test_a_picture_that_grows_is_kept_in_a_form_that_models_take() -> None:
     came = a_webp_that_grows(5600, channels=3)
     kept = normalise(came)
     assert len(came) < 100_000 < len(kept.data) <= image_formats.IMAGE_BYTES_MAX
-    assert model_pixels(kept.data).shape == (MODEL_SIDE_PX, MODEL_SIDE_PX, 3)
+    assert model_pixels(kept.data).shape == (SQUARE.height_px, SQUARE.width_px, 3)
 
 
 def test_a_picture_that_grows_beyond_what_may_be_kept_is_refused() -> None:
@@ -293,7 +294,7 @@ def test_models_see_a_file_as_they_see_its_kept_form(
     options = {} if image_format == "BMP" else {"exif": exif_with(orientation)}
     data = encoded(a_picture(width, height), image_format, **options)
     raw, kept = model_pixels(data), model_pixels(normalise(data).data)  # whatever normalise answers, models take
-    assert raw.shape == (MODEL_SIDE_PX, MODEL_SIDE_PX, 3)
+    assert raw.shape == (SQUARE.height_px, SQUARE.width_px, 3)
     assert raw.dtype == np.uint8
     assert np.abs(raw.astype(int) - kept.astype(int)).mean() < 4
 
@@ -311,7 +312,7 @@ def test_every_kind_of_pixel_is_taken(mode: str, image_format: str) -> None:
     data = encoded(picture, image_format)
     image = normalise(data)
     pixels = model_pixels(image.data)
-    expected = np.asarray(gray.resize((MODEL_SIDE_PX, MODEL_SIDE_PX)).convert("RGB"), int)
+    expected = np.asarray(gray.resize((SQUARE.width_px, SQUARE.height_px)).convert("RGB"), int)
     if mode != "1":
         assert np.abs(pixels.astype(int) - expected).mean() < 12
     assert decoded(image.thumbnail_jpeg).format == "JPEG"

@@ -12,11 +12,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from vesta_common.errors import Unavailable
+from vesta_common.media.model_input import SQUARE
 from vesta_common.resources.methods import missing
 from vesta_common.resources.names import parent_of
 from vesta_common.resources.pages import SIZE_DEFAULT
 from vesta_common.storage.objects import ObjectStore
-from vesta_contracts.common.v1 import Media
+from vesta_contracts.common.v1 import Media, TaskType
 from vesta_contracts.datasets.v1 import (
     Dataset,
     DatasetCounts,
@@ -30,7 +31,16 @@ from vesta_contracts.datasets.v1 import (
     ListItemsResponse,
     Split,
 )
-from vesta_contracts.training.v1 import GetModelVersionRequest, ModelServiceServicer, ModelVersion
+from vesta_contracts.training.v1 import (
+    GetModelVersionRequest,
+    ModelInput,
+    ModelOutput,
+    ModelServiceServicer,
+    ModelSignature,
+    ModelVersion,
+    ObjectSelection,
+)
+from vesta_serving.triton.model import TritonModel
 
 PROJECT = "projects/acme"
 DATASET = f"{PROJECT}/datasets/vans"
@@ -117,6 +127,73 @@ def _onnx_of_colour(nodes: Sequence[Any], constants: Mapping[str, Any], concept_
     return bytes(model.SerializeToString())
 
 
+def a_detector(height_px: int = 96, width_px: int = 160) -> bytes:
+    """From uint8 `(N, height, width, 3)` to `objects` `(N, 2, 6)`: the box of all red pixels as a "red" with the score of the reddest, and
+    padding.
+    """
+    by_column, by_row, everywhere = [1, 3], [2, 3], [1, 2]
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Split", ["floats"], ["r", "g", "b"], axis=3, num_outputs=3),
+        helper.make_node("Less", ["g", "dark"], ["is_not_green"]),
+        helper.make_node("Greater", ["r", "bright"], ["is_bright"]),
+        helper.make_node("And", ["is_bright", "is_not_green"], ["is_red"]),
+        helper.make_node("Cast", ["is_red"], ["red"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMax", ["red", "by_column"], ["columns"], keepdims=0),
+        helper.make_node("ReduceMax", ["red", "by_row"], ["rows"], keepdims=0),
+        *(
+            helper.make_node("ArgMax", [source], [name], axis=1, select_last_index=is_last)
+            for source, name, is_last in (
+                ("columns", "left", 0),
+                ("rows", "top", 0),
+                ("columns", "last_x", 1),
+                ("rows", "last_y", 1),
+            )
+        ),
+        helper.make_node("Concat", ["left", "top", "last_x", "last_y"], ["corners"], axis=1),
+        helper.make_node("Cast", ["corners"], ["first_and_last"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["first_and_last", "half_open"], ["box"]),
+        helper.make_node("Mul", ["red", "r"], ["redness"]),
+        helper.make_node("ReduceMax", ["redness", "everywhere"], ["reddest"], keepdims=0),
+        helper.make_node("Div", ["reddest", "full"], ["score"]),
+        helper.make_node("Mul", ["score", "zero"], ["number"]),
+        helper.make_node("Concat", ["box", "score", "number"], ["object"], axis=1),
+        helper.make_node("Unsqueeze", ["object", "one"], ["alone"]),
+        helper.make_node("Pad", ["alone", "padding"], ["objects"]),
+    ]
+    constants = {
+        "dark": np.float32(60),
+        "bright": np.float32(90),
+        "full": np.float32(255),
+        "zero": np.float32(0),
+        "half_open": np.array([0, 0, 1, 1], np.float32),
+        "by_column": np.array(by_column),
+        "by_row": np.array(by_row),
+        "everywhere": np.array(everywhere),
+        "one": np.array([1]),
+        "padding": np.array([0, 0, 0, 0, 1, 0]),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "red box",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", height_px, width_px, 3])],
+        [helper.make_tensor_value_info("objects", TensorProto.FLOAT, ["N", 2, 6])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def a_triton_model(name: str) -> TritonModel:
+    """The models of these builders in Triton, served whole."""
+    outputs = (
+        ModelOutput(name="probabilities", dimensions=[len(CONCEPTS)]),
+        ModelOutput(name="embedding", dimensions=[DIMENSION]),
+    )
+    return TritonModel(name, SQUARE, outputs)
+
+
 def a_picture(colour: str | tuple[int, int, int] = "red", image_format: str = "JPEG") -> bytes:
     target = io.BytesIO()
     Image.new("RGB", (40, 30), colour).save(target, image_format)
@@ -144,13 +221,14 @@ class FakeRegistry(ModelServiceServicer):
         space: str = "space",
         concepts: Sequence[str] = CONCEPTS,
         thresholds: Sequence[float] = (),
+        **fields: Any,
     ) -> str:
         """Registers a model, multi-label if it has thresholds; returns the version's name."""
         self._count += 1
         name = f"{PROJECT}/models/vans/versions/{self._count}"
         key = f"models/{hashlib.sha256(onnx_bytes).hexdigest()}.onnx"
         self._store.put_named(key, onnx_bytes)
-        self._versions[name] = ModelVersion(
+        known = ModelVersion(
             name=name,
             task="multilabel" if thresholds else "classification",
             thresholds=thresholds,
@@ -158,9 +236,27 @@ class FakeRegistry(ModelServiceServicer):
             digest=hashlib.sha256(onnx_bytes).hexdigest(),
             concepts=concepts,
             embedding_digest=space,
-            embedding_dimension=DIMENSION,
+            embedding_dimension=DIMENSION if space else 0,
         )
+        known.MergeFrom(ModelVersion(**fields))
+        self._versions[name] = known
         return name
+
+    def add_detector(self, resize: ModelInput.Resize.ValueType = ModelInput.LETTERBOX) -> str:
+        """Registers `a_detector` without embeddings; returns the version's name."""
+        signature = ModelSignature(
+            input=ModelInput(height_px=96, width_px=160, resize=resize, colour_order=ModelInput.RGB),
+            outputs=[ModelOutput(name="objects", dimensions=[2, 6])],
+            object_selection=ObjectSelection(score_min=0.05, iou_max=0.6, objects_max=2),
+        )
+        return self.add(
+            a_detector(),
+            space="",
+            concepts=["red", "green"],
+            thresholds=[0.5, 0.5],
+            task_type=TaskType.TASK_TYPE_DETECTION,
+            signature=signature,
+        )
 
     def key(self, name: str) -> str:
         """Returns the key of a version's model file."""

@@ -68,7 +68,7 @@ class Serving:
 
     def triton_name(self, version: str) -> str:
         """Returns Triton's name of the model that a version is served with."""
-        return self.files.parts(self.predictor._registry.get(version)).triton_name
+        return self.files.parts(self.predictor._registry.get(version)).triton.name
 
     def got(self, name: str) -> Deployment:
         return self.deployments.GetDeployment(GetDeploymentRequest(name=name))

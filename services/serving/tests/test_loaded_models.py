@@ -1,7 +1,7 @@
 """Models in Triton: rejected models, invalid outputs, and models that Triton has lost."""
 
 import pytest
-from serving_builders import an_onnx
+from serving_builders import a_triton_model, an_onnx
 from serving_service import RED, Serving, labels
 from vesta_common.errors import (
     FailedPrecondition,
@@ -13,7 +13,6 @@ from vesta_contracts.serving.v1 import (
 from vesta_serving.triton.client import Triton
 from vesta_serving.triton.repository import (
     find_configuration,
-    model_configuration,
     write_configuration,
     write_model,
 )
@@ -31,7 +30,7 @@ def test_a_model_that_returns_nan_is_not_promoted(serving: Serving) -> None:
     version = serving.registry.add(an_onnx(not_a_number=True))
     deployment = serving.deployed(version)
     with pytest.raises(Unavailable) as caught:
-        serving.triton.probe(serving.triton_name(version), classifies=True)
+        serving.triton.probe(a_triton_model(serving.triton_name(version)))
     assert (deployment.state, caught.value.reason) == (Deployment.FAILED, "MODEL_OUTPUT_INVALID")
 
 
@@ -64,12 +63,12 @@ def test_a_model_that_triton_lost_is_reloaded_by_the_deployer(serving: Serving) 
     name = serving.triton_name(version)
     serving.triton.unload(name)
     with pytest.raises(Unavailable) as caught:
-        serving.triton.probe(name, classifies=True)
+        serving.triton.probe(a_triton_model(name))
     assert caught.value.reason == "MODEL_NOT_LOADED"
 
     serving.deployer.keep()
 
-    serving.triton.probe(name, classifies=True)
+    serving.triton.probe(a_triton_model(name))
 
 
 def test_a_model_that_a_customer_loaded_stays_loaded(serving: Serving) -> None:
@@ -77,7 +76,7 @@ def test_a_model_that_a_customer_loaded_stays_loaded(serving: Serving) -> None:
         serving.repository,
         "model-of-theirs",
         an_onnx(),
-        model_configuration("model-of-theirs", 3, 4, gpu=False, instance_count=2),
+        a_triton_model("model-of-theirs").configuration(gpu=False, instance_count=2),
     )
     serving.triton.load("model-of-theirs")
     serving.deployer.keep()

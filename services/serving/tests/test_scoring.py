@@ -8,18 +8,19 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from serving_builders import DATASET, PROJECT, a_picture, an_onnx, an_onnx_with_a_head, eventually
 from serving_service import Serving
 from vesta_common.errors import Unavailable
 from vesta_common.leases import LeaseLost
+from vesta_common.media.images import ModelPicture
+from vesta_common.media.model_input import Placement
 from vesta_contracts.datasets.v1 import ItemEmbedding
 from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictInput, PredictionCreated
 from vesta_serving.backoff import BACKOFF_FIRST
 from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
 from vesta_serving.scoring.scorer import EVENT_ITEMS_MAX, PAGE_ITEMS, Scorer
 from vesta_serving.store.scoring import LEASE_DURATION
-from vesta_serving.triton.client import Scores
+from vesta_serving.triton.model import Outputs
 
 SCORED = "vesta.serving.deployment.v1.scored"
 
@@ -37,14 +38,14 @@ class Watched(Predictor):
     def forget(self, name: str) -> None:
         self._serving.forget(name)
 
-    def apply_policy(self, served: ServedModel, found: Scores) -> list[PredictedImage]:
-        return self._serving.apply_policy(served, found)
-
-    def predict(
-        self, served: ServedModel, pixels: Sequence[NDArray[np.uint8]], *, embeds: bool
+    def apply_policy(
+        self, served: ServedModel, outputs: Outputs, placements: Sequence[Placement]
     ) -> list[PredictedImage]:
+        return self._serving.apply_policy(served, outputs, placements)
+
+    def predict(self, served: ServedModel, pictures: Sequence[ModelPicture], *, embeds: bool) -> list[PredictedImage]:
         self._look(served)
-        return self._serving.predict(served, pixels, embeds=embeds)
+        return self._serving.predict(served, pictures, embeds=embeds)
 
 
 def scored(serving: Serving) -> Counter[str]:

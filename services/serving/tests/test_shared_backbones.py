@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from serving_builders import a_picture, an_onnx, an_onnx_with_a_head
+from serving_builders import a_picture, a_triton_model, an_onnx, an_onnx_with_a_head
 from serving_service import IDLE_MAX, Serving
 from vesta_common.errors import Unavailable
 from vesta_common.events.cloudevents import new_event
@@ -13,7 +13,7 @@ from vesta_contracts.training.v1 import ModelVersionDeleted
 from vesta_serving.deployments.deployer import WHOLE_KEPT
 from vesta_serving.event_handlers import EventHandlers
 from vesta_serving.model_files import ModelFiles
-from vesta_serving.triton.repository import model_configuration, whole_name, write_model
+from vesta_serving.triton.repository import whole_name, write_model
 
 RED, GREEN = (PredictInput(data=a_picture(colour)) for colour in ("red", "green"))
 
@@ -141,7 +141,7 @@ def test_a_model_that_is_removed_while_it_is_loaded_is_retried(
 
 def test_complete_models_of_an_earlier_version_of_the_service_stay_loaded_for_an_upgrade(serving: Serving) -> None:
     name = whole_name("f" * 64)
-    write_model(serving.repository, name, an_onnx(), model_configuration(name, 3, 4, gpu=False, instance_count=1))
+    write_model(serving.repository, name, an_onnx(), a_triton_model(name).configuration(gpu=False, instance_count=1))
     serving.triton.load(name)
     serving.deployer._start_time = serving.clock.now()
     serving.deployer.keep()
@@ -151,4 +151,4 @@ def test_complete_models_of_an_earlier_version_of_the_service_stay_loaded_for_an
     serving.deployer.keep()
     assert name not in serving.triton.loaded()
     with pytest.raises(Unavailable):
-        serving.triton.probe(name, classifies=True)
+        serving.triton.probe(a_triton_model(name))

@@ -1,12 +1,13 @@
 """Two real Tritons: a version is ready when both have loaded it, requests are distributed, and a lost server does not block forever."""
 
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from serving_builders import a_picture, an_onnx
+from serving_builders import a_picture, a_triton_model, an_onnx
 from serving_service import Serving
 from vesta_common import deadline
 from vesta_common.errors import DeadlineExceeded, Unavailable
@@ -14,9 +15,9 @@ from vesta_common.runtime.engine_watch import TRITON, describe_failure
 from vesta_contracts.serving.v1 import Deployment, PredictInput
 from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE
-from vesta_serving.triton.client import Scores, Triton
+from vesta_serving.triton.client import Triton
+from vesta_serving.triton.model import BATCH_MAX, Outputs
 from vesta_serving.triton.replicas import UNAVAILABLE_MAX, Tritons, addresses_of
-from vesta_serving.triton.repository import BATCH_MAX
 
 pytestmark = pytest.mark.own_engines
 RED = PredictInput(data=a_picture("red"))
@@ -66,7 +67,7 @@ def test_a_version_is_ready_once_both_replicas_have_loaded_it_and_each_gets_half
     before = [answered(address, name) for address in triton.split(",")]
     assert all(before)  # each was probed
     for _ in range(20):
-        serving.triton.infer(name, PICTURE, classifies=True, embeds=False)
+        serving.triton.infer(name, PICTURE, ["probabilities"])
     after = [answered(address, name) for address in triton.split(",")]
     assert [now - then for now, then in zip(after, before, strict=True)] == [10, 10]
 
@@ -79,11 +80,11 @@ def test_a_restarting_triton_fails_no_call_and_gets_the_current_models(serving: 
     answers = [serving.predict(deployment, RED).predictions[0] for _ in range(4)]
     assert [one.labels[0].concept for one in answers] == ["red"] * 4
     with pytest.raises(Unavailable):
-        Triton(address).probe(name, classifies=True)
+        Triton(address).probe(a_triton_model(name))
 
     serving.deployer.keep()
 
-    Triton(address).probe(name, classifies=True)
+    Triton(address).probe(a_triton_model(name))
     assert [replica.is_current for replica in serving.triton.replicas()] == [True, True]
 
 
@@ -93,7 +94,7 @@ def test_a_model_that_one_replica_lost_is_served_by_the_other_and_reloaded_only_
     first, second = serving.triton.replicas()
     first.triton.unload(name)
     for _ in range(4):
-        serving.triton.infer(name, PICTURE, classifies=True, embeds=False)
+        serving.triton.infer(name, PICTURE, ["probabilities"])
     assert (first.is_current, name in first.triton.loaded()) == (False, False)
 
     serving.deployer.keep()
@@ -119,7 +120,7 @@ def test_a_model_that_another_replica_loads_during_the_check_stays_loaded(servin
     serving.deployer._triton = Meanwhile(triton)
     serving.deployer.keep()
 
-    serving.triton.probe(triton_name(serving, deployments[0]), classifies=True)
+    serving.triton.probe(a_triton_model(triton_name(serving, deployments[0])))
 
 
 def test_an_unavailable_replica_is_awaited_for_a_bounded_time_then_reported_and_skipped(
@@ -134,7 +135,7 @@ def test_an_unavailable_replica_is_awaited_for_a_bounded_time_then_reported_and_
     now = (UNAVAILABLE_MAX + timedelta(seconds=1)).total_seconds()
 
     tritons.load(name)
-    tritons.probe(name, classifies=True)
+    tritons.probe(a_triton_model(name))
 
     assert tritons.is_live()
     assert (tritons.count(available=True), tritons.count(available=False)) == (1, 1)
@@ -142,7 +143,7 @@ def test_an_unavailable_replica_is_awaited_for_a_bounded_time_then_reported_and_
 
 def test_the_error_says_that_no_replica_responds(serving: Serving) -> None:
     with pytest.raises(Unavailable, match=NOBODY) as caught:
-        Tritons(NOBODY).infer("model", PICTURE, classifies=True, embeds=False)
+        Tritons(NOBODY).infer("model", PICTURE, ["probabilities"])
     assert caught.value.reason == "TRITON_UNAVAILABLE"
 
 
@@ -158,10 +159,10 @@ class MeetingTriton(Triton):
     def __init__(self, together: threading.Barrier) -> None:
         self._together = together
 
-    def infer(self, name: str, pixels: NDArray[np.uint8], *, classifies: bool, embeds: bool) -> Scores:
+    def infer(self, name: str, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> Outputs:
         assert len(pixels) <= BATCH_MAX
         self._together.wait(RECOVERY_DEADLINE.total_seconds())
-        return Scores(np.empty((len(pixels), 0), np.float32), pixels.mean((1, 2, 3), np.float32)[:, None])
+        return {output: pixels.mean((1, 2, 3), np.float32)[:, None] for output in outputs}
 
 
 def test_the_batches_of_a_request_run_concurrently_and_keep_their_order() -> None:
@@ -169,17 +170,18 @@ def test_the_batches_of_a_request_run_concurrently_and_keep_their_order() -> Non
     tritons = Tritons("127.0.0.1:1", connect=lambda _: MeetingTriton(together))
     pixels = np.arange(2 * BATCH_MAX + 1, dtype=np.uint8)[:, None, None, None] * np.ones((1, 256, 256, 3), np.uint8)
 
-    found = tritons.infer("model", pixels, classifies=False, embeds=True)
+    found = tritons.infer("model", pixels, ["embedding"])
 
-    assert found.embeddings[:, 0].tolist() == list(range(2 * BATCH_MAX + 1))
-    assert found.probabilities.shape == (2 * BATCH_MAX + 1, 0)
+    assert {name: values[:, 0].tolist() for name, values in found.items()} == {
+        "embedding": list(range(2 * BATCH_MAX + 1))
+    }
 
 
 def test_a_deadline_of_the_caller_that_passes_is_not_a_failure_of_triton(serving: Serving, both: Platform) -> None:
     name = triton_name(serving, serving.deployed(serving.registry.add(an_onnx())))
     tritons = Tritons(both.home.address("inference"))
     with pytest.raises(DeadlineExceeded), deadline.within(0):
-        tritons.infer(name, PICTURE, classifies=True, embeds=False)
+        tritons.infer(name, PICTURE, ["probabilities"])
 
     assert tritons.count(available=True) == 1
-    assert tritons.infer(name, PICTURE, classifies=True, embeds=False).probabilities.shape == (1, 3)
+    assert tritons.infer(name, PICTURE, ["probabilities"])["probabilities"].shape == (1, 3)

@@ -4,14 +4,14 @@ import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from functools import partial
 
 import grpc
-import numpy as np
 from google.protobuf import empty_pb2
-from numpy.typing import NDArray
 from vesta_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, VestaError
 from vesta_common.ids import new_id
-from vesta_common.media.images import model_pixels
+from vesta_common.media.images import ModelPicture, model_picture
+from vesta_common.media.model_input import Box, InputFormat
 from vesta_common.resources import filters
 from vesta_common.resources.etags import check_etag
 from vesta_common.resources.masks import apply_update
@@ -37,6 +37,7 @@ from vesta_contracts.serving.v1 import (
     ListDeploymentsResponse,
     ListPredictionsRequest,
     ListPredictionsResponse,
+    PredictInput,
     Prediction,
     PredictionServiceServicer,
     PredictRequest,
@@ -45,7 +46,6 @@ from vesta_contracts.serving.v1 import (
     UpdateDeploymentRequest,
 )
 
-from vesta_serving.labels import check_thresholds
 from vesta_serving.predictions.prediction_log import PredictionLog
 from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
 from vesta_serving.registry import Registry
@@ -64,8 +64,6 @@ _PREDICTION_FIELDS = {
     "model_version": filters.Field("model_version"),
     "create_time": filters.Field("create_time", filters.instant, ordered=True),
 }
-
-Pixels = NDArray[np.uint8]
 
 
 class DeploymentService(DeploymentServiceServicer):
@@ -101,7 +99,7 @@ class DeploymentService(DeploymentServiceServicer):
         if answer := find_answer(self._store.postgres, request, Deployment):
             return answer
         version = self._registry.confirm(request.deployment.model_version)
-        check_thresholds(request.deployment.uncertainty.thresholds, version.vocabulary)
+        version.task.check_thresholds(request.deployment.uncertainty.thresholds, version.vocabulary)
         name = f"{request.parent}/deployments/{request.deployment_id or new_id()}"
 
         def create(connection: Connection) -> Deployment:
@@ -140,7 +138,7 @@ class DeploymentService(DeploymentServiceServicer):
         version = (self._registry.confirm if is_new else self._registry.get)(requested.model_version)
         # Unchanged thresholds may belong to an older version.
         if requested.uncertainty.thresholds != seen.uncertainty.thresholds:
-            check_thresholds(requested.uncertainty.thresholds, version.vocabulary)
+            version.task.check_thresholds(requested.uncertainty.thresholds, version.vocabulary)
         with self._store.postgres.transaction() as connection:
             row = self._store.lock(connection, name)
             current = self._store.message(connection, row)
@@ -196,7 +194,7 @@ class DeploymentService(DeploymentServiceServicer):
         served = self._predictor.served_model(request.name)
         files = _files(request)
         with self._predictor.admitted(len(request.inputs), context.time_remaining()):
-            decoded = self._decode(request, files)
+            decoded = self._decode(request, files, served.version.input)
             if not context.is_active():  # the client has cancelled or its deadline has passed
                 raise deadline_passed()
             pictures = [entry for entry in decoded if not isinstance(entry, VestaError)]
@@ -210,30 +208,38 @@ class DeploymentService(DeploymentServiceServicer):
         ]
         return PredictResponse(predictions=predictions)
 
-    def _decode(self, request: PredictRequest, files: Sequence[bytes | memoryview]) -> list[Pixels | VestaError]:
-        """Returns each input's pixels, or the error. Decodes images from outside in the sandbox, stored items in this process."""
+    def _decode(
+        self, request: PredictRequest, files: Sequence[bytes | memoryview], declared: InputFormat
+    ) -> list[ModelPicture | VestaError]:
+        """Returns the model input of each image, or the error. Decodes images from outside in the sandbox, stored items in this process."""
         project = request.name.partition("/deployments/")[0]
-        inside = [sent.item for sent in request.inputs if sent.item]
+        inside = [sent for sent in request.inputs if sent.item]
         # Each call runs in a copy of the caller's context, so that it has the caller's trace and identity.
         stored = self._fetchers.map(
-            lambda context, item: context.run(self._stored, project, item), [copy_context() for _ in inside], inside
+            lambda context, sent: context.run(self._stored, project, sent, declared),
+            [copy_context() for _ in inside],
+            inside,
         )
-        outside = [file for sent, file in zip(request.inputs, files, strict=True) if not sent.item]
-        decoded = iter([self._alone(outside[0])] if len(outside) == 1 else self._sandbox.map(model_pixels, outside))
+        outside = [(sent, file) for sent, file in zip(request.inputs, files, strict=True) if not sent.item]
+        if len(outside) == 1 or any(sent.HasField("region") for sent, _ in outside):
+            decoded = self._fetchers.map(lambda each: self._alone(each[0], each[1], declared), outside)
+        else:
+            decoded = iter(self._sandbox.map(partial(model_picture, declared=declared), [file for _, file in outside]))
         return [next(stored) if sent.item else next(decoded) for sent in request.inputs]
 
-    def _alone(self, data: bytes | memoryview) -> Pixels | VestaError:
+    def _alone(self, sent: PredictInput, data: bytes | memoryview, declared: InputFormat) -> ModelPicture | VestaError:
         try:
-            return self._sandbox.run(model_pixels, data)
+            return self._sandbox.run(partial(model_picture, declared=declared, region=_region(sent)), data)
         except VestaError as error:
             return error
 
-    def _stored(self, project: str, item: str) -> Pixels | VestaError:
+    def _stored(self, project: str, sent: PredictInput, declared: InputFormat) -> ModelPicture | VestaError:
+        item = sent.item
         if not item.startswith(f"{project}/datasets/"):
             return NotFound(f"{item} does not exist in {project}", reason="RESOURCE_NOT_FOUND", metadata={"name": item})
         try:
             media = self._items.GetItem(GetItemRequest(name=item)).media
-            return model_pixels(self._media.get(media.object_key, sha256=media.sha256))
+            return model_picture(self._media.get(media.object_key, sha256=media.sha256), declared, _region(sent))
         except (NotFound, InvalidArgument, DataLoss) as error:
             return error
 
@@ -263,6 +269,12 @@ def _files(request: PredictRequest) -> list[bytes | memoryview]:
     """Returns the file of each input, without a copy of large ones; empty for an input that is an item."""
     large = iter(outline.contents())
     return [next(large) if sent.data == outline.PLACEHOLDER else sent.data for sent in request.inputs]
+
+
+def _region(sent: PredictInput) -> Box | None:
+    """Returns the region of an input to predict; None for all of it."""
+    region = sent.region
+    return (region.x_min_px, region.y_min_px, region.x_max_px, region.y_max_px) if sent.HasField("region") else None
 
 
 class PredictionService(PredictionServiceServicer):

@@ -4,12 +4,14 @@ import threading
 from dataclasses import dataclass
 
 from cachetools import LRUCache
+from vesta_common.media.model_signatures import EMBEDDING
 from vesta_common.storage.objects import ObjectStore
 
 from vesta_serving.model_parts import Head, ModelParts, divide
 from vesta_serving.registry import Version
 from vesta_serving.store import Store
 from vesta_serving.store.rows import StoredParts
+from vesta_serving.triton.model import TritonModel
 from vesta_serving.triton.repository import backbone_name, is_whole, whole_name
 
 HEADS_BYTES_MAX = 128 * 1024 * 1024
@@ -21,15 +23,12 @@ class ServedParts:
     """How a version is served.
 
     Attributes:
-        triton_name: the name of its model in Triton.
-        head: computes probabilities from the embeddings that Triton returns; None if Triton returns the probabilities, or if the
-            version only computes embeddings.
-        triton_classifies: whether Triton returns probabilities.
+        triton: its model in Triton.
+        head: computes probabilities from the embeddings that Triton returns; None if Triton returns all outputs.
     """
 
-    triton_name: str
+    triton: TritonModel
     head: Head | None
-    triton_classifies: bool
 
 
 class ModelFiles:
@@ -76,12 +75,13 @@ class ModelFiles:
         stored = self._store.find_parts(version.model.name)
         if stored is None:
             parts = self._divide(version)
-            name = whole_name(version.model.digest) if parts.is_whole else backbone_name(parts.digest)
+            name = whole_name(version.model.digest) if parts.is_whole else backbone_name(parts.digest, version.input)
             stored = StoredParts(name, parts.head)
             self._store.put_parts(version.model.name, stored)
-        classifies = version.classifies and is_whole(stored.triton_name)
+        has_all = is_whole(stored.triton_name)
+        outputs = tuple(output for output in version.outputs if has_all or output.name == EMBEDDING)
         head = None if stored.head is None else Head(stored.head)
-        served = ServedParts(stored.triton_name, head, triton_classifies=classifies)
+        served = ServedParts(TritonModel(stored.triton_name, version.input, outputs), head)
         return served, SERVED_BYTES + len(stored.head or b"")
 
     def _divide(self, version: Version) -> ModelParts:

@@ -15,8 +15,9 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
+from vesta_common.media.model_signatures import EMBEDDING, PROBABILITIES
 
-PIXELS, EMBEDDING, PROBABILITIES = "pixels", "embedding", "probabilities"
+PIXELS = "pixels"
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,19 @@ class Head:
 def divide(onnx_file: bytes) -> ModelParts:
     """Divides a model file at its embedding.
 
-    A file cannot be divided if its probabilities depend on more than the embedding. A file that is not ONNX is returned as it is;
-    Triton rejects it with the reason.
+    A file cannot be divided if its probabilities depend on more than the embedding, or if it has other outputs. A file that is not ONNX
+    is returned as it is; Triton rejects it with the reason.
     """
     whole = ModelParts(onnx_file, None, is_whole=True)
     try:
         model = onnx.load_model_from_string(onnx_file)
     except DecodeError:
         return whole
-    backbone = _part(model, {PIXELS}, EMBEDDING)
+    outputs = {output.name for output in model.graph.output}
+    backbone = _part(model, {PIXELS}, EMBEDDING) if outputs <= {EMBEDDING, PROBABILITIES} else None
     if backbone is None:
         return whole
-    if PROBABILITIES not in {output.name for output in model.graph.output}:
+    if PROBABILITIES not in outputs:
         return ModelParts(backbone, None, is_whole=False)
     head = _part(model, {EMBEDDING}, PROBABILITIES)
     return whole if head is None else ModelParts(backbone, head, is_whole=False)

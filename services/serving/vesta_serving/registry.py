@@ -1,12 +1,16 @@
 """A cache of model versions, which are immutable, in front of the training service's model registry."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from vesta_common.errors import DeadlineExceeded, InvalidArgument, NotFound, Unavailable, Violation
-from vesta_contracts.training.v1 import GetModelVersionRequest, ModelServiceStub, ModelVersion
+from vesta_common.media.model_input import InputFormat
+from vesta_common.media.model_signatures import input_format, model_outputs
+from vesta_contracts.training.v1 import GetModelVersionRequest, ModelOutput, ModelServiceStub, ModelVersion
 
-from vesta_serving.labels import Vocabulary
 from vesta_serving.store import Store
+from vesta_serving.task_types import ServingTask, Vocabulary, task_type_of
 
 
 @dataclass(frozen=True)
@@ -15,14 +19,26 @@ class Version:
 
     model: ModelVersion
 
-    @property
-    def classifies(self) -> bool:
-        """False for a model that only computes embeddings."""
-        return bool(self.model.concepts)
+    @cached_property
+    def task(self) -> ServingTask:
+        return task_type_of(self.model)
+
+    @cached_property
+    def input(self) -> InputFormat:
+        return input_format(self.model)
 
     @property
+    def outputs(self) -> Sequence[ModelOutput]:
+        return model_outputs(self.model)
+
+    @cached_property
     def vocabulary(self) -> Vocabulary:
-        return Vocabulary(self.model.name, tuple(self.model.concepts), tuple(self.model.thresholds))
+        return Vocabulary(
+            self.model.name,
+            tuple(self.model.concepts),
+            tuple(self.model.thresholds),
+            self.model.signature.object_selection.objects_max,
+        )
 
 
 class Registry:

@@ -9,6 +9,7 @@ from vesta_common.media.image_formats import IMAGE_BYTES_MAX, image_error, split
 
 REENCODED_QUALITIES = (95, 85, 75)  # tried in order until the file is within IMAGE_BYTES_MAX
 STORED_FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png"}
+LETTERBOX_GREY = (114, 114, 114)
 STORED_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 
 
@@ -57,6 +58,21 @@ def _in_memory(image: Image.Image) -> Image.Image:
     return image if type(image) is Image.Image else image.copy()
 
 
-def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """Returns the image scaled to `(width, height)` in pixels."""
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+def resized(
+    image: Image.Image, size: tuple[int, int], part: tuple[float, float, float, float] | None = None
+) -> Image.Image:
+    """Returns the image, or a part of it, scaled to `(width, height)` in pixels.
+
+    Args:
+        part: x_min, y_min, x_max, y_max in pixels of the image.
+    """
+    return image.resize(size, Image.Resampling.BILINEAR, part, reducing_gap=2.0)
+
+
+def padded(image: Image.Image, size: tuple[int, int], corner: tuple[int, int]) -> Image.Image:
+    """Returns a grey `(width, height)` area with an RGB image at a corner `(left, top)`; the image itself if it fills the area."""
+    if image.size == size:
+        return image
+    area = Image.new("RGB", size, LETTERBOX_GREY)
+    area.paste(image, corner)
+    return area

@@ -32,10 +32,25 @@ def exif_of(file: ImageFile, image: Image.Image) -> Image.Exif:
     return exif
 
 
+_SIDEWAYS = frozenset(
+    {
+        Image.Transpose.TRANSPOSE,
+        Image.Transpose.ROTATE_270,
+        Image.Transpose.TRANSVERSE,
+        Image.Transpose.ROTATE_90,
+    }
+)
+
+
 def upright(image: Image.Image, exif: Image.Exif, image_format: str) -> Image.Image:
     """Returns the image rotated upright; the same object if it is upright."""
     turn = rotation(exif, image_format)
     return image if turn is None else image.transpose(turn)
+
+
+def is_sideways(exif: Image.Exif, image_format: str) -> bool:
+    """Whether rotation exchanges the width and height of an image."""
+    return rotation(exif, image_format) in _SIDEWAYS
 
 
 def rotation(exif: Image.Exif, image_format: str) -> Image.Transpose | None:

@@ -31,11 +31,11 @@ from vesta_common.media.encoding import (
     check_stored_size,
     encode,
     encode_jpeg,
+    padded,
     resized,
 )
-from vesta_common.media.exif import exif_of, rotation, sample_exif, taken_time, upright
+from vesta_common.media.exif import exif_of, is_sideways, rotation, sample_exif, taken_time, upright
 from vesta_common.media.image_formats import (
-    MODEL_SIDE_PX,
     ImageFile,
     ImageHeader,
     corrupt,
@@ -43,14 +43,16 @@ from vesta_common.media.image_formats import (
     split_file,
     truncated,
 )
+from vesta_common.media.model_input import SQUARE, Box, InputFormat, Placement, place
 from vesta_common.media.perceptual_hash import perceptual_hash
 
 __all__ = [
-    "MODEL_SIDE_PX",
     "THUMBNAIL_SIDE_PX",
     "ImageHeader",
+    "ModelPicture",
     "NormalisedImage",
     "inspect",
+    "model_picture",
     "model_pixels",
     "normalise",
 ]
@@ -98,6 +100,19 @@ class NormalisedImage:
             return super().__reduce_ex__(protocol)  # type: ignore[return-value]
         _, *others = (getattr(self, field.name) for field in fields(self))
         return NormalisedImage, (PickleBuffer(self.data), *others)
+
+
+@dataclass(frozen=True)
+class ModelPicture:
+    """A model input.
+
+    Attributes:
+        pixels: `(height, width, 3)` in the declared order of colours.
+        placement: where the input lies on the image.
+    """
+
+    pixels: Pixels
+    placement: Placement
 
 
 def warm_up() -> None:
@@ -163,23 +178,52 @@ def normalise(data: bytes | memoryview) -> NormalisedImage:
         raise _decoding_error(error) from error
 
 
-def model_pixels(data: bytes | memoryview, side_px: int = MODEL_SIDE_PX) -> Pixels:
-    """Returns the model input for an image file: `(side, side, 3)` RGB. The image is resized to a square; transparency is white.
+def model_pixels(data: bytes | memoryview, declared: InputFormat = SQUARE) -> Pixels:
+    """Returns the model input for an image file, `(height, width, 3)`. Transparency is white.
 
-    Training, serving and Triton all use this function, for original and for normalised images. A JPEG is decoded at the smallest sufficient
-    scale.
+    Training, serving and Triton all use this function or `model_picture`, for original and for normalised images. A JPEG is decoded at the
+    smallest sufficient scale.
 
     Raises:
         InvalidArgument: as `normalise`.
     """
+    return model_picture(data, declared).pixels
+
+
+def model_picture(data: bytes | memoryview, declared: InputFormat = SQUARE, region: Box | None = None) -> ModelPicture:
+    """Returns the model input for an image file or a region of it, and its place on the image.
+
+    Args:
+        region: the part of the image to predict, in pixels of the upright image; all of it if None.
+
+    Raises:
+        InvalidArgument: as `normalise`; REGION_INVALID, the region is not in the image.
+    """
     file = split_file(data)
     try:
-        image = _load(_open(file), (side_px, side_px))
-        squashed = resized(on_white(image), (side_px, side_px))
-        picture = upright(to_srgb(squashed, profile_of(file, image)), exif_of(file, image), file.header.format)
-        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+        image = _open(file)
+        exif, image_format = exif_of(file, image), file.header.format
+        sideways = is_sideways(exif, image_format)
+        width_px, height_px = _exchanged(image.size) if sideways else image.size
+        placement = place(declared, width_px, height_px, region)
+        scale_x, scale_y = placement.scale_xy
+        size_px_min = round(width_px * scale_x), round(height_px * scale_y)
+        loaded = _load(image, _exchanged(size_px_min) if sideways else size_px_min)
+        shown = upright(on_white(loaded), exif, image_format)
+        across, down = shown.width / width_px, shown.height / height_px
+        x_min, y_min, x_max, y_max = placement.shown
+        part = (x_min * across, y_min * down, x_max * across, y_max * down)
+        left, top, width, height = placement.target
+        picture = to_srgb(resized(shown, (width, height), part), profile_of(file, image)).convert("RGB")
+        pixels = np.asarray(padded(picture, (declared.width_px, declared.height_px), (left, top)))
+        is_rgb = declared.colour_order == "RGB"
+        return ModelPicture(pixels if is_rgb else np.ascontiguousarray(pixels[..., ::-1]), placement)
     except Exception as error:
         raise _decoding_error(error) from error
+
+
+def _exchanged(size: tuple[int, int]) -> tuple[int, int]:
+    return size[1], size[0]
 
 
 def _open(file: ImageFile) -> Image.Image:

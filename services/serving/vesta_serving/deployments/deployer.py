@@ -28,7 +28,6 @@ from vesta_serving.triton.repository import (
     find_configuration,
     is_ours,
     is_whole,
-    model_configuration,
     remove_model,
     write_configuration,
     write_model,
@@ -126,11 +125,11 @@ class Deployer:
         _check_head(version, parts)
         self._write(version, parts)
         try:
-            self._triton.load(parts.triton_name)
-            self._triton.probe(parts.triton_name, classifies=parts.triton_classifies)
+            self._triton.load(parts.triton.name)
+            self._triton.probe(parts.triton)
         except Unavailable as error:
             # A retry writes a model again that was removed for a deleted version meanwhile.
-            is_written = find_configuration(self._repository, parts.triton_name) is not None
+            is_written = find_configuration(self._repository, parts.triton.name) is not None
             if is_written and self._triton.is_live():
                 raise FailedPrecondition(
                     f"Triton rejects {version.model.name}: {error}", reason="MODEL_REJECTED"
@@ -139,14 +138,8 @@ class Deployer:
 
     def _write(self, version: Version, parts: ServedParts) -> bool:
         """Writes a version's Triton model and its current configuration to the repository; returns whether anything changed."""
-        name = parts.triton_name
-        desired = model_configuration(
-            name,
-            len(version.model.concepts) if parts.triton_classifies else 0,
-            version.model.embedding_dimension,
-            gpu=self._gpu,
-            instance_count=self._instance_count,
-        )
+        name = parts.triton.name
+        desired = parts.triton.configuration(gpu=self._gpu, instance_count=self._instance_count)
         current = find_configuration(self._repository, name)
         if current is None:
             write_model(self._repository, name, self._files.triton_file(version), desired)
@@ -182,7 +175,7 @@ class Deployer:
         parts = self._files.parts(version)
         try:
             with replica.call() as triton:
-                triton.probe(parts.triton_name, classifies=parts.triton_classifies)
+                triton.probe(parts.triton)
         except Unavailable as error:
             log.warning("model_lost", version=version.model.name, error=str(error))
             return self._reload(replica, version)
@@ -191,11 +184,11 @@ class Deployer:
     def _update_configuration(self, version: Version) -> None:
         """Updates the configuration of a version once per process. Triton continues to serve the version during the reload."""
         parts = self._files.parts(version)
-        if parts.triton_name in self._written:
+        if parts.triton.name in self._written:
             return
         try:
             if self._write(version, parts):
-                self._triton.load(parts.triton_name)
+                self._triton.load(parts.triton.name)
         except VestaError as error:
             log.warning("model_renewal_failed", version=version.model.name, error=str(error))
 
@@ -205,9 +198,9 @@ class Deployer:
         try:
             self._write(version, parts)
             with replica.call() as triton:
-                triton.unload(parts.triton_name)
-                triton.load(parts.triton_name)
-                triton.probe(parts.triton_name, classifies=parts.triton_classifies)
+                triton.unload(parts.triton.name)
+                triton.load(parts.triton.name)
+                triton.probe(parts.triton)
         except VestaError as error:
             log.warning("model_repair_failed", version=version.model.name, error=str(error))
             return False
@@ -219,7 +212,7 @@ class Deployer:
         used = [row for row in self._store.list_all() if row.use_time > oldest]
         names = {name for row in used for name in (row.stable, row.previous) if name}
         versions = [self._registry.get(name) for name in sorted(names)]
-        return list({self._files.parts(version).triton_name: version for version in versions}.values())
+        return list({self._files.parts(version).triton.name: version for version in versions}.values())
 
     def _unload_unneeded(self) -> None:
         """Unloads models that no deployment needs. Does nothing if it cannot determine the needed models of every deployment."""
@@ -227,7 +220,7 @@ class Deployer:
             loaded = (
                 self._triton.loaded()
             )  # first: a model that another replica loads after this is already a wanted version below
-            needed = {self._files.parts(version).triton_name for version in self._needed()}
+            needed = {self._files.parts(version).triton.name for version in self._needed()}
             desired = {
                 self._files.find_triton_name(self._registry.get(row.wanted))
                 for row in self._store.list_all()

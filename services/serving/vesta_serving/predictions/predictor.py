@@ -10,16 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from vesta_common.clock import Clock
 from vesta_common.errors import FailedPrecondition, Unavailable
+from vesta_common.media.images import ModelPicture
+from vesta_common.media.model_input import Placement
+from vesta_common.media.model_signatures import EMBEDDING, PROBABILITIES
 from vesta_common.rpc.admission import Admission
 from vesta_contracts.common.v1 import Prediction
 
 from vesta_serving.deployments.deployer import Deployer
-from vesta_serving.labels import Policy, score
 from vesta_serving.model_files import ModelFiles, ServedParts
 from vesta_serving.registry import Registry, Version
 from vesta_serving.store import Store
 from vesta_serving.store.rows import DeploymentRow
-from vesta_serving.triton.client import ModelMissing, Scores
+from vesta_serving.task_types import Policy
+from vesta_serving.triton.client import ModelMissing
+from vesta_serving.triton.model import Outputs
 from vesta_serving.triton.replicas import Tritons
 
 FRESH = timedelta(milliseconds=500)
@@ -41,7 +45,7 @@ class PredictedImage:
     """The prediction for one image.
 
     Attributes:
-        embedding: `(D,)` of unit length; `(0,)` if it was not requested.
+        embedding: `(D,)` of unit length; `(0,)` if it was not requested, or the model has none.
     """
 
     prediction: Prediction
@@ -115,24 +119,23 @@ class Predictor:
         """
         return self._admission.admitted(image_count, remaining_seconds)
 
-    def predict(
-        self, served: ServedModel, pixels: Sequence[NDArray[np.uint8]], *, embeds: bool
-    ) -> list[PredictedImage]:
+    def predict(self, served: ServedModel, pictures: Sequence[ModelPicture], *, embeds: bool) -> list[PredictedImage]:
         """Predicts images.
 
         Args:
-            pixels: each `(256, 256, 3)` RGB, at least one.
+            pictures: in the form of the model's input, at least one.
+            embeds: whether to return embeddings.
 
         Raises:
             Unavailable: Triton does not respond, or rejects a model that it served before; retry until it is loaded again.
         """
-        batch = np.stack(pixels)
+        batch = np.stack([picture.pixels for picture in pictures])
         try:
             outputs = self._infer(served, batch, embeds)
         except ModelMissing:
             self._reload(served.version)
             outputs = self._infer(served, batch, embeds)
-        return self.apply_policy(served, outputs)
+        return self.apply_policy(served, outputs, [picture.placement for picture in pictures])
 
     def _reload(self, version: Version) -> None:
         """Reloads a version that no Triton serves, after a restart or because its deployments were not used for long. Failures are
@@ -143,21 +146,31 @@ class Predictor:
         except FailedPrecondition as error:
             raise Unavailable(error.message, reason=error.reason, retry_after=RETRY_AFTER) from error
 
-    def apply_policy(self, served: ServedModel, outputs: Scores) -> list[PredictedImage]:
-        """Applies the deployment's policy to the model's outputs."""
-        now = self._clock.now()
-        return [
-            PredictedImage(score(probabilities, served.version.vocabulary, served.policy, now), embedding)
-            for probabilities, embedding in zip(outputs.probabilities, outputs.embeddings, strict=True)
-        ]
+    def apply_policy(
+        self, served: ServedModel, outputs: Outputs, placements: Sequence[Placement]
+    ) -> list[PredictedImage]:
+        """Makes predictions of the model's outputs under the deployment's policy.
 
-    def _infer(self, served: ServedModel, batch: NDArray[np.uint8], embeds: bool) -> Scores:
-        """Runs the model in Triton, then its head. Embeddings are returned if requested, or if there are no probabilities."""
-        parts = served.parts
-        outputs = self._triton.infer(
-            parts.triton_name, batch, classifies=parts.triton_classifies, embeds=embeds or not parts.triton_classifies
-        )
-        if parts.head is None:
-            return outputs
-        nothing = np.empty((len(batch), 0), np.float32)
-        return Scores(parts.head.probabilities(outputs.embeddings), outputs.embeddings if embeds else nothing)
+        Args:
+            placements: of the model's input on each image.
+        """
+        now = self._clock.now()
+        task, vocabulary = served.version.task, served.version.vocabulary
+        found = outputs[task.output]
+        embeddings = outputs.get(EMBEDDING, np.empty((len(found), 0), np.float32))
+        results = []
+        for output, embedding, placement in zip(found, embeddings, placements, strict=True):
+            prediction = task.prediction(output, vocabulary, served.policy, placement)
+            prediction.predict_time.FromDatetime(now)
+            results.append(PredictedImage(prediction, embedding))
+        return results
+
+    def _infer(self, served: ServedModel, batch: NDArray[np.uint8], embeds: bool) -> Outputs:
+        """Runs the model in Triton, then its head. Returns the output of the task type, and embeddings if requested."""
+        triton, head = served.parts.triton, served.parts.head
+        if head:
+            embeddings = self._triton.infer(triton.name, batch, [EMBEDDING])[EMBEDDING]
+            probabilities = {PROBABILITIES: head.probabilities(embeddings)}
+            return probabilities | {EMBEDDING: embeddings} if embeds else probabilities
+        wanted = {served.version.task.output, *([EMBEDDING] if embeds else [])}
+        return self._triton.infer(triton.name, batch, [name for name in triton.output_names if name in wanted])

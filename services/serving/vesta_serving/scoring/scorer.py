@@ -16,7 +16,9 @@ from vesta_common.errors import DataLoss, InvalidArgument, NotFound, is_transien
 from vesta_common.events.outbox import EVENT_BYTES_MAX
 from vesta_common.events.summaries import summarised
 from vesta_common.leases import LeaseLost
-from vesta_common.media.images import model_pixels
+from vesta_common.media.images import ModelPicture, model_picture
+from vesta_common.media.model_input import UNREAD, InputFormat
+from vesta_common.media.model_signatures import PROBABILITIES
 from vesta_common.resources.names import parent_of
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.datasets.v1 import (
@@ -33,7 +35,6 @@ from vesta_serving.scoring.event_chunks import cut
 from vesta_serving.store import Store
 from vesta_serving.store.rows import Pass
 from vesta_serving.store.scoring import Arrival, ClaimedArrival, ClaimedPass
-from vesta_serving.triton.client import Scores
 
 EVENT_ITEMS_MAX = 64
 PAGE_ITEMS = 256
@@ -183,17 +184,15 @@ class Scorer:
         head = served.parts.head
         if head is None or not embeddings:
             return {}
-        probabilities = head.probabilities(np.stack(list(embeddings.values())))
-        nothing_new = np.empty((len(embeddings), 0), np.float32)
-        return dict(
-            zip(embeddings, self._predictor.apply_policy(served, Scores(probabilities, nothing_new)), strict=True)
-        )
+        outputs = {PROBABILITIES: head.probabilities(np.stack(list(embeddings.values())))}
+        results = self._predictor.apply_policy(served, outputs, [UNREAD] * len(embeddings))
+        return dict(zip(embeddings, results, strict=True))
 
     def _from_pictures(
         self, served: ServedModel, arrivals: Sequence[Arrival], *, embeds: bool
     ) -> dict[str, PredictedImage]:
         """Predicts items from their images; leaves out items whose image is missing or broken."""
-        pictures = list(self._fetchers.map(self._picture, arrivals))
+        pictures = list(self._fetchers.map(partial(self._picture, served.version.input), arrivals))
         readable = [
             (arrival, picture) for arrival, picture in zip(arrivals, pictures, strict=True) if picture is not None
         ]
@@ -206,17 +205,19 @@ class Scorer:
             arrival.item: result for (arrival, _), result in zip(readable, chain.from_iterable(results), strict=True)
         }
 
-    def _picture(self, arrival: Arrival) -> NDArray[np.uint8] | None:
+    def _picture(self, declared: InputFormat, arrival: Arrival) -> ModelPicture | None:
         try:
-            return model_pixels(self._media.get(arrival.object_key, sha256=arrival.sha256))
+            return model_picture(self._media.get(arrival.object_key, sha256=arrival.sha256), declared)
         except (NotFound, DataLoss, InvalidArgument) as error:
             log.warning("item_unreadable", item=arrival.item, error=str(error))
             return None
 
 
 def _stored_embeddings(served: ServedModel, page: ListItemsResponse) -> dict[str, NDArray[np.float32]]:
-    """Returns the embeddings in the model's embedding space, by item; none if they were not requested."""
+    """Returns the embeddings in the model's embedding space, by item; none if they were not requested or the model has none."""
     digest = served.version.model.embedding_digest
+    if not digest:  # the model has no embeddings
+        return {}
     return {
         item.name: np.frombuffer(embedding.values, "<f4")
         for item, embedding in zip(page.items, page.embeddings, strict=bool(page.embeddings))

@@ -1,7 +1,7 @@
 """A client of one Triton server: loads, probes, unloads and runs models."""
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import tritonclient.grpc as triton
@@ -9,24 +9,12 @@ from numpy.typing import NDArray
 from tritonclient.utils import InferenceServerException
 from vesta_common import deadline, trace
 from vesta_common.errors import Unavailable
-from vesta_common.media.image_formats import MODEL_SIDE_PX
 from vesta_common.rpc.admission import deadline_passed
+
+from vesta_serving.triton.model import Outputs, TritonModel
 
 REQUEST_TIMEOUT_SECONDS = 20.0
 LOAD_TIMEOUT_SECONDS = 120.0
-
-
-@dataclass(frozen=True)
-class Scores:
-    """A model's outputs for N images.
-
-    Attributes:
-        probabilities: `(N, C)` float32, calibrated; `(N, 0)` for a model that only computes embeddings.
-        embeddings: `(N, D)` float32 of unit length.
-    """
-
-    probabilities: NDArray[np.float32]
-    embeddings: NDArray[np.float32]
 
 
 class ModelMissing(Unavailable):
@@ -83,26 +71,26 @@ class Triton:
             raise _unavailable("Triton does not list its models", error) from error
         return {model.name for model in index.models if model.state == "READY"}
 
-    def probe(self, name: str, *, classifies: bool) -> None:
+    def probe(self, model: TritonModel) -> None:
         """Runs a real inference, because a model stays "ready" after its process has died.
 
         Raises:
             Unavailable: the inference failed or returned invalid numbers.
         """
-        picture = np.zeros((1, MODEL_SIDE_PX, MODEL_SIDE_PX, 3), np.uint8)
-        scores = self.infer(name, picture, classifies=classifies, embeds=True)
-        if not np.isfinite(scores.embeddings).all() or not np.isfinite(scores.probabilities).all():
+        picture = np.zeros((1, model.input.height_px, model.input.width_px, 3), np.uint8)
+        found = self.infer(model.name, picture, model.output_names)
+        if not all(np.isfinite(values).all() for values in found.values()):
             raise Unavailable(
-                f"{name} returns numbers that are not finite; train another version", reason="MODEL_OUTPUT_INVALID"
+                f"{model.name} returns numbers that are not finite; train another version",
+                reason="MODEL_OUTPUT_INVALID",
             )
 
-    def infer(self, name: str, pixels: NDArray[np.uint8], *, classifies: bool, embeds: bool) -> Scores:
+    def infer(self, name: str, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> Outputs:
         """Runs a model on one batch.
 
         Args:
-            pixels: `(N, 256, 256, 3)` RGB, N from 1 to `BATCH_MAX`.
-            classifies: whether the model has probabilities.
-            embeds: whether to return embeddings; if not, they have shape `(N, 0)`.
+            pixels: `(N, height, width, 3)` in the form of the model's input, N from 1 to `BATCH_MAX`.
+            outputs: the names of the outputs to return.
 
         Raises:
             ModelMissing: the model is not loaded.
@@ -113,7 +101,6 @@ class Triton:
             raise deadline_passed()
         sent = triton.InferInput("pixels", list(pixels.shape), "UINT8")
         sent.set_data_from_numpy(np.ascontiguousarray(pixels))
-        outputs = [output for output, is_wanted in (("probabilities", classifies), ("embedding", embeds)) if is_wanted]
         try:
             with trace.engine_span("triton/infer") as carrier:
                 answer = self._client.infer(
@@ -127,11 +114,7 @@ class Triton:
             if deadline.has_passed():  # the caller's, so that it says nothing about Triton
                 raise deadline_passed() from error
             raise _unavailable(f"{name} did not respond", error) from error
-        nothing = np.empty((len(pixels), 0), np.float32)
-        return Scores(
-            answer.as_numpy("probabilities") if classifies else nothing,
-            answer.as_numpy("embedding") if embeds else nothing,
-        )
+        return {output: answer.as_numpy(output) for output in outputs}
 
 
 def _unavailable(what: str, error: InferenceServerException) -> Unavailable:

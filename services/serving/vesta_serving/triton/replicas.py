@@ -20,8 +20,8 @@ import structlog
 from numpy.typing import NDArray
 from vesta_common.errors import Unavailable
 
-from vesta_serving.triton.client import ModelMissing, Scores, Triton
-from vesta_serving.triton.repository import BATCH_MAX
+from vesta_serving.triton.client import ModelMissing, Triton
+from vesta_serving.triton.model import BATCH_MAX, Outputs, TritonModel
 
 RESOLVE_INTERVAL = timedelta(seconds=5)
 UNAVAILABLE_MAX = timedelta(seconds=60)
@@ -152,13 +152,13 @@ class Tritons:
         """
         self._each(lambda triton: triton.unload(name))
 
-    def probe(self, name: str, *, classifies: bool) -> None:
+    def probe(self, model: TritonModel) -> None:
         """Probes a model on every server with a real inference.
 
         Raises:
             Unavailable: a probe failed; contains the address of the server.
         """
-        self._each(lambda triton: triton.probe(name, classifies=classifies))
+        self._each(lambda triton: triton.probe(model))
 
     def is_live(self) -> bool:
         """Whether all servers respond, except those that are unavailable for long."""
@@ -168,11 +168,12 @@ class Tritons:
         """Returns the models that at least one server has loaded."""
         return set[str]().union(*self._each(Triton.loaded))
 
-    def infer(self, name: str, pixels: NDArray[np.uint8], *, classifies: bool, embeds: bool) -> Scores:
+    def infer(self, name: str, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> Outputs:
         """Runs a model on N images, in batches of at most `BATCH_MAX`, concurrently over the instances of all servers.
 
         Args:
-            pixels: `(N, 256, 256, 3)` RGB, N at least 1.
+            pixels: `(N, height, width, 3)` in the form of the model's input, N at least 1.
+            outputs: the names of the outputs to return.
 
         Raises:
             ModelMissing: all servers failed, and at least one of them has not loaded the model.
@@ -182,21 +183,18 @@ class Tritons:
         first, *others = (pixels[start : start + BATCH_MAX] for start in range(0, len(pixels), BATCH_MAX))
         # Each batch runs in a copy of the caller's context, so that it has the caller's trace and deadline.
         futures = [
-            self._batches.submit(copy_context().run, self._infer_batch, name, batch, classifies, embeds)
-            for batch in others
+            self._batches.submit(copy_context().run, self._infer_batch, name, batch, outputs) for batch in others
         ]
-        parts = [self._infer_batch(name, first, classifies, embeds), *(future.result() for future in futures)]
-        return Scores(
-            np.concatenate([part.probabilities for part in parts]), np.concatenate([part.embeddings for part in parts])
-        )
+        parts = [self._infer_batch(name, first, outputs), *(future.result() for future in futures)]
+        return {output: np.concatenate([part[output] for part in parts]) for output in outputs}
 
-    def _infer_batch(self, name: str, pixels: NDArray[np.uint8], classifies: bool, embeds: bool) -> Scores:
+    def _infer_batch(self, name: str, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> Outputs:
         """Runs `Triton.infer` on the next server in round-robin order, or on another one if it fails."""
         failure: Unavailable | None = None
         for replica in self._round_robin():
             try:
                 with replica.call() as triton:
-                    return triton.infer(name, pixels, classifies=classifies, embeds=embeds)
+                    return triton.infer(name, pixels, outputs)
             except Unavailable as error:
                 if failure is None or isinstance(error, ModelMissing):
                     failure = error

@@ -1,34 +1,24 @@
 """The layout of Triton's model repository in the object store: one Triton model per backbone or complete model, with one configuration."""
 
+import hashlib
 import re
 
 from vesta_common.errors import NotFound
-from vesta_common.media.image_formats import MODEL_SIDE_PX
+from vesta_common.media.model_input import SQUARE, InputFormat
 from vesta_common.storage.objects import ObjectStore
 
-# Larger batches are not faster on a CPU and use twice the memory.
-BATCH_MAX = 4
 PREFIX = "triton"
 _OUR_NAME = re.compile(r"(backbone|model)-[0-9a-f]{32}")
 
-# Several instances of one thread have 1.5 times the throughput of one instance with as many threads. uint8 pixels are a quarter of float32.
-_CONFIG = """\
-name: "{name}"
-backend: "onnxruntime"
-max_batch_size: {batch_max}
-input [ {{ name: "pixels" data_type: TYPE_UINT8 dims: [ {side}, {side}, 3 ] }} ]
-output [
-{outputs}
-]
-instance_group [ {{ count: {instances} kind: KIND_{kind} }} ]
-dynamic_batching {{ }}
-parameters {{ key: "intra_op_thread_count" value {{ string_value: "1" }} }}
-"""
-_OUTPUT = '  {{ name: "{name}" data_type: TYPE_FP32 dims: [ {size} ] }}'
 
+def backbone_name(digest: str, declared: InputFormat = SQUARE) -> str:
+    """Returns Triton's name of the backbone with this SHA-256, which all deployments of models with this backbone share.
 
-def backbone_name(digest: str) -> str:
-    """Returns Triton's name of the backbone with this SHA-256, which all deployments of models with this backbone share."""
+    Args:
+        declared: the input. Triton's configuration of the backbone states its size.
+    """
+    if (declared.height_px, declared.width_px) != (SQUARE.height_px, SQUARE.width_px):
+        digest = hashlib.sha256(f"{digest} {declared.height_px} {declared.width_px}".encode()).hexdigest()
     return f"backbone-{digest[:32]}"
 
 
@@ -45,27 +35,6 @@ def is_whole(name: str) -> bool:
 def is_ours(name: str) -> bool:
     """Whether a model in Triton was written by this service. The repository may contain models of others."""
     return bool(_OUR_NAME.fullmatch(name))
-
-
-def model_configuration(
-    name: str, concept_count: int, embedding_dimension: int, *, gpu: bool, instance_count: int
-) -> str:
-    """Returns the `config.pbtxt` of a model.
-
-    Args:
-        concept_count: 0 for a model that only computes embeddings.
-        instance_count: instances of one thread each, which is the number of concurrent inferences.
-    """
-    sizes = {"probabilities": concept_count, "embedding": embedding_dimension}
-    outputs = [_OUTPUT.format(name=output, size=size) for output, size in sizes.items() if size]
-    return _CONFIG.format(
-        name=name,
-        batch_max=BATCH_MAX,
-        side=MODEL_SIDE_PX,
-        outputs=",\n".join(outputs),
-        instances=instance_count,
-        kind="GPU" if gpu else "CPU",
-    )
 
 
 def find_configuration(store: ObjectStore, name: str) -> str | None:

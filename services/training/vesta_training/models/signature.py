@@ -4,17 +4,12 @@ from typing import Any
 
 import onnx
 from google.protobuf import json_format
-from vesta_common.media.image_formats import MODEL_SIDE_PX
+from vesta_common.media.model_signatures import SQUARE_INPUT
 from vesta_contracts.training.v1 import ModelInput, ModelOutput, ModelSignature, ObjectSelection
-
-SQUARE = ModelInput(
-    height_px=MODEL_SIDE_PX, width_px=MODEL_SIDE_PX, resize=ModelInput.STRETCH, colour_order=ModelInput.RGB
-)
-"""The input of models on whole-image embeddings."""
 
 
 def make_signature(
-    model: onnx.ModelProto, declared: ModelInput = SQUARE, selection: ObjectSelection | None = None
+    model: onnx.ModelProto, declared: ModelInput = SQUARE_INPUT, selection: ObjectSelection | None = None
 ) -> ModelSignature:
     """Returns the signature of a model.
 

@@ -22,7 +22,6 @@ from vesta_common.media.image_formats.reencoded import bmp_header, gif_header, t
 __all__ = [
     "IMAGE_BYTES_MAX",
     "IMAGE_PIXELS_MAX",
-    "MODEL_SIDE_PX",
     "PNG_SIGNATURE",
     "ImageFile",
     "ImageHeader",
@@ -32,8 +31,6 @@ __all__ = [
     "truncated",
 ]
 
-MODEL_SIDE_PX = 256
-"""Side of the square that models receive as input."""
 ACCEPTED = "JPEG, PNG, WebP, BMP, TIFF or a still GIF"
 
 

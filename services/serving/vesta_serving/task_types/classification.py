@@ -1,0 +1,57 @@
+"""Classification: the best concept is predicted if its score reaches the policy's threshold, otherwise none. Pure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from vesta_common.media.model_input import Placement
+from vesta_common.media.model_signatures import PROBABILITIES
+from vesta_common.media.predictions import margin_of_best
+from vesta_contracts.common.v1 import ConceptScore, Prediction
+
+from vesta_serving.task_types.policy import Policy
+from vesta_serving.task_types.serving_task import ServingTask, Vocabulary, check_no_thresholds
+
+
+class Classification(ServingTask):
+    """One concept or none. Uncertain if the best score is low, or another one is nearly as high."""
+
+    output = PROBABILITIES
+
+    def check_thresholds(self, thresholds: Mapping[str, float], vocabulary: Vocabulary) -> None:
+        check_no_thresholds(thresholds, vocabulary)
+
+    def prediction(
+        self,
+        output: NDArray[Any],
+        vocabulary: Vocabulary,
+        policy: Policy,
+        placement: Placement,  # noqa: ARG002
+    ) -> Prediction:
+        """From `(C,)` calibrated probabilities."""
+        order = np.argsort(-output, kind="stable")
+        scores = output[order].tolist()
+        names = [vocabulary.concepts[index] for index in order]
+        is_predicted = scores[0] >= np.float32(policy.score_threshold)
+        margin = float(margin_of_best(output[None])[0])
+        reason = _doubt(names, scores, margin, policy)
+        return Prediction(
+            model_version=vocabulary.model_version,
+            scores=[
+                ConceptScore(concept=name, score=score, predicted=place == 0 and bool(is_predicted))
+                for place, (name, score) in enumerate(zip(names, scores, strict=True))
+            ],
+            uncertain=bool(reason),
+            uncertain_reason=reason,
+            margin=margin,
+        )
+
+
+def _doubt(names: list[str], scores: list[float], margin: float, policy: Policy) -> str:
+    """Returns why a prediction is uncertain; empty if it is not."""
+    if scores[0] < policy.score_certain:
+        return f"the best score, of {names[0]}, is {scores[0]:.2f}, below {policy.score_certain:g}"
+    if margin < policy.margin_certain:
+        return f"the scores of {names[0]} and {names[1]} differ by {margin:.2f}, less than {policy.margin_certain:g}"
+    return ""

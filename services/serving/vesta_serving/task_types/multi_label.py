@@ -1,0 +1,53 @@
+"""Multi-label classification: every concept whose score reaches its threshold is predicted. Pure."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from vesta_common.media.model_input import Placement
+from vesta_common.media.model_signatures import PROBABILITIES
+from vesta_common.media.predictions import share_to_certainty
+from vesta_contracts.common.v1 import ConceptScore, Prediction
+
+from vesta_serving.task_types.policy import Policy
+from vesta_serving.task_types.serving_task import ServingTask, Vocabulary
+
+
+class MultiLabel(ServingTask):
+    """Any number of concepts. Uncertain if a score is close to its threshold."""
+
+    output = PROBABILITIES
+
+    def prediction(
+        self,
+        output: NDArray[Any],
+        vocabulary: Vocabulary,
+        policy: Policy,
+        placement: Placement,  # noqa: ARG002
+    ) -> Prediction:
+        """From `(C,)` calibrated probabilities."""
+        thresholds = np.array(vocabulary.applied_thresholds(policy), np.float32)
+        certainty = share_to_certainty(output, thresholds)
+        closest = int(certainty.argmin())
+        margin = float(certainty[closest])
+        is_uncertain = margin < policy.margin_certain
+        return Prediction(
+            model_version=vocabulary.model_version,
+            scores=[
+                ConceptScore(
+                    concept=vocabulary.concepts[index],
+                    score=float(output[index]),
+                    predicted=bool(output[index] >= thresholds[index]),
+                    threshold=float(thresholds[index]),
+                )
+                for index in np.argsort(-output, kind="stable")
+            ],
+            uncertain=is_uncertain,
+            uncertain_reason=(
+                f"the score of {vocabulary.concepts[closest]} is {output[closest]:.2f}, close to its threshold "
+                f"{thresholds[closest]:.2f}"
+                if is_uncertain
+                else ""
+            ),
+            margin=margin,
+        )

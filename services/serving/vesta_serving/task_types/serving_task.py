@@ -1,0 +1,91 @@
+"""The interface of the modules of this package: what serving needs to know about a task type."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+from vesta_common.errors import InvalidArgument, Violation
+from vesta_common.media.model_input import Placement
+from vesta_contracts.common.v1 import Prediction
+
+from vesta_serving.task_types.policy import Policy
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The meaning of a model's outputs.
+
+    Attributes:
+        model_version: the version's name.
+        concepts: `(C,)` in the order of the outputs; empty for a model that only computes embeddings.
+        thresholds: `(C,)` probability from which each concept is predicted; empty for a model that predicts its best concept.
+        objects_max: the maximum number of objects in an output; 0 if unknown.
+    """
+
+    model_version: str
+    concepts: tuple[str, ...]
+    thresholds: tuple[float, ...] = ()
+    objects_max: int = 0
+
+    def applied_thresholds(self, policy: Policy) -> list[float]:
+        """Returns the threshold of each concept: that of the policy, or else that of the version."""
+        own = zip(self.concepts, self.thresholds, strict=True)
+        return [policy.thresholds.get(concept, threshold) for concept, threshold in own]
+
+
+class ServingTask(ABC):
+    """What predictions of a task type are.
+
+    No other module decides what is predicted. The prediction contains the decision, so that Predict, the prediction log, the items'
+    scores, selection, pre-annotations and observations all agree.
+    """
+
+    output: ClassVar[str]
+    """The name of the model's output from which predictions are made."""
+
+    @abstractmethod
+    def prediction(
+        self, output: NDArray[Any], vocabulary: Vocabulary, policy: Policy, placement: Placement
+    ) -> Prediction:
+        """Returns the prediction for one image under a deployment's policy, without the time.
+
+        Args:
+            output: of the model for this image.
+            placement: of the model's input on the image; `UNREAD` if `output` was computed from a stored embedding.
+        """
+
+    def check_thresholds(self, thresholds: Mapping[str, float], vocabulary: Vocabulary) -> None:
+        """Checks a deployment's thresholds per concept against its desired model version.
+
+        Raises:
+            InvalidArgument: THRESHOLD_CONCEPT_UNKNOWN, a threshold is for a concept that the version does not have;
+                MODEL_NOT_MULTI_LABEL, the task type has no thresholds per concept.
+        """
+        unknown = sorted(set(thresholds) - set(vocabulary.concepts))
+        if unknown:
+            raise InvalidArgument(
+                f"{vocabulary.model_version} does not have the concept {unknown[0]!r}; its concepts: "
+                f"{', '.join(vocabulary.concepts)[:1000]}",
+                reason="THRESHOLD_CONCEPT_UNKNOWN",
+                violations=[
+                    Violation(f"deployment.uncertainty.thresholds.{concept}", "is not a concept of the model version")
+                    for concept in unknown[:10]
+                ],
+            )
+
+
+def check_no_thresholds(thresholds: Mapping[str, float], vocabulary: Vocabulary) -> None:
+    """Rejects thresholds per concept, for task types that have none.
+
+    Raises:
+        InvalidArgument: MODEL_NOT_MULTI_LABEL.
+    """
+    if thresholds:
+        raise InvalidArgument(
+            f"{vocabulary.model_version} is not a multi-label or detection model and has no thresholds per "
+            "concept; set score_threshold",
+            reason="MODEL_NOT_MULTI_LABEL",
+            violations=[Violation("deployment.uncertainty.thresholds", "is only for multi-label and detection models")],
+        )
