@@ -14,6 +14,7 @@ import vesta_contracts.training.v1
 FILES = (
     "vesta/annotation/v1/campaign.proto",
     "vesta/annotation/v1/campaign_service.proto",
+    "vesta/annotation/v1/disagreement.proto",
     "vesta/annotation/v1/events.proto",
     "vesta/annotation/v1/review.proto",
     "vesta/annotation/v1/review_service.proto",

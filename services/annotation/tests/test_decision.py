@@ -2,12 +2,14 @@
 
 import pytest
 from annotation_builders import an_answer, label
-from vesta_annotation.decision import Decision, decide_by_answers, decide_by_review
+from vesta_annotation.decision import Decision, decide_by_consensus, decide_by_review
+from vesta_annotation.task_types.image_labels import ImageLabels
 from vesta_common.errors import InvalidArgument
 from vesta_contracts.annotation.v1 import Campaign, Review
 
 DISPUTED = [an_answer("ada", "van"), an_answer("bob", "car")]
 MOSTLY_VAN = [*DISPUTED, an_answer("cyd", "van")]
+AGREED = ImageLabels().consensus(MOSTLY_VAN)
 
 
 def a_review(decision: "Review.Decision.ValueType", *concepts: str, comment: str = "") -> Review:
@@ -20,15 +22,15 @@ def told(decision: Decision | None) -> tuple[list[str], list[str], str]:
 
 
 def test_a_majority_decides_and_names_only_its_experts() -> None:
-    assert told(decide_by_answers("task", MOSTLY_VAN, Campaign())) == (["van"], ["ada", "cyd"], "")
+    assert told(decide_by_consensus("task", AGREED, Campaign())) == (["van"], ["ada", "cyd"], "")
 
 
 def test_a_tie_requires_a_review() -> None:
-    assert decide_by_answers("task", DISPUTED, Campaign()) is None
+    assert decide_by_consensus("task", ImageLabels().consensus(DISPUTED), Campaign()) is None
 
 
 def test_a_sampled_majority_requires_a_review() -> None:
-    assert decide_by_answers("task", MOSTLY_VAN, Campaign(review_share=1)) is None
+    assert decide_by_consensus("task", AGREED, Campaign(review_share=1)) is None
 
 
 def test_a_reviewer_can_accept_the_majority() -> None:

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_annotation.task_types.boxes import corners, iou, match
-from vesta_annotation.task_types.detection import Detection, distance
+from vesta_annotation.task_types import matching
+from vesta_annotation.task_types.boxes import corners, iou
+from vesta_annotation.task_types.detection import Detection
+from vesta_annotation.task_types.matching import match
+from vesta_annotation.task_types.objects import distance
 from vesta_contracts.annotation.v1 import Submission
 from vesta_contracts.common.v1 import Annotation, PixelBox
 
@@ -29,7 +32,7 @@ def found(*answers: list[Annotation]) -> tuple[list[tuple[str, float]], str, lis
     return (
         sorted((box.concept, box.box.x_min_px) for box in consensus.annotations),
         "".join(consensus.annotators),
-        sorted(box.concept for box in consensus.disputed),
+        sorted(one.suggestion.concept for one in consensus.disagreements if one.disputed),
     )
 
 
@@ -60,14 +63,14 @@ def test_each_object_is_decided_by_the_majority(
 
 def test_neighbouring_boxes_are_matched_so_that_all_overlap_most() -> None:
     one, other = [a_box(0, 0), a_box(8, 0)], [a_box(6, 0), a_box(-2, 0)]
-    assert sorted(match(one, other, same_concept=False)) == [(0, 1), (1, 0)]
+    assert sorted(match(DETECTION.value(one), DETECTION.value(other), same_concept=False)) == [(0, 1), (1, 0)]
 
 
 def test_boxes_of_one_place_are_matched_by_their_concepts() -> None:
     one, other = [a_box(0, 0, "car"), a_box(0, 0, "plate")], [a_box(0, 0, "plate"), a_box(0, 0, "car")]
-    assert sorted(match(one, other, same_concept=False)) == [(0, 1), (1, 0)]
-    assert DETECTION.agree(one, other)
-    assert distance(one, other) == pytest.approx(0)
+    assert sorted(match(DETECTION.value(one), DETECTION.value(other), same_concept=False)) == [(0, 1), (1, 0)]
+    assert DETECTION.agree(DETECTION.value(one), DETECTION.value(other))
+    assert far(one, other) == pytest.approx(0)
 
 
 def test_attributes_are_those_of_most_annotators() -> None:
@@ -75,6 +78,11 @@ def test_attributes_are_those_of_most_annotators() -> None:
         [a_box(0, 0, occluded="true")], [a_box(0, 0, occluded="true", cut="yes")], [a_box(0, 0, occluded="false")]
     )
     assert dict(DETECTION.consensus(answers).annotations[0].attributes) == {"occluded": "true"}
+
+
+def far(one: list[Annotation], other: list[Annotation]) -> float:
+    """Returns the distance of two answers."""
+    return distance(DETECTION.value(one), DETECTION.value(other))
 
 
 places = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), unique=True, max_size=6)
@@ -91,11 +99,12 @@ def test_jittered_copies_of_the_same_objects_are_these_objects_in_any_order(
         boxes = [a_box(40 * x + jitter.uniform(-2, 2), 40 * y + jitter.uniform(-2, 2), f"c{x}") for x, y in objects]
         answers.append(shuffle.sample(boxes, len(boxes)))
     consensus = DETECTION.consensus(drawn(*answers))
-    assert not consensus.disputed
+    assert not consensus.disagreements
     assert len(consensus.annotators) == annotators
     merged = sorted((round(box.box.x_min_px / 40), round(box.box.y_min_px / 40)) for box in consensus.annotations)
     assert merged == sorted(objects)
-    assert all(DETECTION.agree(consensus.annotations, answer) for answer in answers)
+    merged_value = DETECTION.value(consensus.annotations)
+    assert all(DETECTION.agree(merged_value, DETECTION.value(answer)) for answer in answers)
 
 
 boxes = st.lists(st.builds(a_box, st.floats(0, 60), st.floats(0, 60), st.sampled_from(["van", "car"])), max_size=5)
@@ -103,16 +112,60 @@ boxes = st.lists(st.builds(a_box, st.floats(0, 60), st.floats(0, 60), st.sampled
 
 @given(boxes, boxes)
 def test_the_distance_is_symmetric_and_0_only_for_equal_answers(one: list[Annotation], other: list[Annotation]) -> None:
-    found = distance(one, other)
+    found = far(one, other)
     assert 0 <= found <= 1
-    assert found == pytest.approx(distance(other, one))
-    assert distance(one, one) == pytest.approx(0)
+    assert found == pytest.approx(far(other, one))
+    assert far(one, one) == pytest.approx(0)
 
 
 def test_the_distance_is_the_share_that_does_not_overlap() -> None:
-    assert distance([], []) == 0
-    assert distance([a_box(0, 0)], []) == 1
-    assert distance([a_box(0, 0)], [a_box(0, 0, "car")]) == 1
-    assert distance([a_box(0, 0)], [a_box(5, 0)]) == pytest.approx(1 - 15 / 25)
-    assert distance([a_box(0, 0), a_box(60, 0)], [a_box(0, 0)]) == 0.5
-    np.testing.assert_allclose(iou(corners([a_box(0, 0)]), corners([a_box(5, 0), a_box(40, 0)])), [[0.6, 0.0]])
+    assert far([], []) == 0
+    assert far([a_box(0, 0)], []) == 1
+    assert far([a_box(0, 0)], [a_box(0, 0, "car")]) == 1
+    assert far([a_box(0, 0)], [a_box(5, 0)]) == pytest.approx(1 - 15 / 25)
+    assert far([a_box(0, 0), a_box(60, 0)], [a_box(0, 0)]) == 0.5
+    np.testing.assert_allclose(iou(corners([a_box(0, 0)] * 2), corners([a_box(5, 0), a_box(40, 0)])), [0.6, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "disputed"),
+    [
+        (["true", "true"], False),
+        (["true", "false"], True),
+        (["true", ""], True),
+        (["true", "", ""], False),
+        (["true", "true", "false"], False),
+        (["true", "false", ""], True),
+    ],
+)
+def test_an_attribute_that_half_of_the_annotators_state_is_disputed(attributes: list[str], disputed: bool) -> None:
+    answers = drawn(*([a_box(0, 0, **({"occluded": value} if value else {}))] for value in attributes))
+    assert DETECTION.consensus(answers).is_disputed is disputed
+
+
+def test_disagreements_name_who_annotated_what() -> None:
+    answers = drawn([a_box(0, 0), a_box(60, 0)], [a_box(60, 1, "car"), a_box(2, 0)], [a_box(1, 0)], [a_box(0, 60)])
+    consensus = DETECTION.consensus(answers)
+    assert [box.concept for box in consensus.annotations] == ["van"]
+    (disputed, *decided) = consensus.disagreements
+    assert disputed.disputed
+    assert disputed.suggestion.concept == "car"
+    opinions = [(one.annotator, one.concept, one.annotation_index) for one in disputed.opinions]
+    assert opinions == [("a", "van", 1), ("b", "car", 0)]
+    assert sorted("".join(one.annotator for one in other.opinions) for other in decided) == ["abc", "d"]
+    assert not any(other.disputed or other.HasField("suggestion") for other in decided)
+
+
+def test_a_group_of_overlapping_boxes_is_matched_in_the_best_way_or_greedily(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = DETECTION.value([a_box(0, 0), a_box(4, 0)])
+    other = DETECTION.value([a_box(-5, 0), a_box(1, 0)])
+    assert sorted(match(one, other, same_concept=False)) == [(0, 0), (1, 1)]
+    monkeypatch.setattr(matching, "ASSIGNED_MAX", 1)
+    assert sorted(match(one, other, same_concept=False)) == [(0, 1)]
+
+
+def test_thousands_of_boxes_are_matched() -> None:
+    grid = [a_box(30 * x, 30 * y) for x in range(60) for y in range(60)]
+    moved = [a_box(30 * x + 2, 30 * y + 1) for x in range(60) for y in range(60)]
+    consensus = DETECTION.consensus(drawn(grid, moved[::-1], grid))
+    assert (len(consensus.annotations), len(consensus.disagreements)) == (3600, 0)

@@ -3,7 +3,7 @@
 import pytest
 from annotation_builders import CAMPAIGN, FakeDatasets, Service, label
 from vesta_common.errors import InvalidArgument
-from vesta_contracts.annotation.v1 import GetAgreementRequest, Review, Task
+from vesta_contracts.annotation.v1 import GetAgreementRequest, GetReviewRequest, Review, Task
 from vesta_contracts.common.v1 import Annotation, PixelBox, TaskType
 
 
@@ -49,7 +49,54 @@ def test_an_object_that_half_of_the_annotators_drew_requires_a_review(annotation
         annotation.review("rosa", task, Review.ACCEPT)
     assert refused.value.reason == "NO_CONSENSUS"
     annotation.review("rosa", task, Review.CORRECT, a_box(0), a_box(41))
-    assert [box.box.x_min_px for box in annotation.task(task).accepted] == [0, 41]
+    accepted = annotation.task(task)
+    assert [box.box.x_min_px for box in accepted.accepted] == [0, 41]
+    assert not accepted.agreed
+    assert not accepted.disagreements
+
+
+def test_a_reviewer_decides_only_the_disputed_objects(annotation: Service) -> None:
+    task = answered(annotation, [a_box(0), a_box(40)], [a_box(20, "car"), a_box(0)])
+    (leased,) = annotation.lease_to_review("rosa")
+    assert [box.box.x_min_px for box in leased.agreed] == [0]
+    assert sorted(one.suggestion.box.x_min_px for one in leased.disagreements) == [20, 40]
+    assert [member.annotator.rpartition("/")[2] for one in leased.disagreements for member in one.opinions] == [
+        "ada",
+        "bob",
+    ]
+    review = annotation.review("rosa", task, Review.RESOLVE, a_box(41))
+    assert list(review.disagreements) == list(leased.disagreements)
+    assert annotation.reviews.GetReview(GetReviewRequest(name=review.name)) == review
+    assert [box.box.x_min_px for box in annotation.task(task).accepted] == [41, 0]
+
+
+def test_another_round_begins_without_the_disagreements_of_the_last(annotation: Service) -> None:
+    task = answered(annotation, [a_box(0)], [a_box(40)])
+    assert annotation.lease_to_review("rosa")
+    annotation.review("rosa", task, Review.REJECT, comment="look again")
+    assert not annotation.task(task).disagreements
+    for name in ("ada", "bob"):
+        assert annotation.lease(name)
+        annotation.submit(name, task, a_box(0))
+    assert annotation.task(task).state == Task.ACCEPTED
+
+
+def test_a_reviewer_can_drop_all_disputed_objects(annotation: Service) -> None:
+    task = answered(annotation, [a_box(0)], [])
+    assert annotation.lease_to_review("rosa")
+    annotation.review("rosa", task, Review.RESOLVE)
+    decided = annotation.task(task)
+    assert (decided.state, len(decided.accepted)) == (Task.ACCEPTED, 0)
+
+
+def test_agreement_is_measured_by_annotator_and_concept(annotation: Service) -> None:
+    answered(annotation, [a_box(0), a_box(40, "car")], [a_box(0), a_box(40, "car")], [a_box(0)])
+    agreement = annotation.campaigns.GetAgreement(GetAgreementRequest(name=CAMPAIGN))
+    assert [(one.concept, one.object_count, one.f1) for one in agreement.concepts] == [("car", 2, 0.5), ("van", 3, 1)]
+    ada, _, cyd = agreement.annotators
+    assert (ada.f1, cyd.f1) == (1, pytest.approx(2 / 3))
+    assert [(one.concept, one.object_count, one.f1) for one in cyd.concepts] == [("car", 0, 0), ("van", 1, 1)]
+    assert [(one.concept, one.f1) for one in ada.concepts] == [("car", 1), ("van", 1)]
 
 
 def test_another_shape_than_a_box_is_refused(annotation: Service) -> None:

@@ -4,13 +4,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import combinations
 from statistics import median
+from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from vesta_contracts.annotation.v1 import Agreement, AnnotatorAgreement
 
+from vesta_annotation.concept_agreement import agreement_by_concept, matched_f1
 from vesta_annotation.task_types import AnnotationTask
-from vesta_annotation.task_types.annotation_task import Value
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Answer:
 
     task: str
     annotator: str
-    value: Value
-    accepted: Value | None
+    value: Any
+    accepted: Any
     rejected: bool = False
     time_spent: timedelta | None = None
 
@@ -37,40 +39,50 @@ class Answer:
         return self.rejected or self.accepted is not None
 
 
-def measure_agreement(answers: Sequence[Answer], task_type: AnnotationTask) -> Agreement:
+def measure_agreement(answers: Sequence[Answer], task_type: AnnotationTask[Any]) -> Agreement:
     """Returns the agreement of a campaign.
 
     Args:
         answers: at most one non-rejected answer per task and annotator, in any order.
     """
-    by_task: defaultdict[str, dict[str, Value]] = defaultdict(dict)
+    by_task: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     by_annotator: defaultdict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
         if not answer.rejected:
             by_task[answer.task][answer.annotator] = answer.value
         by_annotator[answer.annotator].append(answer)
-    shared = {task: given for task, given in by_task.items() if len(given) > 1}
-    agreement = Agreement(
+    shared = [given for given in by_task.values() if len(given) > 1]
+    units = [[*given.values()] for given in shared]
+    compared = [pair for unit in units for pair in combinations(unit, 2)]
+    stated = [answer.value for answer in answers]
+    return Agreement(
         task_count=len(shared),
-        alpha=task_type.alpha([*given.values()] for given in shared.values()),
+        alpha=task_type.alpha(units),
         time_spent=_median_time(answers),
+        concepts=agreement_by_concept(units, stated, compared, task_type),
+        annotators=[_of_annotator(*entry, shared, task_type) for entry in sorted(by_annotator.items())],
     )
-    for annotator, own in sorted(by_annotator.items()):
-        decided = [answer for answer in own if answer.decided]
-        right = sum(
-            answer.accepted is not None and task_type.agree(answer.value, answer.accepted) for answer in decided
-        )
-        agreement.annotators.append(
-            AnnotatorAgreement(
-                annotator=annotator,
-                submission_count=len(own),
-                decided_count=len(decided),
-                accuracy=right / len(decided) if decided else None,
-                alpha=task_type.alpha(_pairs_with(annotator, shared.values())),
-                time_spent=_median_time(own),
-            )
-        )
-    return agreement
+
+
+def _of_annotator(
+    annotator: str, own: Sequence[Answer], shared: Iterable[Mapping[str, Any]], task_type: AnnotationTask[Any]
+) -> AnnotatorAgreement:
+    """Returns the agreement of one annotator with the others, and with the accepted annotations."""
+    decided = [answer for answer in own if answer.decided]
+    compared = [(answer.value, answer.accepted) for answer in own if answer.accepted is not None]
+    right = sum(task_type.agree(value, accepted) for value, accepted in compared)
+    pairs = list(_pairs_with(annotator, shared))
+    stated = [answer.value for answer in own]
+    return AnnotatorAgreement(
+        annotator=annotator,
+        submission_count=len(own),
+        decided_count=len(decided),
+        accuracy=right / len(decided) if decided else None,
+        alpha=task_type.alpha(pairs),
+        time_spent=_median_time(own),
+        f1=matched_f1(compared, task_type),
+        concepts=agreement_by_concept(pairs, stated, compared, task_type),
+    )
 
 
 def _median_time(answers: Iterable[Answer]) -> Duration | None:
@@ -83,7 +95,7 @@ def _median_time(answers: Iterable[Answer]) -> Duration | None:
     return middle
 
 
-def _pairs_with(annotator: str, shared: Iterable[Mapping[str, Value]]) -> Iterator[tuple[Value, Value]]:
+def _pairs_with(annotator: str, shared: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Any, Any]]:
     """Pairs the annotator's answer with each other annotator's, so that disagreement among the others does not count."""
     for given in shared:
         if annotator in given:

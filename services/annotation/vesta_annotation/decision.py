@@ -25,14 +25,14 @@ class Decision:
     reviewer: str = ""
 
 
-def decide_by_answers(task: str, answers: Sequence[Submission], campaign: Campaign) -> Decision | None:
+def decide_by_consensus(task: str, consensus: Consensus | None, campaign: Campaign) -> Decision | None:
     """Returns the decision of a complete round of answers; None if a reviewer must decide.
 
     Args:
         task: the task's name. Determines whether the task is sampled for review.
+        consensus: of the answers; None if they agree on nothing.
     """
-    consensus = task_type_of(campaign).consensus(answers)
-    if consensus is None or consensus.disputed or is_sampled(task, campaign.review_share):
+    if consensus is None or consensus.is_disputed or is_sampled(task, campaign.review_share):
         return None
     return _decision(consensus)
 
@@ -43,8 +43,8 @@ def decide_by_review(review: Review, answers: Sequence[Submission], campaign: Ca
     Raises:
         InvalidArgument: ACCEPT without a majority among the answers, or REJECT without a comment.
     """
+    annotators = [answer.annotator for answer in answers]
     if review.decision == Review.CORRECT:
-        annotators = [answer.annotator for answer in answers]
         return Decision(review.annotations, annotators, review.reviewer)
     if review.decision == Review.REJECT:
         if not review.comment.strip():
@@ -55,9 +55,12 @@ def decide_by_review(review: Review, answers: Sequence[Submission], campaign: Ca
             )
         return None
     consensus = task_type_of(campaign).consensus(answers)
-    if consensus is None or consensus.disputed:
+    if review.decision == Review.RESOLVE:
+        agreed = consensus.annotations if consensus else ()
+        return Decision([*review.annotations, *agreed], annotators, review.reviewer)
+    if consensus is None or consensus.is_disputed:
         raise InvalidArgument(
-            "the submissions have no majority to accept; correct them, or reject them with a comment",
+            "the submissions have no majority to accept; resolve or correct them, or reject them with a comment",
             reason="NO_CONSENSUS",
             violations=[Violation("review.decision", "cannot be ACCEPT without a majority")],
         )

@@ -98,7 +98,7 @@ WHERE name = :name RETURNING *;
 -- name: begin_round!
 -- Reopens a task for another round of answers.
 UPDATE tasks SET
-    state = 'OPEN', annotators = '{}', leases = '{}', rejection_count = rejection_count + 1, update_time = :now
+    state = 'OPEN', body = :body, annotators = '{}', leases = '{}', rejection_count = rejection_count + 1, update_time = :now
 WHERE name = :name;
 
 -- name: cancel_tasks

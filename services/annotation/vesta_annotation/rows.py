@@ -1,6 +1,6 @@
 """Converts table rows to contract messages and back. A `body` is the message without fields that have a column or are counted. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -8,12 +8,10 @@ from vesta_common.media.task_types import known_task_type
 from vesta_common.messages import set_times, without
 from vesta_common.resources.etags import with_etag
 from vesta_contracts.annotation.v1 import Campaign, Submission, Task
-from vesta_contracts.common.v1 import Annotation
 
 from vesta_annotation.agreement import Answer
 from vesta_annotation.leases import running_leases
 from vesta_annotation.task_types import AnnotationTask
-from vesta_annotation.task_types.annotation_task import Value
 
 _CAMPAIGN_APART = ("name", "state", "counts", "create_time", "update_time", "etag")
 _TASK_APART = (
@@ -67,13 +65,13 @@ def task_of(row: Mapping[str, Any], now: datetime) -> Task:
     return task
 
 
-def answer_of(row: Mapping[str, Any], task_type: AnnotationTask) -> Answer:
+def answer_of(row: Mapping[str, Any], task_type: AnnotationTask[Any]) -> Answer:
     """Returns the answer of a row. Reads the annotations of task types without keys, and of rows that are older than the keys."""
     value, accepted = row["answer_key"], row["accepted_key"]
     if value is None:
-        value = _value(Submission.FromString(row["body"]).annotations, task_type)
+        value = task_type.value(Submission.FromString(row["body"]).annotations)
     if accepted is None and row["state"] == "ACCEPTED":
-        accepted = _value(Task.FromString(row["task_body"]).accepted, task_type)
+        accepted = task_type.value(Task.FromString(row["task_body"]).accepted)
     return Answer(
         row["task"],
         row["annotator"],
@@ -82,8 +80,3 @@ def answer_of(row: Mapping[str, Any], task_type: AnnotationTask) -> Answer:
         rejected=row["rejected"],
         time_spent=row["time_spent"],
     )
-
-
-def _value(annotations: Sequence[Annotation], task_type: AnnotationTask) -> Value:
-    key = task_type.key(annotations)
-    return annotations if key is None else key

@@ -9,6 +9,7 @@ from vesta_common.clock import Clock
 from vesta_common.events import outbox
 from vesta_common.events.cloudevents import new_event
 from vesta_common.media.large_annotations import LargeAnnotations
+from vesta_common.messages import without
 from vesta_common.resources.filters import Where
 from vesta_common.resources.methods import existing, taken
 from vesta_common.resources.names import parent_of
@@ -20,7 +21,7 @@ from vesta_annotation.decision import Decision
 from vesta_annotation.event_payloads import TaskEvent, task_accepted, task_cancelled, task_rejected
 from vesta_annotation.leases import expire_time
 from vesta_annotation.rows import answer_of, campaign_body, campaign_of, task_body, task_of
-from vesta_annotation.task_types import task_type_of
+from vesta_annotation.task_types import Consensus, task_type_of
 
 SERVICE = "annotation"
 
@@ -196,19 +197,23 @@ class Store:
 
     def accept(self, connection: Connection, task: Task, decision: Decision, accepted_key: bytes | None) -> None:
         """Accepts the decision of a task, with its key if the task type has keys, and publishes it."""
-        del task.accepted[:]
+        task = without(task, "accepted", "agreed", "disagreements")
         task.accepted.extend(decision.annotations)
         self._settle(connection, task, Task.ACCEPTED, accepted_key)
         stored = self._large.store(task.item, decision.annotations)
         self._publish(connection, task_accepted(task, decision, self.clock.now(), stored))
 
-    def send_to_review(self, connection: Connection, task: Task) -> None:
-        """Moves a task to review."""
+    def send_to_review(self, connection: Connection, task: Task, consensus: Consensus | None) -> None:
+        """Moves a task to review, with what its answers agree on and about which objects they differ."""
+        if consensus:
+            task.agreed.extend(consensus.annotations)
+            task.disagreements.extend(consensus.disagreements)
         self._settle(connection, task, Task.IN_REVIEW)
 
     def begin_round(self, connection: Connection, task: Task, review: Review) -> None:
         """Starts another round of answers, as the review requests, and publishes the rejection."""
-        queries.begin_round(connection, name=task.name, now=self.clock.now())
+        body = task_body(without(task, "agreed", "disagreements"))
+        queries.begin_round(connection, name=task.name, body=body, now=self.clock.now())
         self._publish(connection, task_rejected(task, review))
 
     def cancel_task(self, connection: Connection, task: Task) -> Task:

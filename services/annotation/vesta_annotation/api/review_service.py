@@ -66,13 +66,15 @@ class ReviewService(ReviewServiceServicer):
         task = self._store.lock_task(connection, request.parent)
         _check_in_review(task, caller)
         review = copy_of(request.review, name=f"{task.name}/reviews/{new_id()}", reviewer=caller)
+        review.ClearField("disagreements")
+        review.disagreements.extend(task.disagreements)
         review.create_time.FromDatetime(self._store.clock.now())
         campaign = self._store.get_campaign(connection, parent_of(task.name))
         decision = decide_by_review(review, self._store.list_round(connection, task), campaign)
         if decision and terms:
-            is_correction = review.decision == Review.CORRECT
+            is_accepted = review.decision == Review.ACCEPT
             check_annotations(
-                decision.annotations, terms, "review.annotations" if is_correction else "submission.annotations"
+                decision.annotations, terms, "submission.annotations" if is_accepted else "review.annotations"
             )
         self._store.insert_review(connection, task, review)
         if decision:

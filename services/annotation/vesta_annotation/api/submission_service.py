@@ -23,7 +23,7 @@ from vesta_contracts.annotation.v1 import (
 
 from vesta_annotation.api.annotation_rules import TermsSource
 from vesta_annotation.api.caller import calling_member, visible_annotator
-from vesta_annotation.decision import Decision, decide_by_answers
+from vesta_annotation.decision import Decision, decide_by_consensus
 from vesta_annotation.leases import check_holder
 from vesta_annotation.store import Store
 from vesta_annotation.task_types import task_type_of
@@ -97,11 +97,12 @@ class SubmissionService(SubmissionServiceServicer):
         self._store.insert_submission(connection, task, submission, task_type.key(submission.annotations))
         answers = self._store.list_round(connection, task)
         if len(answers) == campaign.annotators_per_task:
-            decision = decide_by_answers(task.name, answers, campaign)
+            consensus = task_type.consensus(answers)
+            decision = decide_by_consensus(task.name, consensus, campaign)
             if decision and _is_sound(decision, terms):
                 self._store.accept(connection, task, decision, task_type.key(decision.annotations))
             else:
-                self._store.send_to_review(connection, task)
+                self._store.send_to_review(connection, task, consensus)
         return submission
 
 

@@ -206,5 +206,6 @@ def _new_task(requested: Task, campaign: Campaign, item: Item) -> Task:
         mime_type=item.media.mime_type,
         blind=is_blind(requested, item),
     )
-    task.ClearField("accepted")
+    for field in ("accepted", "agreed", "disagreements"):
+        task.ClearField(field)
     return task

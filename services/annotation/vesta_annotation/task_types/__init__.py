@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from vesta_common.media.task_types import module_of
 from vesta_contracts.annotation.v1 import Campaign
@@ -12,7 +12,7 @@ from vesta_annotation.task_types.annotation_task import AnnotationTask, Consensu
 from vesta_annotation.task_types.detection import Detection
 from vesta_annotation.task_types.image_labels import ImageLabels
 
-TASK_TYPES: Final[Mapping[TaskType.ValueType, AnnotationTask]] = MappingProxyType(
+TASK_TYPES: Final[Mapping[TaskType.ValueType, AnnotationTask[Any]]] = MappingProxyType(
     {
         TaskType.TASK_TYPE_CLASSIFICATION: ImageLabels(),
         TaskType.TASK_TYPE_MULTI_LABEL: ImageLabels(),
@@ -23,7 +23,7 @@ TASK_TYPES: Final[Mapping[TaskType.ValueType, AnnotationTask]] = MappingProxyTyp
 __all__ = ["TASK_TYPES", "AnnotationTask", "Consensus", "task_type_of"]
 
 
-def task_type_of(campaign: Campaign) -> AnnotationTask:
+def task_type_of(campaign: Campaign) -> AnnotationTask[Any]:
     """Returns the module of a campaign's task type.
 
     Raises:

@@ -1,14 +1,15 @@
 """The interface of a task type in this service."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from vesta_contracts.annotation.v1 import Submission
+from vesta_contracts.annotation.v1 import Disagreement, Submission
 from vesta_contracts.common.v1 import Annotation
 
-Value = bytes | Sequence[Annotation]
-"""What answers are compared by: their keys if the task type has keys, otherwise their annotations."""
+Value = TypeVar("Value")
+"""What answers are compared by."""
 
 
 @dataclass(frozen=True)
@@ -18,21 +19,29 @@ class Consensus:
     Attributes:
         annotations: what more than half of the annotators state.
         annotators: those whose whole answers agree with it.
-        disputed: what neither more nor less than half of the annotators state; a reviewer must decide. Empty if the annotations are the
-            decision.
+        disagreements: the objects that the annotators saw differently, the disputed ones first.
     """
 
     annotations: Sequence[Annotation]
     annotators: Sequence[str]
-    disputed: Sequence[Annotation] = ()
+    disagreements: Sequence[Disagreement] = ()
+
+    @property
+    def is_disputed(self) -> bool:
+        """Whether no majority decides on one of the objects, so that a reviewer must; otherwise, the annotations are the decision."""
+        return any(disagreement.disputed for disagreement in self.disagreements)
 
 
-class AnnotationTask(ABC):
+class AnnotationTask(ABC, Generic[Value]):
     """How answers of a task type are compared. Stateless."""
 
-    @abstractmethod
-    def key(self, annotations: Sequence[Annotation]) -> bytes | None:
+    def key(self, annotations: Sequence[Annotation]) -> bytes | None:  # noqa: ARG002
         """Returns a key that is equal for answers that agree; None if answers of this task type have no key."""
+        return None
+
+    @abstractmethod
+    def value(self, annotations: Sequence[Annotation]) -> Value:
+        """Returns what an answer is compared by; its key if the task type has keys."""
 
     @abstractmethod
     def consensus(self, answers: Sequence[Submission]) -> Consensus | None:
@@ -49,3 +58,15 @@ class AnnotationTask(ABC):
         Args:
             units: the answers to each task, at least two per task.
         """
+
+    def parts(self, value: Value) -> Mapping[str, Value]:  # noqa: ARG002
+        """Returns the part of an answer about each concept that it states; empty if agreement is not measured by concept."""
+        return {}
+
+    def count_objects(self, value: Value) -> int:  # noqa: ARG002
+        """Returns the number of objects of an answer."""
+        return 0
+
+    def count_matched(self, one: Value, other: Value) -> int:  # noqa: ARG002
+        """Returns the number of objects on which two answers agree."""
+        return 0

@@ -7,7 +7,7 @@ from vesta_contracts.annotation.v1 import Submission
 from vesta_contracts.common.v1 import Annotation
 
 from vesta_annotation.alpha import nominal_alpha
-from vesta_annotation.task_types.annotation_task import AnnotationTask, Consensus, Value
+from vesta_annotation.task_types.annotation_task import AnnotationTask, Consensus
 
 
 def answer_key(annotations: Sequence[Annotation]) -> bytes:
@@ -21,10 +21,13 @@ def answer_key(annotations: Sequence[Annotation]) -> bytes:
     return hashlib.sha256(b"".join(sorted(keys))).digest()
 
 
-class ImageLabels(AnnotationTask):
+class ImageLabels(AnnotationTask[bytes]):
     """Labels of whole images."""
 
     def key(self, annotations: Sequence[Annotation]) -> bytes:
+        return answer_key(annotations)
+
+    def value(self, annotations: Sequence[Annotation]) -> bytes:
         return answer_key(annotations)
 
     def consensus(self, answers: Sequence[Submission]) -> Consensus | None:
@@ -35,9 +38,9 @@ class ImageLabels(AnnotationTask):
             return None
         return Consensus(majority[0].annotations, [answer.annotator for answer in majority])
 
-    def agree(self, one: Value, other: Value) -> bool:
+    def agree(self, one: bytes, other: bytes) -> bool:
         return one == other
 
-    def alpha(self, units: Iterable[Sequence[Value]]) -> float | None:
+    def alpha(self, units: Iterable[Sequence[bytes]]) -> float | None:
         """For nominal values."""
         return nominal_alpha(units)

@@ -4,6 +4,7 @@ from vesta_contracts.annotation.v1.campaign_pb2 import Campaign as Campaign
 from vesta_contracts.annotation.v1.campaign_pb2 import CampaignCounts as CampaignCounts
 from vesta_contracts.annotation.v1.campaign_pb2 import Agreement as Agreement
 from vesta_contracts.annotation.v1.campaign_pb2 import AnnotatorAgreement as AnnotatorAgreement
+from vesta_contracts.annotation.v1.campaign_pb2 import ConceptAgreement as ConceptAgreement
 from vesta_contracts.annotation.v1.campaign_pb2 import Guidelines as Guidelines
 from vesta_contracts.annotation.v1.campaign_pb2 import GuidelineConcept as GuidelineConcept
 from vesta_contracts.annotation.v1.campaign_service_pb2 import CreateCampaignRequest as CreateCampaignRequest
@@ -17,6 +18,8 @@ from vesta_contracts.annotation.v1.campaign_service_pb2 import GetAgreementReque
 from vesta_contracts.annotation.v1.campaign_service_pb2_grpc import CampaignServiceStub as CampaignServiceStub
 from vesta_contracts.annotation.v1.campaign_service_pb2_grpc import CampaignServiceServicer as CampaignServiceServicer
 from vesta_contracts.annotation.v1.campaign_service_pb2_grpc import add_CampaignServiceServicer_to_server as add_CampaignServiceServicer_to_server
+from vesta_contracts.annotation.v1.disagreement_pb2 import Disagreement as Disagreement
+from vesta_contracts.annotation.v1.disagreement_pb2 import Opinion as Opinion
 from vesta_contracts.annotation.v1.events_pb2 import TaskAccepted as TaskAccepted
 from vesta_contracts.annotation.v1.events_pb2 import TaskCancelled as TaskCancelled
 from vesta_contracts.annotation.v1.events_pb2 import TaskRejected as TaskRejected
@@ -66,10 +69,12 @@ __all__ = [
     "CampaignServiceServicer",
     "CampaignServiceStub",
     "CancelTaskRequest",
+    "ConceptAgreement",
     "CreateCampaignRequest",
     "CreateReviewRequest",
     "CreateSubmissionRequest",
     "DeleteCampaignRequest",
+    "Disagreement",
     "GetAgreementRequest",
     "GetCampaignRequest",
     "GetGuidelinesRequest",
@@ -93,6 +98,7 @@ __all__ = [
     "ListSubmissionsResponse",
     "ListTasksRequest",
     "ListTasksResponse",
+    "Opinion",
     "ReleaseTaskRequest",
     "RenewLeaseRequest",
     "Review",

@@ -172,9 +172,11 @@ class Agreement(_message.Message):
     TASK_COUNT_FIELD_NUMBER: _builtins.int
     ANNOTATORS_FIELD_NUMBER: _builtins.int
     TIME_SPENT_FIELD_NUMBER: _builtins.int
+    CONCEPTS_FIELD_NUMBER: _builtins.int
     alpha: _builtins.float
-    """Krippendorff's alpha over all submissions of the campaign (nominal; 1 is perfect agreement, 0 is chance). Unset if fewer than
-    two tasks have two answers.
+    """Krippendorff's alpha over all submissions of the campaign (1 is perfect agreement, 0 is chance). Labels are nominal values; for
+    objects, the distance of two answers is 1 minus the similarity of matched objects of the same concept, as a share of all objects;
+    for semantic segmentation, it is the share of pixels with different concepts. Unset if fewer than two tasks have two answers.
     """
     task_count: _builtins.int
     """Tasks with at least two answers."""
@@ -184,6 +186,12 @@ class Agreement(_message.Message):
     def time_spent(self) -> _duration_pb2.Duration:
         """Median time_spent of the submissions that report it. Unset if none does."""
 
+    @_builtins.property
+    def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptAgreement]:
+        """Agreement by concept: how well all pairs of annotators agree on its objects. Sorted by concept. Empty if answers are labels of the
+        whole image.
+        """
+
     def __init__(
         self,
         *,
@@ -191,10 +199,11 @@ class Agreement(_message.Message):
         task_count: _builtins.int = ...,
         annotators: _abc.Iterable[Global___AnnotatorAgreement] | None = ...,
         time_spent: _duration_pb2.Duration | None = ...,
+        concepts: _abc.Iterable[Global___ConceptAgreement] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "time_spent", b"time_spent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "annotators", b"annotators", "task_count", b"task_count", "time_spent", b"time_spent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "alpha", b"alpha", "annotators", b"annotators", "concepts", b"concepts", "task_count", b"task_count", "time_spent", b"time_spent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
@@ -214,6 +223,8 @@ class AnnotatorAgreement(_message.Message):
     ACCURACY_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
     TIME_SPENT_FIELD_NUMBER: _builtins.int
+    F1_FIELD_NUMBER: _builtins.int
+    CONCEPTS_FIELD_NUMBER: _builtins.int
     annotator: _builtins.str
     """"projects/acme/members/ada"."""
     submission_count: _builtins.int
@@ -223,9 +234,19 @@ class AnnotatorAgreement(_message.Message):
     """Share of the decided submissions that equal the accepted annotations, in [0, 1]."""
     alpha: _builtins.float
     """Krippendorff's alpha of this annotator and the others on shared tasks."""
+    f1: _builtins.float
+    """Harmonic mean of precision and recall of the annotator's objects, matched with the accepted objects of the same concept on decided
+    tasks. Unset if there are no objects.
+    """
     @_builtins.property
     def time_spent(self) -> _duration_pb2.Duration:
         """Median time_spent of the annotator's submissions that report it. Unset if none does."""
+
+    @_builtins.property
+    def concepts(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConceptAgreement]:
+        """The same by concept, and the agreement with the others on each concept. Sorted by concept. Empty if answers are labels of the whole
+        image.
+        """
 
     def __init__(
         self,
@@ -236,21 +257,69 @@ class AnnotatorAgreement(_message.Message):
         accuracy: _builtins.float | None = ...,
         alpha: _builtins.float | None = ...,
         time_spent: _duration_pb2.Duration | None = ...,
+        f1: _builtins.float | None = ...,
+        concepts: _abc.Iterable[Global___ConceptAgreement] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_alpha", b"_alpha", "accuracy", b"accuracy", "alpha", b"alpha", "time_spent", b"time_spent"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_alpha", b"_alpha", "_f1", b"_f1", "accuracy", b"accuracy", "alpha", b"alpha", "f1", b"f1", "time_spent", b"time_spent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_alpha", b"_alpha", "accuracy", b"accuracy", "alpha", b"alpha", "annotator", b"annotator", "decided_count", b"decided_count", "submission_count", b"submission_count", "time_spent", b"time_spent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy", "_alpha", b"_alpha", "_f1", b"_f1", "accuracy", b"accuracy", "alpha", b"alpha", "annotator", b"annotator", "concepts", b"concepts", "decided_count", b"decided_count", "f1", b"f1", "submission_count", b"submission_count", "time_spent", b"time_spent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accuracy: _TypeAlias = _typing.Literal["accuracy"]  # noqa: Y015
     _WhichOneofArgType__accuracy: _TypeAlias = _typing.Literal["_accuracy", b"_accuracy"]  # noqa: Y015
     _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
     _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__f1: _TypeAlias = _typing.Literal["f1"]  # noqa: Y015
+    _WhichOneofArgType__f1: _TypeAlias = _typing.Literal["_f1", b"_f1"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__accuracy) -> _WhichOneofReturnType__accuracy | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__f1) -> _WhichOneofReturnType__f1 | None: ...
 
 Global___AnnotatorAgreement: _TypeAlias = AnnotatorAgreement  # noqa: Y015
+
+@_typing.final
+class ConceptAgreement(_message.Message):
+    """Agreement on the objects of one concept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCEPT_FIELD_NUMBER: _builtins.int
+    OBJECT_COUNT_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    F1_FIELD_NUMBER: _builtins.int
+    concept: _builtins.str
+    object_count: _builtins.int
+    """The number of objects of the concept that the annotators annotated."""
+    alpha: _builtins.float
+    """Krippendorff's alpha of the answers without the objects of other concepts."""
+    f1: _builtins.float
+    """Harmonic mean of precision and recall of matched objects of the concept: of one annotator against the accepted annotations, or of
+    all pairs of annotators. Unset if there are no objects.
+    """
+    def __init__(
+        self,
+        *,
+        concept: _builtins.str = ...,
+        object_count: _builtins.int = ...,
+        alpha: _builtins.float | None = ...,
+        f1: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_f1", b"_f1", "alpha", b"alpha", "f1", b"f1"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_alpha", b"_alpha", "_f1", b"_f1", "alpha", b"alpha", "concept", b"concept", "f1", b"f1", "object_count", b"object_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__alpha: _TypeAlias = _typing.Literal["alpha"]  # noqa: Y015
+    _WhichOneofArgType__alpha: _TypeAlias = _typing.Literal["_alpha", b"_alpha"]  # noqa: Y015
+    _WhichOneofReturnType__f1: _TypeAlias = _typing.Literal["f1"]  # noqa: Y015
+    _WhichOneofArgType__f1: _TypeAlias = _typing.Literal["_f1", b"_f1"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__alpha) -> _WhichOneofReturnType__alpha | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__f1) -> _WhichOneofReturnType__f1 | None: ...
+
+Global___ConceptAgreement: _TypeAlias = ConceptAgreement  # noqa: Y015
 
 @_typing.final
 class Guidelines(_message.Message):

@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from vesta_contracts.annotation.v1 import disagreement_pb2 as vesta_dot_annotation_dot_v1_dot_disagreement__pb2
 from vesta_contracts.common.v1 import geometry_pb2 as vesta_dot_common_dot_v1_dot_geometry__pb2
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/annotation/v1/review.proto\x12\x13vesta.annotation.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evesta/common/v1/geometry.proto\x1a\x1bvesta/common/v1/rules.proto\"\xb4\x03\n\x06Review\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12<\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32$.vesta.annotation.v1.Review.DecisionB\x04\xe2\x41\x01\x02\x12\x39\n\x0b\x61nnotations\x18\x03 \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x07\xca\xa5\x19\x03\x38\x90N\x12\x18\n\x07\x63omment\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\xa0\x1f\x12\x16\n\x08reviewer\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"I\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43\x43\x45PT\x10\x01\x12\x0b\n\x07\x43ORRECT\x10\x02\x12\n\n\x06REJECT\x10\x03:i\xea\x41\x66\n\x0cvesta/Review\x12\x45projects/{project}/campaigns/{campaign}/tasks/{task}/reviews/{review}*\x07reviews2\x06reviewb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/annotation/v1/review.proto\x12\x13vesta.annotation.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&vesta/annotation/v1/disagreement.proto\x1a\x1evesta/common/v1/geometry.proto\x1a\x1bvesta/common/v1/rules.proto\"\x81\x04\n\x06Review\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12<\n\x08\x64\x65\x63ision\x18\x02 \x01(\x0e\x32$.vesta.annotation.v1.Review.DecisionB\x04\xe2\x41\x01\x02\x12\x39\n\x0b\x61nnotations\x18\x03 \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x07\xca\xa5\x19\x03\x38\x90N\x12\x18\n\x07\x63omment\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\xa0\x1f\x12\x16\n\x08reviewer\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12>\n\rdisagreements\x18\x07 \x03(\x0b\x32!.vesta.annotation.v1.DisagreementB\x04\xe2\x41\x01\x03\"V\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\n\n\x06\x41\x43\x43\x45PT\x10\x01\x12\x0b\n\x07\x43ORRECT\x10\x02\x12\n\n\x06REJECT\x10\x03\x12\x0b\n\x07RESOLVE\x10\x04:i\xea\x41\x66\n\x0cvesta/Review\x12\x45projects/{project}/campaigns/{campaign}/tasks/{task}/reviews/{review}*\x07reviews2\x06reviewb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,10 +49,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REVIEW'].fields_by_name['reviewer']._serialized_options = b'\342A\001\003'
   _globals['_REVIEW'].fields_by_name['create_time']._loaded_options = None
   _globals['_REVIEW'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_REVIEW'].fields_by_name['disagreements']._loaded_options = None
+  _globals['_REVIEW'].fields_by_name['disagreements']._serialized_options = b'\342A\001\003'
   _globals['_REVIEW']._loaded_options = None
   _globals['_REVIEW']._serialized_options = b'\352Af\n\014vesta/Review\022Eprojects/{project}/campaigns/{campaign}/tasks/{task}/reviews/{review}*\007reviews2\006review'
-  _globals['_REVIEW']._serialized_start=212
-  _globals['_REVIEW']._serialized_end=648
-  _globals['_REVIEW_DECISION']._serialized_start=468
-  _globals['_REVIEW_DECISION']._serialized_end=541
+  _globals['_REVIEW']._serialized_start=252
+  _globals['_REVIEW']._serialized_end=765
+  _globals['_REVIEW_DECISION']._serialized_start=572
+  _globals['_REVIEW_DECISION']._serialized_end=658
 # @@protoc_insertion_point(module_scope)

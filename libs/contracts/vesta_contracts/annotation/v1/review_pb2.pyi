@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from vesta_contracts.annotation.v1 import disagreement_pb2 as _disagreement_pb2
 from vesta_contracts.common.v1 import geometry_pb2 as _geometry_pb2
 import builtins as _builtins
 import sys
@@ -40,6 +41,10 @@ class Review(_message.Message):
         """`annotations` of this Review are accepted instead."""
         REJECT: Review._Decision.ValueType  # 3
         """The Task is opened again for new answers. Annotators see `comment`."""
+        RESOLVE: Review._Decision.ValueType  # 4
+        """`annotations` of this Review replace the disputed objects of the Task, and `agreed` of the Task is accepted with them. Without
+        annotations, the disputed objects are dropped. The reviewer needs to see nothing but the disputed objects.
+        """
 
     class Decision(_Decision, metaclass=_DecisionEnumTypeWrapper):
         """The decision."""
@@ -51,6 +56,10 @@ class Review(_message.Message):
     """`annotations` of this Review are accepted instead."""
     REJECT: Review.Decision.ValueType  # 3
     """The Task is opened again for new answers. Annotators see `comment`."""
+    RESOLVE: Review.Decision.ValueType  # 4
+    """`annotations` of this Review replace the disputed objects of the Task, and `agreed` of the Task is accepted with them. Without
+    annotations, the disputed objects are dropped. The reviewer needs to see nothing but the disputed objects.
+    """
 
     NAME_FIELD_NUMBER: _builtins.int
     DECISION_FIELD_NUMBER: _builtins.int
@@ -58,6 +67,7 @@ class Review(_message.Message):
     COMMENT_FIELD_NUMBER: _builtins.int
     REVIEWER_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    DISAGREEMENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     decision: Global___Review.Decision.ValueType
     comment: _builtins.str
@@ -65,10 +75,14 @@ class Review(_message.Message):
     reviewer: _builtins.str
     @_builtins.property
     def annotations(self) -> _containers.RepeatedCompositeFieldContainer[_geometry_pb2.Annotation]:
-        """The corrected annotations. Required for CORRECT."""
+        """For CORRECT, all annotations of the item; none if it shows none of the concepts. For RESOLVE, those in place of the disputed ones."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def disagreements(self) -> _containers.RepeatedCompositeFieldContainer[_disagreement_pb2.Disagreement]:
+        """The disagreements of the Task that the reviewer saw."""
+
     def __init__(
         self,
         *,
@@ -78,10 +92,11 @@ class Review(_message.Message):
         comment: _builtins.str = ...,
         reviewer: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        disagreements: _abc.Iterable[_disagreement_pb2.Disagreement] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "comment", b"comment", "create_time", b"create_time", "decision", b"decision", "name", b"name", "reviewer", b"reviewer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotations", b"annotations", "comment", b"comment", "create_time", b"create_time", "decision", b"decision", "disagreements", b"disagreements", "name", b"name", "reviewer", b"reviewer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -59,8 +59,8 @@ class ReviewServiceServicer:
 
     def CreateReview(self, request, context):
         """Creates a Review of a Task in state IN_REVIEW that the caller has leased. Errors: NOT_FOUND task; FAILED_PRECONDITION
-        LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT, NO_CONSENSUS for ACCEPT, and for ACCEPT and CORRECT
-        the errors of CreateSubmission about annotations.
+        LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT, NO_CONSENSUS for ACCEPT, and for other decisions
+        than REJECT the errors of CreateSubmission about annotations.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

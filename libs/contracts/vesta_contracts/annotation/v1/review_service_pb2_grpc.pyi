@@ -36,8 +36,8 @@ class ReviewServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ReviewServiceAsyncStub: ...
     CreateReview: _grpc.UnaryUnaryMultiCallable[_review_service_pb2.CreateReviewRequest, _review_pb2.Review]
     """Creates a Review of a Task in state IN_REVIEW that the caller has leased. Errors: NOT_FOUND task; FAILED_PRECONDITION
-    LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT, NO_CONSENSUS for ACCEPT, and for ACCEPT and CORRECT
-    the errors of CreateSubmission about annotations.
+    LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT, NO_CONSENSUS for ACCEPT, and for other decisions
+    than REJECT the errors of CreateSubmission about annotations.
     """
     GetReview: _grpc.UnaryUnaryMultiCallable[_review_service_pb2.GetReviewRequest, _review_pb2.Review]
     """Returns one Review. Errors: NOT_FOUND."""
@@ -51,8 +51,8 @@ class ReviewServiceAsyncStub(ReviewServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateReview: _aio.UnaryUnaryMultiCallable[_review_service_pb2.CreateReviewRequest, _review_pb2.Review]  # type: ignore[assignment]
     """Creates a Review of a Task in state IN_REVIEW that the caller has leased. Errors: NOT_FOUND task; FAILED_PRECONDITION
-    LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT, NO_CONSENSUS for ACCEPT, and for ACCEPT and CORRECT
-    the errors of CreateSubmission about annotations.
+    LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT, NO_CONSENSUS for ACCEPT, and for other decisions
+    than REJECT the errors of CreateSubmission about annotations.
     """
     GetReview: _aio.UnaryUnaryMultiCallable[_review_service_pb2.GetReviewRequest, _review_pb2.Review]  # type: ignore[assignment]
     """Returns one Review. Errors: NOT_FOUND."""
@@ -69,8 +69,8 @@ class ReviewServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_review_pb2.Review, _abc.Awaitable[_review_pb2.Review]]:
         """Creates a Review of a Task in state IN_REVIEW that the caller has leased. Errors: NOT_FOUND task; FAILED_PRECONDITION
-        LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT, NO_CONSENSUS for ACCEPT, and for ACCEPT and CORRECT
-        the errors of CreateSubmission about annotations.
+        LEASE_LOST, TASK_NOT_IN_REVIEW; INVALID_ARGUMENT COMMENT_MISSING for REJECT, NO_CONSENSUS for ACCEPT, and for other decisions
+        than REJECT the errors of CreateSubmission about annotations.
         """
 
     @_abc_1.abstractmethod

@@ -25,11 +25,12 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from vesta_contracts.annotation.v1 import disagreement_pb2 as vesta_dot_annotation_dot_v1_dot_disagreement__pb2
 from vesta_contracts.common.v1 import geometry_pb2 as vesta_dot_common_dot_v1_dot_geometry__pb2
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evesta/annotation/v1/task.proto\x12\x13vesta.annotation.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1evesta/common/v1/geometry.proto\x1a\x1bvesta/common/v1/rules.proto\"\xe0\x06\n\x04Task\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\"\n\x04item\x18\x02 \x01(\tB\x14\xe2\x41\x02\x02\x05\xfa\x41\x0c\n\nvesta/Item\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32\x1f.vesta.annotation.v1.Task.StateB\x04\xe2\x41\x01\x03\x12\x10\n\x08priority\x18\x04 \x01(\x01\x12=\n\x0fpre_annotations\x18\x05 \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x07\xca\xa5\x19\x03\x38\x90N\x12\x1e\n\rmodel_version\x18\x06 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x08\x12\x0f\n\x07\x63ontrol\x18\x07 \x01(\x08\x12!\n\x10selection_reason\x18\x08 \x01(\tB\x07\xca\xa5\x19\x03\x10\xe8\x07\x12\x1e\n\x10submission_count\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0frejection_count\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x30\n\x06leases\x18\x0b \x03(\x0b\x32\x1a.vesta.annotation.v1.LeaseB\x04\xe2\x41\x01\x03\x12\x33\n\x08\x61\x63\x63\x65pted\x18\x0c \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\x12\x16\n\x08width_px\x18\x10 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x17\n\theight_px\x18\x11 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x17\n\tmime_type\x18\x12 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x62lind\x18\x13 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x1a\n\x12prediction_certain\x18\x14 \x01(\x08\"T\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x08\n\x04OPEN\x10\x01\x12\r\n\tIN_REVIEW\x10\x02\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x03\x12\r\n\tCANCELLED\x10\x04:R\xea\x41O\n\nvesta/Task\x12\x34projects/{project}/campaigns/{campaign}/tasks/{task}*\x05tasks2\x04task\"H\n\x05Lease\x12\x0e\n\x06holder\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evesta/annotation/v1/task.proto\x12\x13vesta.annotation.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&vesta/annotation/v1/disagreement.proto\x1a\x1evesta/common/v1/geometry.proto\x1a\x1bvesta/common/v1/rules.proto\"\xd3\x07\n\x04Task\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\"\n\x04item\x18\x02 \x01(\tB\x14\xe2\x41\x02\x02\x05\xfa\x41\x0c\n\nvesta/Item\x12\x34\n\x05state\x18\x03 \x01(\x0e\x32\x1f.vesta.annotation.v1.Task.StateB\x04\xe2\x41\x01\x03\x12\x10\n\x08priority\x18\x04 \x01(\x01\x12=\n\x0fpre_annotations\x18\x05 \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x07\xca\xa5\x19\x03\x38\x90N\x12\x1e\n\rmodel_version\x18\x06 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x08\x12\x0f\n\x07\x63ontrol\x18\x07 \x01(\x08\x12!\n\x10selection_reason\x18\x08 \x01(\tB\x07\xca\xa5\x19\x03\x10\xe8\x07\x12\x1e\n\x10submission_count\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0frejection_count\x18\n \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x30\n\x06leases\x18\x0b \x03(\x0b\x32\x1a.vesta.annotation.v1.LeaseB\x04\xe2\x41\x01\x03\x12\x33\n\x08\x61\x63\x63\x65pted\x18\x0c \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\x0f \x01(\t\x12\x16\n\x08width_px\x18\x10 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x17\n\theight_px\x18\x11 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x17\n\tmime_type\x18\x12 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x62lind\x18\x13 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x1a\n\x12prediction_certain\x18\x14 \x01(\x08\x12\x31\n\x06\x61greed\x18\x15 \x03(\x0b\x32\x1b.vesta.common.v1.AnnotationB\x04\xe2\x41\x01\x03\x12>\n\rdisagreements\x18\x16 \x03(\x0b\x32!.vesta.annotation.v1.DisagreementB\x04\xe2\x41\x01\x03\"T\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x08\n\x04OPEN\x10\x01\x12\r\n\tIN_REVIEW\x10\x02\x12\x0c\n\x08\x41\x43\x43\x45PTED\x10\x03\x12\r\n\tCANCELLED\x10\x04:R\xea\x41O\n\nvesta/Task\x12\x34projects/{project}/campaigns/{campaign}/tasks/{task}*\x05tasks2\x04task\"H\n\x05Lease\x12\x0e\n\x06holder\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestampb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -68,12 +69,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASK'].fields_by_name['mime_type']._serialized_options = b'\342A\001\003'
   _globals['_TASK'].fields_by_name['blind']._loaded_options = None
   _globals['_TASK'].fields_by_name['blind']._serialized_options = b'\342A\001\003'
+  _globals['_TASK'].fields_by_name['agreed']._loaded_options = None
+  _globals['_TASK'].fields_by_name['agreed']._serialized_options = b'\342A\001\003'
+  _globals['_TASK'].fields_by_name['disagreements']._loaded_options = None
+  _globals['_TASK'].fields_by_name['disagreements']._serialized_options = b'\342A\001\003'
   _globals['_TASK']._loaded_options = None
   _globals['_TASK']._serialized_options = b'\352AO\n\nvesta/Task\0224projects/{project}/campaigns/{campaign}/tasks/{task}*\005tasks2\004task'
-  _globals['_TASK']._serialized_start=210
-  _globals['_TASK']._serialized_end=1074
-  _globals['_TASK_STATE']._serialized_start=906
-  _globals['_TASK_STATE']._serialized_end=990
-  _globals['_LEASE']._serialized_start=1076
-  _globals['_LEASE']._serialized_end=1148
+  _globals['_TASK']._serialized_start=250
+  _globals['_TASK']._serialized_end=1229
+  _globals['_TASK_STATE']._serialized_start=1061
+  _globals['_TASK_STATE']._serialized_end=1145
+  _globals['_LEASE']._serialized_start=1231
+  _globals['_LEASE']._serialized_end=1303
 # @@protoc_insertion_point(module_scope)

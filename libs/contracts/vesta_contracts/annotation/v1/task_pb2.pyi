@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from vesta_contracts.annotation.v1 import disagreement_pb2 as _disagreement_pb2
 from vesta_contracts.common.v1 import geometry_pb2 as _geometry_pb2
 import builtins as _builtins
 import sys
@@ -74,6 +75,8 @@ class Task(_message.Message):
     MIME_TYPE_FIELD_NUMBER: _builtins.int
     BLIND_FIELD_NUMBER: _builtins.int
     PREDICTION_CERTAIN_FIELD_NUMBER: _builtins.int
+    AGREED_FIELD_NUMBER: _builtins.int
+    DISAGREEMENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     item: _builtins.str
     """The item to annotate."""
@@ -121,6 +124,16 @@ class Task(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def agreed(self) -> _containers.RepeatedCompositeFieldContainer[_geometry_pb2.Annotation]:
+        """Set when the Task goes to review: what more than half of the annotators agree on, merged."""
+
+    @_builtins.property
+    def disagreements(self) -> _containers.RepeatedCompositeFieldContainer[_disagreement_pb2.Disagreement]:
+        """Set when the Task goes to review: the objects that the annotators saw differently, the disputed ones first. Empty if their answers are
+        labels of the whole image, which are compared as a whole.
+        """
+
     def __init__(
         self,
         *,
@@ -144,10 +157,12 @@ class Task(_message.Message):
         mime_type: _builtins.str = ...,
         blind: _builtins.bool = ...,
         prediction_certain: _builtins.bool = ...,
+        agreed: _abc.Iterable[_geometry_pb2.Annotation] | None = ...,
+        disagreements: _abc.Iterable[_disagreement_pb2.Disagreement] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "blind", b"blind", "control", b"control", "create_time", b"create_time", "etag", b"etag", "height_px", b"height_px", "item", b"item", "leases", b"leases", "mime_type", b"mime_type", "model_version", b"model_version", "name", b"name", "pre_annotations", b"pre_annotations", "prediction_certain", b"prediction_certain", "priority", b"priority", "rejection_count", b"rejection_count", "selection_reason", b"selection_reason", "state", b"state", "submission_count", b"submission_count", "update_time", b"update_time", "width_px", b"width_px"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "agreed", b"agreed", "blind", b"blind", "control", b"control", "create_time", b"create_time", "disagreements", b"disagreements", "etag", b"etag", "height_px", b"height_px", "item", b"item", "leases", b"leases", "mime_type", b"mime_type", "model_version", b"model_version", "name", b"name", "pre_annotations", b"pre_annotations", "prediction_certain", b"prediction_certain", "priority", b"priority", "rejection_count", b"rejection_count", "selection_reason", b"selection_reason", "state", b"state", "submission_count", b"submission_count", "update_time", b"update_time", "width_px", b"width_px"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
