@@ -14,7 +14,7 @@ def measure(port_block: int) -> list[Figure]:
     """Runs a loop on its own platform, with two replicas of each service and of Triton."""
     with running_platform(block=port_block, replicas=2) as platform:
         with Vesta(platform.home.addresses("gateway_grpc"), platform.home.owner_key) as owner:
-            loop.turn(owner, platform)
+            loop.turn(owner, platform, loop.digits(platform))
         calls = replica_load.calls_per_replica(platform.home)
         models = [float(len(names)) for names in replica_load.models_per_triton(platform.home)]
     counted = {name: of for name, of in calls.items() if sum(of) >= CALLS_MIN}

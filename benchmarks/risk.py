@@ -16,8 +16,9 @@ from figures import Figure
 from label_saving import Floats, Labels
 from vesta_common.risk_control import HeldOut, Limits, accept
 from vesta_datasets.selection import STRATEGIES, Pool
-from vesta_datasets.task_types.classification import Classification
-from vesta_datasets.task_types.multi_label import MultiLabel
+from vesta_datasets.task_types.classification import distribution_uncertainty
+from vesta_datasets.task_types.multi_label import centred_uncertainty
+from vesta_datasets.task_types.uncertainty import Uncertainty
 from vesta_training.heads.linear_head import Head, fit_head
 from vesta_training.recipes.recipe import HeadChoices, Task, builtin_recipe
 from vesta_training.tasks.classification.held_out import held_out
@@ -103,10 +104,10 @@ def _head(pool: Items, task: Task, seed: int) -> Head:
     learnable = truth.any(axis=1) if task is Task.CLASSIFICATION else np.ones(len(truth), np.bool_)
     choices = builtin_recipe(str(task)).head or HeadChoices()
     labelled = np.zeros(len(truth), dtype=np.bool_)
-    probabilities: Floats | None = None
-    selected_as = MultiLabel() if task is Task.MULTILABEL else Classification()
+    uncertainty: Uncertainty | None = None
+    uncertainty_of = centred_uncertainty if task is Task.MULTILABEL else distribution_uncertainty
     for batch in range(BATCHES):
-        drawn = Pool(pool.embeddings, probabilities, labelled.copy(), BATCH_SIZE, seed * BATCHES + batch, selected_as)
+        drawn = Pool(pool.embeddings, uncertainty, labelled.copy(), BATCH_SIZE, seed * BATCHES + batch)
         labelled[[pick.index for pick in STRATEGIES["adaptive"](drawn)]] = True
         known = labelled & learnable
         fitted = fit_head(
@@ -118,7 +119,7 @@ def _head(pool: Items, task: Task, seed: int) -> Head:
             seed=seed,
             cross_validated=batch == BATCHES - 1,  # the others only select
         )
-        probabilities = fitted.head.probabilities(pool.embeddings)
+        uncertainty = uncertainty_of(fitted.head.probabilities(pool.embeddings))
     return fitted.head
 
 

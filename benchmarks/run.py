@@ -9,8 +9,10 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import boxes_saved
 import capacity
 import deployments
+import detection
 import frames
 import ingest
 import label_saving
@@ -46,6 +48,9 @@ GROUPS = (
     "labels",
     "risk",
 )
+ON_ONE_PLATFORM = {"start", "ingest", "loop", "frames", "capacity", "deployments", "overload", "detection", "boxes"}
+ON_REQUEST = ("detection", "boxes")
+"""They take long, and run only with `--only`."""
 
 console = Console(soft_wrap=True)
 
@@ -53,17 +58,20 @@ console = Console(soft_wrap=True)
 def main() -> int:
     """Runs the benchmarks. A missed goal is shown; a missed floor or a failed benchmark is an error."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="", help=f"some of {', '.join(GROUPS)}, separated by commas")
+    parser.add_argument("--only", default="", help=f"some of {', '.join(GROUPS + ON_REQUEST)}, separated by commas")
+    parser.add_argument(
+        "--data", type=Path, help="a folder with boxes for detection and boxes; synthetic scenes if unset"
+    )
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("VESTA_HOME", ".vesta")))
     parser.add_argument("--kafka", choices=BROKERS, default=BROKERS[0], help="the broker")
     options = parser.parse_args()
     groups = [name for name in options.only.split(",") if name] or list(GROUPS)
-    unknown = set(groups) - set(GROUPS)
+    unknown = set(groups) - {*GROUPS, *ON_REQUEST}
     if unknown:
-        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(GROUPS)}")
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(GROUPS + ON_REQUEST)}")
     figures: list[Figure] = []
     outside = Outside()
-    for measured in _measured(groups, options.kafka):
+    for measured in _measured(groups, options.kafka, options.data):
         figure = replace(measured, outside_cores=outside.cores())
         console.print(f"{figure.name} {figure.value:.2f}")
         figures.append(figure)
@@ -87,16 +95,16 @@ def record(report: Path, figure: Figure, measured: datetime) -> None:
     report.write_text(json.dumps([*others, entry], indent=2) + "\n")
 
 
-def _measured(groups: list[str], broker: str) -> Iterator[Figure]:
+def _measured(groups: list[str], broker: str, data: Path | None) -> Iterator[Figure]:
     """Yields each figure as it is measured, on one platform for all."""
-    if {"start", "ingest", "loop", "frames", "capacity", "deployments", "overload"} & set(groups):
+    if ON_ONE_PLATFORM & set(groups):
         with running_platform(block=PORT_BLOCK, broker=broker) as platform:
             if "ingest" in groups:
                 yield from ingest.measure(platform)
                 yield from labelled_import.measure(platform)
             if {"loop", "frames", "capacity", "deployments"} & set(groups):
                 with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
-                    turned, found = loop.turn(owner, platform)
+                    turned, found = loop.turn(owner, platform, loop.digits(platform))
                     if "loop" in groups:
                         yield from found
                         yield from serving.measure(owner, platform, turned.deployment)
@@ -107,6 +115,12 @@ def _measured(groups: list[str], broker: str) -> Iterator[Figure]:
                         yield from capacity.measure(owner, platform, turned)
                     if "deployments" in groups:
                         yield from deployments.measure(owner, platform, turned)
+            if set(ON_REQUEST) & set(groups):
+                with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
+                    if "detection" in groups:
+                        yield from detection.measure(owner, platform, data)
+                    if "boxes" in groups:
+                        yield from boxes_saved.measure(owner, platform, data)
             if "overload" in groups:
                 with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
                     yield from overload.measure(owner, platform)

@@ -38,21 +38,21 @@ class RandomRound:
 
 
 class RandomControl:
-    """Trains on randomly selected labels, with the recipe and the test split of the loop."""
+    """Trains on randomly selected labels, with the recipe and the test split of the loop. Each seed draws others."""
 
-    def __init__(self, owner: Vesta, world: World, label_count_max: int) -> None:
+    def __init__(self, owner: Vesta, world: World, label_count_max: int, seed: int = 0) -> None:
         self._owner = owner
         self._world = world
         self._labelled = 0
         pool = [item for item in world.items if item.split == Split.SPLIT_TRAIN and not item.duplicate_of]
-        random.Random(0).shuffle(pool)
+        random.Random(seed).shuffle(pool)
         pool = pool[:label_count_max]
         test = [item for item in world.items if item.split == Split.SPLIT_TEST]
         self._test = [world.truth(item.name) for item in test]
         self._dataset = owner.datasets.CreateDataset(
             CreateDatasetRequest(
                 parent=world.project,
-                dataset_id="random-control",
+                dataset_id=f"random-control-{seed}",
                 dataset=Dataset(
                     display_name="The same number of random labels",
                     taxonomy=world.dataset.taxonomy,
