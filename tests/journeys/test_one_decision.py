@@ -49,6 +49,7 @@ def selected(said: list[Prediction]) -> list[SelectedItem]:
             seed=1,
             scored_by=f"{MODEL}/versions/1",
             task=DATASET_TASKS[TaskType.TASK_TYPE_MULTI_LABEL],
+            whole=lambda prediction: prediction,
         ).items
     )
 

@@ -28,6 +28,7 @@ from vesta_local.testing import identity_of
 from vesta_serving.api import OUTLINED, DeploymentService, PredictionService
 from vesta_serving.deployments.deployer import WHOLE_KEPT, Deployer
 from vesta_serving.model_files import ModelFiles
+from vesta_serving.predictions.image_reader import ImageReader
 from vesta_serving.predictions.prediction_log import PredictionLog
 from vesta_serving.predictions.predictor import Predictor
 from vesta_serving.registry import Registry
@@ -67,9 +68,10 @@ def serving(service_settings: Callable[[str], dict[str, Any]], triton: str, sand
     clock.advance(WHOLE_KEPT)  # not in an upgrade: the models of other tests are unloaded
     admission = Admission("predict", timedelta(minutes=1), 4, IMAGES_IN_FLIGHT_MAX, time.monotonic)
     predictor = Predictor(store, versions, files, asked, deployer, clock, admission)
-    scorer = Scorer(store, predictor, item_stub, DatasetServiceStub(channel), media, clock)
+    dataset_stub = DatasetServiceStub(channel)
+    scorer = Scorer(store, predictor, item_stub, dataset_stub, media, clock)
     log = PredictionLog(store, clock, CollectorRegistry(), timedelta(days=30))
-    api = DeploymentService(store, versions, predictor, log, item_stub, media, sandbox)
+    api = DeploymentService(store, versions, predictor, log, ImageReader(item_stub, media, sandbox), dataset_stub)
     server = Server(identity_of("serving"), "127.0.0.1:0", [api, PredictionService(store)], outlined=OUTLINED)
     server.start()
     door = open_channel(server.address, identity_of("gateway"))

@@ -1,7 +1,8 @@
 """Deleted model versions: they cannot be deployed, and are removed from Triton's repository once unused."""
 
 import pytest
-from serving_builders import PROJECT, an_onnx
+from serving_builders import PROJECT
+from serving_models import an_onnx
 from serving_service import Serving
 from vesta_common.errors import InvalidArgument, Unavailable
 from vesta_common.events.cloudevents import new_event

@@ -3,7 +3,8 @@
 import uuid
 
 import pytest
-from serving_builders import DATASET, PROJECT, a_picture, an_onnx
+from serving_builders import DATASET, PROJECT, a_picture
+from serving_models import an_onnx
 from serving_service import GREEN, RED, Serving, labels
 from vesta_common.errors import (
     Aborted,

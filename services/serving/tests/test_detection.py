@@ -174,6 +174,7 @@ def test_predict_returns_boxes_on_the_image_for_files_items_and_regions(
 
 def test_the_log_and_the_events_contain_the_boxes(serving: Serving) -> None:
     item = serving.items.add(a_scene())
+    serving.datasets.task_types[DATASET] = TaskType.TASK_TYPE_DETECTION
     deployment = serving.deployed(serving.registry.add_detector(), datasets=[DATASET])
     serving.score()
     (answer,) = serving.predict(deployment, PredictInput(item=item.name)).predictions
@@ -191,6 +192,7 @@ def test_the_log_and_the_events_contain_the_boxes(serving: Serving) -> None:
 def test_a_detector_is_scored_on_items_with_embeddings_of_another_model(serving: Serving) -> None:
     """A model without embeddings has no embedding space, so that items without an embedding are not those of its space."""
     items = [serving.items.add(a_scene(red)) for red in (250, 140)]
+    serving.datasets.task_types[DATASET] = TaskType.TASK_TYPE_DETECTION
     serving.deployed(serving.registry.add_detector(), datasets=[DATASET])
     serving.score()
     (made,) = serving.told(PredictionCreated)

@@ -1,7 +1,7 @@
 """Models in Triton: rejected models, invalid outputs, and models that Triton has lost."""
 
 import pytest
-from serving_builders import a_triton_model, an_onnx
+from serving_models import a_triton_model, an_onnx
 from serving_service import RED, Serving, labels
 from vesta_common.errors import (
     FailedPrecondition,

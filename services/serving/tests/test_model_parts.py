@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from serving_builders import DIMENSION, an_onnx, an_onnx_with_a_head
+from serving_models import DIMENSION, an_onnx, an_onnx_with_a_head
 from vesta_serving.model_parts import Head, divide
 
 

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
 from PIL import Image
-from serving_builders import DATASET, PROJECT, a_picture, an_onnx, an_onnx_of_several_labels
+from serving_builders import DATASET, PROJECT, a_picture
+from serving_models import an_onnx, an_onnx_of_several_labels, an_onnx_that_only_embeds
 from serving_service import GREEN, IMAGES_IN_FLIGHT_MAX, RED, Serving, labels
 from vesta_common.errors import (
     InvalidArgument,
     NotFound,
     ResourceExhausted,
 )
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.serving.v1 import (
     DeleteDeploymentRequest,
     Deployment,
@@ -184,6 +186,7 @@ def test_a_multi_label_model_predicts_by_its_thresholds_as_the_log_and_the_event
     colours = [(40, 0, 250), (10, 200, 0), (0, 0, 0), (255, 255, 255)]
     items = [serving.items.add(a_picture(colour, "PNG")) for colour in colours]
     version = serving.registry.add(an_onnx_of_several_labels(), thresholds=(0.1, 0.9, 0.5))
+    serving.datasets.task_types[DATASET] = TaskType.TASK_TYPE_MULTI_LABEL
     deployment = serving.deployed(version, datasets=[DATASET])
     serving.score()
     answers = serving.predict(deployment, *(PredictInput(item=item.name) for item in items)).predictions
@@ -211,6 +214,7 @@ def test_a_multi_label_model_predicts_by_its_thresholds_as_the_log_and_the_event
 def test_new_thresholds_of_a_deployment_are_applied_and_its_datasets_are_scored_again(serving: Serving) -> None:
     item = serving.items.add(a_picture((40, 0, 250), "PNG"))
     version = serving.registry.add(an_onnx_of_several_labels(), thresholds=(0.1, 0.9, 0.5))
+    serving.datasets.task_types[DATASET] = TaskType.TASK_TYPE_MULTI_LABEL
     deployment = serving.deployed(version, datasets=[DATASET])
     serving.score()
     changed = serving.deployments.UpdateDeployment(
@@ -254,6 +258,6 @@ def test_thresholds_are_validated_against_the_requested_version_and_ignored_by_v
             )
         )
     assert caught.value.reason == "THRESHOLD_CONCEPT_UNKNOWN"
-    moved = serving.moved(deployment, single)
-    assert labels(serving, moved, RED) == ["red"]
-    assert dict(moved.uncertainty.thresholds) == {"red": 0.1}
+    embeds_only = serving.registry.add(an_onnx_that_only_embeds(), concepts=())
+    moved = serving.moved(deployment, embeds_only)
+    assert (moved.stable_version, dict(moved.uncertainty.thresholds)) == (embeds_only, {"red": 0.1})

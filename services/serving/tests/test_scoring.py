@@ -8,7 +8,8 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from serving_builders import DATASET, PROJECT, a_picture, an_onnx, an_onnx_with_a_head, eventually
+from serving_builders import DATASET, PROJECT, a_picture, eventually
+from serving_models import an_onnx, an_onnx_with_a_head
 from serving_service import Serving
 from vesta_common.errors import Unavailable
 from vesta_common.leases import LeaseLost
@@ -288,8 +289,8 @@ def test_a_failing_pass_blocks_neither_other_deployments_nor_other_datasets(serv
 
 def test_an_unreadable_dataset_does_not_block_other_datasets_of_its_deployment(serving: Serving) -> None:
     away, item = f"{PROJECT}/datasets/away", serving.items.add(a_picture("blue"))
-    serving.datasets.unavailable.add(away)
     serving.deployed(serving.registry.add(an_onnx()), datasets=[away, DATASET])
+    serving.datasets.unavailable.add(away)
     serving.score()
     assert scored(serving) == Counter([item.name])
 

@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
-from serving_builders import a_picture, a_triton_model, an_onnx, an_onnx_with_a_head
+from serving_builders import a_picture
+from serving_models import a_triton_model, an_onnx, an_onnx_with_a_head
 from serving_service import IDLE_MAX, Serving
 from vesta_common.errors import Unavailable
 from vesta_common.events.cloudevents import new_event

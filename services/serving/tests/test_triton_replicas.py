@@ -7,7 +7,8 @@ from datetime import timedelta
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from serving_builders import a_picture, a_triton_model, an_onnx
+from serving_builders import a_picture
+from serving_models import a_triton_model, an_onnx
 from serving_service import Serving
 from vesta_common import deadline
 from vesta_common.errors import DeadlineExceeded, Unavailable

@@ -2,16 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
-from functools import partial
 
 import grpc
 from google.protobuf import empty_pb2
-from vesta_common.errors import DataLoss, FailedPrecondition, InvalidArgument, NotFound, VestaError
+from vesta_common.errors import FailedPrecondition, VestaError
 from vesta_common.ids import new_id
-from vesta_common.media.images import ModelPicture, model_picture
-from vesta_common.media.model_input import Box, InputFormat
 from vesta_common.resources import filters
 from vesta_common.resources.etags import check_etag
 from vesta_common.resources.masks import apply_update
@@ -20,10 +15,8 @@ from vesta_common.resources.pages import read_page
 from vesta_common.rpc import outline
 from vesta_common.rpc.admission import deadline_passed
 from vesta_common.runtime.service import BackgroundTask
-from vesta_common.sandbox import Sandbox
-from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.postgres import Connection
-from vesta_contracts.datasets.v1 import GetItemRequest, ItemServiceStub
+from vesta_contracts.datasets.v1 import DatasetServiceStub
 from vesta_contracts.serving.v1 import (
     CreateDeploymentRequest,
     DeleteDeploymentRequest,
@@ -37,7 +30,6 @@ from vesta_contracts.serving.v1 import (
     ListDeploymentsResponse,
     ListPredictionsRequest,
     ListPredictionsResponse,
-    PredictInput,
     Prediction,
     PredictionServiceServicer,
     PredictRequest,
@@ -46,12 +38,13 @@ from vesta_contracts.serving.v1 import (
     UpdateDeploymentRequest,
 )
 
+from vesta_serving.predictions.image_reader import ImageReader
 from vesta_serving.predictions.prediction_log import PredictionLog
 from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
 from vesta_serving.registry import Registry
 from vesta_serving.store import Store
+from vesta_serving.suitability import check_datasets, check_successor
 
-FETCH_THREADS = 8
 OUTLINED = ("/vesta.serving.v1.DeploymentService/Predict",)
 """Methods that read the files of a request with `vesta_common.rpc.outline.contents`."""
 
@@ -79,20 +72,17 @@ class DeploymentService(DeploymentServiceServicer):
         registry: Registry,
         predictor: Predictor,
         prediction_log: PredictionLog,
-        items: ItemServiceStub,
-        media: ObjectStore,
-        sandbox: Sandbox,
+        images: ImageReader,
+        datasets: DatasetServiceStub,
         loops: Sequence[BackgroundTask] = (),
     ) -> None:
         self._store = store
         self._registry = registry
         self._predictor = predictor
         self._log = prediction_log
-        self._items = items
-        self._media = media
-        self._sandbox = sandbox
+        self._images = images
+        self._datasets = datasets
         self._loops = loops
-        self._fetchers = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="stored")
 
     def CreateDeployment(self, request: CreateDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         """Stores the deployment. The model version is loaded asynchronously."""
@@ -100,6 +90,7 @@ class DeploymentService(DeploymentServiceServicer):
             return answer
         version = self._registry.confirm(request.deployment.model_version)
         version.task.check_thresholds(request.deployment.uncertainty.thresholds, version.vocabulary)
+        check_datasets(version.model, request.deployment.datasets, self._datasets)
         name = f"{request.parent}/deployments/{request.deployment_id or new_id()}"
 
         def create(connection: Connection) -> Deployment:
@@ -133,9 +124,13 @@ class DeploymentService(DeploymentServiceServicer):
         name = request.deployment.name
         seen = self.GetDeployment(GetDeploymentRequest(name=name), context)
         requested = apply_update(seen, request.deployment, request.update_mask, _MUTABLE)
-        # Outside the transaction, because it may call the training service.
+        # Outside the transaction, because it may call the training and datasets services.
         is_new = requested.model_version != seen.model_version
         version = (self._registry.confirm if is_new else self._registry.get)(requested.model_version)
+        if is_new and seen.stable_version:
+            check_successor(version.model, self._registry.get(seen.stable_version).model)
+        unchecked = set(requested.datasets) if is_new else set(requested.datasets) - set(seen.datasets)
+        check_datasets(version.model, sorted(unchecked), self._datasets)
         # Unchanged thresholds may belong to an older version.
         if requested.uncertainty.thresholds != seen.uncertainty.thresholds:
             version.task.check_thresholds(requested.uncertainty.thresholds, version.vocabulary)
@@ -194,7 +189,7 @@ class DeploymentService(DeploymentServiceServicer):
         served = self._predictor.served_model(request.name)
         files = _files(request)
         with self._predictor.admitted(len(request.inputs), context.time_remaining()):
-            decoded = self._decode(request, files, served.version.input)
+            decoded = self._images.read(request, files, served.version.input)
             if not context.is_active():  # the client has cancelled or its deadline has passed
                 raise deadline_passed()
             pictures = [entry for entry in decoded if not isinstance(entry, VestaError)]
@@ -207,41 +202,6 @@ class DeploymentService(DeploymentServiceServicer):
             for sent, file, entry in zip(request.inputs, files, decoded, strict=True)
         ]
         return PredictResponse(predictions=predictions)
-
-    def _decode(
-        self, request: PredictRequest, files: Sequence[bytes | memoryview], declared: InputFormat
-    ) -> list[ModelPicture | VestaError]:
-        """Returns the model input of each image, or the error. Decodes images from outside in the sandbox, stored items in this process."""
-        project = request.name.partition("/deployments/")[0]
-        inside = [sent for sent in request.inputs if sent.item]
-        # Each call runs in a copy of the caller's context, so that it has the caller's trace and identity.
-        stored = self._fetchers.map(
-            lambda context, sent: context.run(self._stored, project, sent, declared),
-            [copy_context() for _ in inside],
-            inside,
-        )
-        outside = [(sent, file) for sent, file in zip(request.inputs, files, strict=True) if not sent.item]
-        if len(outside) == 1 or any(sent.HasField("region") for sent, _ in outside):
-            decoded = self._fetchers.map(lambda each: self._alone(each[0], each[1], declared), outside)
-        else:
-            decoded = iter(self._sandbox.map(partial(model_picture, declared=declared), [file for _, file in outside]))
-        return [next(stored) if sent.item else next(decoded) for sent in request.inputs]
-
-    def _alone(self, sent: PredictInput, data: bytes | memoryview, declared: InputFormat) -> ModelPicture | VestaError:
-        try:
-            return self._sandbox.run(partial(model_picture, declared=declared, region=_region(sent)), data)
-        except VestaError as error:
-            return error
-
-    def _stored(self, project: str, sent: PredictInput, declared: InputFormat) -> ModelPicture | VestaError:
-        item = sent.item
-        if not item.startswith(f"{project}/datasets/"):
-            return NotFound(f"{item} does not exist in {project}", reason="RESOURCE_NOT_FOUND", metadata={"name": item})
-        try:
-            media = self._items.GetItem(GetItemRequest(name=item)).media
-            return model_picture(self._media.get(media.object_key, sha256=media.sha256), declared, _region(sent))
-        except (NotFound, InvalidArgument, DataLoss) as error:
-            return error
 
     def _prediction(
         self, served: ServedModel, item: str, file: bytes | memoryview, result: PredictedImage, *, embeds: bool
@@ -269,12 +229,6 @@ def _files(request: PredictRequest) -> list[bytes | memoryview]:
     """Returns the file of each input, without a copy of large ones; empty for an input that is an item."""
     large = iter(outline.contents())
     return [next(large) if sent.data == outline.PLACEHOLDER else sent.data for sent in request.inputs]
-
-
-def _region(sent: PredictInput) -> Box | None:
-    """Returns the region of an input to predict; None for all of it."""
-    region = sent.region
-    return (region.x_min_px, region.y_min_px, region.x_max_px, region.y_max_px) if sent.HasField("region") else None
 
 
 class PredictionService(PredictionServiceServicer):

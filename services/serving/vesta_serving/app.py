@@ -25,6 +25,7 @@ from vesta_serving.api import OUTLINED, DeploymentService, PredictionService
 from vesta_serving.deployments.deployer import KEEP_INTERVAL, Deployer
 from vesta_serving.event_handlers import EventHandlers
 from vesta_serving.model_files import ModelFiles
+from vesta_serving.predictions.image_reader import ImageReader
 from vesta_serving.predictions.prediction_log import FLUSH_INTERVAL, PRUNE_INTERVAL, PredictionLog
 from vesta_serving.predictions.predictor import Predictor
 from vesta_serving.registry import Registry
@@ -80,9 +81,11 @@ def build(settings: Settings) -> App:
     )
     predictor = Predictor(store, registry, files, triton, deployer, clock, admission)
     items = ItemServiceStub(datasets)
-    scorer = Scorer(store, predictor, items, DatasetServiceStub(datasets), media, clock)
+    dataset_stub = DatasetServiceStub(datasets)
+    scorer = Scorer(store, predictor, items, dataset_stub, media, clock)
     prediction_log = PredictionLog(store, clock, metrics, timedelta(days=settings.prediction_log_days))
     sandbox = Sandbox(settings.sandbox_processes)
+    images = ImageReader(items, media, sandbox)
     loops = [
         BackgroundTask("deployer", deployer.step, POLL_INTERVAL),
         BackgroundTask("scorer", scorer.step, POLL_INTERVAL),
@@ -99,7 +102,7 @@ def build(settings: Settings) -> App:
         has_objects=True,
         checks={TRITON: triton.check},
         servicers=[
-            DeploymentService(store, registry, predictor, prediction_log, items, media, sandbox, loops),
+            DeploymentService(store, registry, predictor, prediction_log, images, dataset_stub, loops),
             PredictionService(store),
         ],
         components=[

@@ -81,7 +81,9 @@ class DeploymentServiceServicer:
     def CreateDeployment(self, request, context):
         """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND,
         THRESHOLD_CONCEPT_UNKNOWN a threshold is for a concept that the model version does not have, MODEL_NOT_MULTI_LABEL thresholds
-        for a model that is not multi-label.
+        for a model that is neither multi-label nor for detection, TASK_TYPE_MISMATCH a dataset has another task type than the model
+        version, TASK_TYPE_UNSUPPORTED models of its task type cannot be deployed. A model that only computes embeddings suits all
+        datasets.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,7 +105,8 @@ class DeploymentServiceServicer:
 
     def UpdateDeployment(self, request, context):
         """Updates the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is
-        stale; INVALID_ARGUMENT an immutable field, MODEL_VERSION_NOT_FOUND, THRESHOLD_CONCEPT_UNKNOWN, MODEL_NOT_MULTI_LABEL.
+        stale; INVALID_ARGUMENT an immutable field, MODEL_VERSION_NOT_FOUND, THRESHOLD_CONCEPT_UNKNOWN, MODEL_NOT_MULTI_LABEL,
+        TASK_TYPE_MISMATCH also if the stable version has another task type, TASK_TYPE_UNSUPPORTED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

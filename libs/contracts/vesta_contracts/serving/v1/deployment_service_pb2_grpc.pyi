@@ -38,7 +38,9 @@ class DeploymentServiceStub:
     CreateDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.CreateDeploymentRequest, _deployment_pb2.Deployment]
     """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND,
     THRESHOLD_CONCEPT_UNKNOWN a threshold is for a concept that the model version does not have, MODEL_NOT_MULTI_LABEL thresholds
-    for a model that is not multi-label.
+    for a model that is neither multi-label nor for detection, TASK_TYPE_MISMATCH a dataset has another task type than the model
+    version, TASK_TYPE_UNSUPPORTED models of its task type cannot be deployed. A model that only computes embeddings suits all
+    datasets.
     """
     GetDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.GetDeploymentRequest, _deployment_pb2.Deployment]
     """Returns one Deployment. Errors: NOT_FOUND."""
@@ -46,7 +48,8 @@ class DeploymentServiceStub:
     """Lists Deployments by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.UpdateDeploymentRequest, _deployment_pb2.Deployment]
     """Updates the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is
-    stale; INVALID_ARGUMENT an immutable field, MODEL_VERSION_NOT_FOUND, THRESHOLD_CONCEPT_UNKNOWN, MODEL_NOT_MULTI_LABEL.
+    stale; INVALID_ARGUMENT an immutable field, MODEL_VERSION_NOT_FOUND, THRESHOLD_CONCEPT_UNKNOWN, MODEL_NOT_MULTI_LABEL,
+    TASK_TYPE_MISMATCH also if the stable version has another task type, TASK_TYPE_UNSUPPORTED.
     """
     DeleteDeployment: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.DeleteDeploymentRequest, _empty_pb2.Empty]
     """Deletes one Deployment and unloads its models. Errors: NOT_FOUND."""
@@ -68,7 +71,9 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     CreateDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.CreateDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
     """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND,
     THRESHOLD_CONCEPT_UNKNOWN a threshold is for a concept that the model version does not have, MODEL_NOT_MULTI_LABEL thresholds
-    for a model that is not multi-label.
+    for a model that is neither multi-label nor for detection, TASK_TYPE_MISMATCH a dataset has another task type than the model
+    version, TASK_TYPE_UNSUPPORTED models of its task type cannot be deployed. A model that only computes embeddings suits all
+    datasets.
     """
     GetDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.GetDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
     """Returns one Deployment. Errors: NOT_FOUND."""
@@ -76,7 +81,8 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     """Lists Deployments by name. Errors: INVALID_ARGUMENT page_token."""
     UpdateDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.UpdateDeploymentRequest, _deployment_pb2.Deployment]  # type: ignore[assignment]
     """Updates the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is
-    stale; INVALID_ARGUMENT an immutable field, MODEL_VERSION_NOT_FOUND, THRESHOLD_CONCEPT_UNKNOWN, MODEL_NOT_MULTI_LABEL.
+    stale; INVALID_ARGUMENT an immutable field, MODEL_VERSION_NOT_FOUND, THRESHOLD_CONCEPT_UNKNOWN, MODEL_NOT_MULTI_LABEL,
+    TASK_TYPE_MISMATCH also if the stable version has another task type, TASK_TYPE_UNSUPPORTED.
     """
     DeleteDeployment: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.DeleteDeploymentRequest, _empty_pb2.Empty]  # type: ignore[assignment]
     """Deletes one Deployment and unloads its models. Errors: NOT_FOUND."""
@@ -101,7 +107,9 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_deployment_pb2.Deployment, _abc.Awaitable[_deployment_pb2.Deployment]]:
         """Creates a Deployment. Errors: ALREADY_EXISTS deployment_id is taken; INVALID_ARGUMENT MODEL_VERSION_NOT_FOUND,
         THRESHOLD_CONCEPT_UNKNOWN a threshold is for a concept that the model version does not have, MODEL_NOT_MULTI_LABEL thresholds
-        for a model that is not multi-label.
+        for a model that is neither multi-label nor for detection, TASK_TYPE_MISMATCH a dataset has another task type than the model
+        version, TASK_TYPE_UNSUPPORTED models of its task type cannot be deployed. A model that only computes embeddings suits all
+        datasets.
         """
 
     @_abc_1.abstractmethod
@@ -127,7 +135,8 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_deployment_pb2.Deployment, _abc.Awaitable[_deployment_pb2.Deployment]]:
         """Updates the fields of update_mask (display_name, model_version, uncertainty, datasets). Errors: NOT_FOUND; ABORTED the etag is
-        stale; INVALID_ARGUMENT an immutable field, MODEL_VERSION_NOT_FOUND, THRESHOLD_CONCEPT_UNKNOWN, MODEL_NOT_MULTI_LABEL.
+        stale; INVALID_ARGUMENT an immutable field, MODEL_VERSION_NOT_FOUND, THRESHOLD_CONCEPT_UNKNOWN, MODEL_NOT_MULTI_LABEL,
+        TASK_TYPE_MISMATCH also if the stable version has another task type, TASK_TYPE_UNSUPPORTED.
         """
 
     @_abc_1.abstractmethod
