@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from vesta_annotation.task_types import matching
 from vesta_annotation.task_types.boxes import corners, iou
@@ -88,6 +88,7 @@ def far(one: list[Annotation], other: list[Annotation]) -> float:
 places = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), unique=True, max_size=6)
 
 
+@settings(deadline=None)
 @given(places, st.integers(1, 5), st.integers(0, 2**32 - 1), st.randoms(use_true_random=False))
 def test_jittered_copies_of_the_same_objects_are_these_objects_in_any_order(
     objects: list[tuple[int, int]], annotators: int, seed: int, shuffle: random.Random
@@ -110,6 +111,7 @@ def test_jittered_copies_of_the_same_objects_are_these_objects_in_any_order(
 boxes = st.lists(st.builds(a_box, st.floats(0, 60), st.floats(0, 60), st.sampled_from(["van", "car"])), max_size=5)
 
 
+@settings(deadline=None)
 @given(boxes, boxes)
 def test_the_distance_is_symmetric_and_0_only_for_equal_answers(one: list[Annotation], other: list[Annotation]) -> None:
     found = far(one, other)

@@ -32,6 +32,7 @@ _ALLOWED = {
     TaskType.TASK_TYPE_CLASSIFICATION: AllowedAnnotations(several_labels=False, shapes=_ALL_SHAPES),
     TaskType.TASK_TYPE_MULTI_LABEL: AllowedAnnotations(several_labels=True, shapes=_ALL_SHAPES),
     TaskType.TASK_TYPE_DETECTION: AllowedAnnotations(several_labels=False, shapes=frozenset({"box"})),
+    TaskType.TASK_TYPE_KEYPOINTS: AllowedAnnotations(several_labels=False, shapes=frozenset({"keypoints"})),
 }
 
 

@@ -11,6 +11,7 @@ from vesta_contracts.datasets.v1 import Dataset
 from vesta_datasets.task_types.classification import Classification
 from vesta_datasets.task_types.dataset_task import DatasetTask
 from vesta_datasets.task_types.detection import Detection
+from vesta_datasets.task_types.keypoints import Keypoints
 from vesta_datasets.task_types.multi_label import MultiLabel
 
 TASK_TYPES: Final[Mapping[TaskType.ValueType, DatasetTask]] = MappingProxyType(
@@ -18,6 +19,7 @@ TASK_TYPES: Final[Mapping[TaskType.ValueType, DatasetTask]] = MappingProxyType(
         TaskType.TASK_TYPE_CLASSIFICATION: Classification(),
         TaskType.TASK_TYPE_MULTI_LABEL: MultiLabel(),
         TaskType.TASK_TYPE_DETECTION: Detection(),
+        TaskType.TASK_TYPE_KEYPOINTS: Keypoints(),
     }
 )
 
