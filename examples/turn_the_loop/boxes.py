@@ -62,13 +62,19 @@ def iou(one: Corners, other: Corners) -> NDArray[np.float64]:
     return shares
 
 
-def pairs(truth: Sequence[Annotation], found: Sequence[Annotation]) -> list[tuple[int, int]]:
-    """Returns as many pairs as possible of a true and a found object, with equal concepts and an IoU of `IOU_MIN` or more."""
+def pairs(
+    truth: Sequence[Annotation], found: Sequence[Annotation], *, same_concept: bool = True
+) -> list[tuple[int, int]]:
+    """Returns as many pairs as possible of a true and a found object with an IoU of `IOU_MIN` or more.
+
+    Args:
+        same_concept: only objects of one concept are paired.
+    """
     if not truth or not found:
         return []
     same = np.array([[a.concept == b.concept for b in found] for a in truth])
     overlap = iou(corners(truth), corners(found))
-    fits = same & (overlap >= IOU_MIN)
+    fits = (same | (not same_concept)) & (overlap >= IOU_MIN)
     rows, columns = linear_sum_assignment(np.where(fits, 1 + overlap / (1 + overlap.size), 0), maximize=True)
     return [(row, column) for row, column in zip(rows.tolist(), columns.tolist(), strict=True) if fits[row, column]]
 

@@ -15,7 +15,6 @@ from vesta_contracts.annotation.v1 import (
     CreateSubmissionRequest,
     LeasePurpose,
     LeaseTasksRequest,
-    Review,
     Submission,
     Task,
 )
@@ -85,7 +84,7 @@ class Experts:
     def _review(self, campaign: str) -> int:
         tasks = _lease(self.reviewer, campaign, LeasePurpose.LEASE_PURPOSE_REVIEW, self.lease_count)
         for task in tasks:
-            review = Review(decision=Review.CORRECT, annotations=self.photographs[task.item].annotations)
+            review = self.task_type.review(task, self.photographs[task.item].annotations)
             self.reviewer.reviews.CreateReview(CreateReviewRequest(parent=task.name, review=review))
             self.correction_count += 1
         return len(tasks)

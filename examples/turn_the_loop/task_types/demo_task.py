@@ -10,6 +10,7 @@ from typing import ClassVar
 from photographs import Photograph, Photographs
 from PIL import Image
 from samples import Download
+from vesta_contracts.annotation.v1 import Review, Task
 from vesta_contracts.common.v1 import Annotation, Prediction
 from vesta_contracts.training.v1 import Estimate, Metrics
 
@@ -56,6 +57,10 @@ class DemoTask(ABC):
     @abstractmethod
     def answer(self, photograph: Photograph, concepts: Sequence[str], draw: random.Random) -> Answer:
         """Returns the answer of an annotator, with errors at the rates of `error_rates`."""
+
+    @abstractmethod
+    def review(self, task: Task, truth: Annotations) -> Review:
+        """Returns the decision of a reviewer, who knows the truth, about a task on which the annotators disagree."""
 
     @abstractmethod
     def is_right(self, truth: Annotations, found: Annotations) -> bool:

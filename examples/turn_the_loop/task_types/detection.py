@@ -10,6 +10,7 @@ from photographs import Photograph, Photographs
 from PIL import Image, ImageDraw
 from samples import Download
 from scenes import write_scenes
+from vesta_contracts.annotation.v1 import Review, Task
 from vesta_contracts.common.v1 import Annotation, Prediction
 from vesta_contracts.training.v1 import Estimate, Metrics
 
@@ -55,6 +56,14 @@ class Detection(DemoTask):
             drawn.append(_invented(concepts, size_px, draw))
         annotations = [one for one in drawn if one is not None]
         return Answer(annotations, mistakes(truth, annotations))
+
+    def review(self, task: Task, truth: Annotations) -> Review:
+        """Decides the disputed objects alone: each becomes the true object at its place, or is dropped."""
+        agreed = {row for row, _ in pairs(truth, task.agreed, same_concept=False)}
+        left = [one for row, one in enumerate(truth) if row not in agreed]
+        disputed = [one.suggestion for one in task.disagreements if one.disputed]
+        decided = [left[row] for row, _ in pairs(left, disputed, same_concept=False)]
+        return Review(decision=Review.RESOLVE, annotations=decided)
 
     def is_right(self, truth: Annotations, found: Annotations) -> bool:
         return mistakes(truth, found) == 0

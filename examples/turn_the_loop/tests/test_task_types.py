@@ -11,6 +11,7 @@ from PIL import Image
 from task_types import TASK_TYPES, DemoTask
 from task_types.classification import MISTAKE_SHARE, Classification
 from task_types.detection import ADD_SHARE, CONFUSE_SHARE, MISS_SHARE, Detection
+from vesta_contracts.annotation.v1 import Disagreement, Review, Task
 from vesta_contracts.common.v1 import Annotation, ConceptScore, Prediction, TaskType
 
 SIZE_PX = (200, 100)
@@ -79,6 +80,24 @@ def test_only_objects_at_the_threshold_of_their_concept_are_predicted() -> None:
     scores = [ConceptScore(concept="car", threshold=0.5), ConceptScore(concept="van", threshold=0.3)]
     predicted = Detection().predicted(Prediction(scores=scores, annotations=found))
     assert predicted == [found[0], found[2]]
+
+
+def test_the_reviewer_of_boxes_decides_the_disputed_ones_alone() -> None:
+    truth = [a_box("car", 10), a_box("van", 100)]
+    disputed = [
+        a_box("car", 102),
+        a_box("van", 150),
+        a_box("car", 12),
+    ]  # another concept, one too many, an agreed one again
+    task = Task(
+        agreed=[a_box("car", 11)],
+        disagreements=[
+            *(Disagreement(disputed=True, suggestion=one) for one in disputed),
+            Disagreement(suggestion=a_box("van", 60)),
+        ],
+    )
+    review = Detection().review(task, truth)
+    assert (review.decision, list(review.annotations)) == (Review.RESOLVE, [truth[1]])
 
 
 @pytest.mark.parametrize("task_type", TASK_TYPES)
