@@ -1,4 +1,4 @@
-"""Detection: the quality of trained detectors, and the time from the last label to the deployment of the better one.
+"""Detection: the quality of trained detectors, the time from the last label to the deployment of the better one, and their speed.
 
 The images are those of a folder with boxes (`data=FOLDER`), or otherwise synthetic scenes with scanned digits. The goals of the quality are
 those for the blood cells of BCCD; for other data they say little.
@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import loop
+import serving
 from control import RandomControl
 from figures import Figure
 from photographs import Photographs
+from pictures import jpegs
 from scenes import write_scenes
 from task_types import read_data
 from vesta import Vesta
@@ -30,6 +32,8 @@ TEST_SHARE = 0.25
 GOAL_ALL, FLOOR_ALL = 0.88, 0.8
 GOAL_FEW, FLOOR_FEW = 0.72, 0.5
 GOAL_LOOP_SECONDS, FLOOR_LOOP_SECONDS = 60, 120
+GOAL_LATENCY_MS, FLOOR_LATENCY_MS = 30, 60
+LATENCY_IMAGES = 60
 
 
 def boxed_images(folder: Path | None, home: Path) -> Photographs:
@@ -54,14 +58,35 @@ def deal(photographs: Photographs, seed: int, count_max: int | None = None) -> P
 
 
 def measure(owner: Vesta, platform: Platform, data: Path | None) -> Iterator[Figure]:
-    """Yields `detection_map50` with all labels, `detection_map50_few_labels`, and `detection_loop_seconds`."""
+    """Yields `detection_map50` with all labels, `detection_map50_few_labels`, `detection_loop_seconds`, `detection_latency_ms` and
+    `detection_serving_efficiency`.
+    """
     photographs = boxed_images(data, platform.home.root)
     yield from _quality(owner, platform, photographs)
     dealt = deal(photographs, seed=0, count_max=LOOP_IMAGES)
-    _, found = loop.turn(
-        owner, platform, dealt, loop.Goal("detection_loop_seconds", GOAL_LOOP_SECONDS, FLOOR_LOOP_SECONDS)
-    )
+    goal = loop.Goal("detection_loop_seconds", GOAL_LOOP_SECONDS, FLOOR_LOOP_SECONDS)
+    turned, found = loop.turn(owner, platform, dealt, goal)
     yield from found
+    yield _latency(owner, turned.deployment)
+    yield from serving.measure(owner, platform, turned.deployment, "detection_serving_efficiency", note="")
+
+
+def _latency(owner: Vesta, deployment: str) -> Figure:
+    """The median time of a detector in process on one thread, from JPEG to boxes."""
+    in_process = serving.InProcess(owner, deployment)
+    milliseconds = []
+    for picture in jpegs(LATENCY_IMAGES, serving.WIDTH_PX, serving.HEIGHT_PX):
+        began = time.perf_counter()
+        in_process.answer(picture)
+        milliseconds.append(1000 * (time.perf_counter() - began))
+    return Figure(
+        "detection_latency_ms",
+        statistics.median(milliseconds),
+        GOAL_LATENCY_MS,
+        lower=True,
+        floor=FLOOR_LATENCY_MS,
+        details={"fastest_ms": min(milliseconds), "slowest_ms": max(milliseconds)},
+    )
 
 
 def _quality(owner: Vesta, platform: Platform, photographs: Photographs) -> Iterator[Figure]:
