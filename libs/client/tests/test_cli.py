@@ -11,11 +11,13 @@ import pytest
 from click.testing import CliRunner, Result
 from google.protobuf import empty_pb2
 from google.protobuf.message import Message
+from PIL import Image
 from vesta import resources
 from vesta.cli.fields import mask_of, read_fields, set_field
 from vesta.cli.main import cli
 from vesta.cli.render import Output, show, show_all
 from vesta.cli.settings import find_connection
+from vesta_contracts.common.v1 import Annotation, PixelBox
 from vesta_contracts.conductor.v1 import (
     Loop,
     LoopStatus,
@@ -231,6 +233,9 @@ def test_the_help_lists_the_journeys() -> None:
     assert all(word in shown for word in ("sync", "upload", "predict", "loop", "import"))
 
 
+AN_OBJECT = Annotation(concept="van", score=0.46, box=PixelBox(x_min_px=1, y_min_px=2.25, x_max_px=30, y_max_px=40.75))
+
+
 class Doors(
     SourceServiceServicer,
     DeploymentServiceServicer,
@@ -255,7 +260,12 @@ class Doors(
         return PredictResponse(
             predictions=[
                 ImagePrediction(
-                    prediction={"scores": [{"concept": f"c{len(one.data)}", "score": 0.9, "predicted": True}]}
+                    prediction={
+                        "scores": [{"concept": f"c{len(one.data)}", "score": 0.9, "predicted": True}],
+                        "annotations": [AN_OBJECT] if request.name.endswith("detector") else [],
+                        "uncertain": request.name.endswith("detector"),
+                        "uncertain_reason": "the score of a van is 0.46",
+                    }
                 )
                 for one in request.inputs
             ]
@@ -346,6 +356,33 @@ def test_force_is_refused_where_nothing_needs_it(vesta: Callable[..., Result]) -
 def test_labels_are_told_beside_their_file(vesta: Callable[..., Result], tmp_path: Path) -> None:
     done = vesta("predict", "projects/acme/deployments/d", str(tmp_path / "a.jpg"))
     assert done.stdout.strip().endswith("a.jpg\tc3 0.90")
+
+
+def test_objects_are_printed_with_their_corners_below_their_file(vesta: Callable[..., Result], tmp_path: Path) -> None:
+    done = vesta("predict", "projects/acme/deployments/detector", str(tmp_path / "a.jpg"))
+    first, second = done.stdout.strip().splitlines()
+    assert first.endswith("a.jpg\tc3 0.90 (uncertain: the score of a van is 0.46)")
+    assert second == "  van 0.46\t1.0, 2.2, 30.0, 40.8"
+
+
+def test_images_are_drawn_into_a_new_folder(vesta: Callable[..., Result], tmp_path: Path) -> None:
+    picture, folder = tmp_path / "scene.png", tmp_path / "new" / "drawn"
+    Image.new("RGB", (60, 50), "white").save(picture)
+    done = vesta("predict", "projects/acme/deployments/detector", str(picture), "--draw", str(folder))
+    assert done.exit_code == 0, done.output
+    assert len(Image.open(folder / "scene.png").getcolors() or ()) > 1
+
+
+def test_a_drawing_replaces_no_image_and_no_other_drawing(vesta: Callable[..., Result], tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for path in (tmp_path / "x.png", tmp_path / "b" / "x.png"):
+        Image.new("RGB", (60, 50), "white").save(path)
+    deployment, files = "projects/acme/deployments/detector", (str(tmp_path / "x.png"), str(tmp_path / "b" / "x.png"))
+    assert "2 files are named x.png" in str(
+        vesta("predict", deployment, *files, "--draw", str(tmp_path / "c")).exception
+    )
+    refused = vesta("predict", deployment, files[0], "--draw", str(tmp_path))
+    assert "would be replaced" in str(refused.exception)
 
 
 def test_an_update_changes_what_is_mentioned_of_the_version_that_was_read(vesta: Callable[..., Result]) -> None:
