@@ -14,6 +14,7 @@ from vesta_common.risk_control import (
     HeldOut,
     Limits,
     accept,
+    accept_nothing,
     at_most,
     error_interval,
     labels_needed,
@@ -22,7 +23,7 @@ from vesta_common.risk_control import (
     unpack,
 )
 from vesta_contracts.serving.v1 import UncertaintyPolicy
-from vesta_contracts.training.v1 import HeldOutPredictions
+from vesta_contracts.training.v1 import HeldOutPredictions, ModelVersion
 
 DATA_SETS = 300
 CONCEPTS = ("bus", "car", "van")
@@ -66,6 +67,7 @@ def test_the_reason_of_a_small_margin_names_the_bound() -> None:
     assert chosen.why_not(0.96, ["car"]) == ""
     assert "the margin 0.50 is below" in chosen.why_not(0.5, ["car"])
     assert "an error rate of 2 % is kept" in chosen.why_not(0.5, ["car"])
+    assert chosen.why_not(0.5, ["car"], "the scores differ by 0.50").startswith("the scores differ by 0.50: the margin")
 
 
 def test_a_concept_with_its_own_limit_is_tested_alone() -> None:
@@ -148,11 +150,19 @@ def test_an_error_rate_of_nothing_is_refused() -> None:
 
 
 def test_fixed_bounds_replace_the_limits_of_a_policy() -> None:
-    assert Limits.of(UncertaintyPolicy(score_certain=0.9)) is None
-    assert Limits.of(UncertaintyPolicy(margin_certain=0.0)) is None
-    assert Limits.of(UncertaintyPolicy()) == Limits(0.02, {})
-    policy = UncertaintyPolicy(error_rate_max=0.0, concept_error_rates_max={"bus": 0.1})
-    assert Limits.of(policy) == Limits(0.0, {"bus": 0.1})
+    one_label = ModelVersion(concepts=CONCEPTS)
+    assert Limits.of(UncertaintyPolicy(score_certain=0.9), one_label) is None
+    assert Limits.of(UncertaintyPolicy(margin_certain=0.0), one_label) is None
+    assert Limits.of(UncertaintyPolicy(), one_label) == Limits(0.02, {})
+    policy = UncertaintyPolicy(error_rate_max=0.0, concept_error_rates_max={"bus": 0.1, "gone": 0.1})
+    assert Limits.of(policy, one_label) == Limits(0.0, {"bus": 0.1})
+    several_labels = ModelVersion(concepts=CONCEPTS, thresholds=[0.5, 0.5, 0.5])
+    assert Limits.of(UncertaintyPolicy(score_certain=0.9), several_labels) == Limits(0.02, {})
+
+
+def test_nothing_is_accepted_for_a_reason() -> None:
+    nothing = accept_nothing(Limits(0.02, {"bus": 0.1}), "there is no model")
+    assert {nothing.why_not(1.0, concepts) for concepts in ([], ["bus"], ["car"])} == {"there is no model"}
 
 
 @given(st.lists(predictions, max_size=50))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vesta_contracts.serving.v1 import UncertaintyPolicy
-from vesta_contracts.training.v1 import Estimate, HeldOutPredictions
+from vesta_contracts.training.v1 import Estimate, HeldOutPredictions, ModelVersion
 
 CONFIDENCE = 0.95
 ERROR_RATE_MAX_DEFAULT = 0.02
@@ -62,12 +62,20 @@ class Limits:
         return self.by_concept.get(group, self.error_rate_max)
 
     @classmethod
-    def of(cls, policy: UncertaintyPolicy) -> "Limits | None":
-        """Returns the limits of a deployment's policy; None if it has fixed bounds, which decide instead."""
-        if policy.HasField("score_certain") or policy.HasField("margin_certain"):
+    def of(cls, policy: UncertaintyPolicy, version: ModelVersion) -> "Limits | None":
+        """Returns the limits of a deployment's policy for a model version; None if it has fixed bounds, which decide instead.
+
+        Concepts that the version does not have are left out. `score_certain` is ignored for versions with thresholds per concept.
+        """
+        if policy.HasField("margin_certain") or (policy.HasField("score_certain") and not version.thresholds):
             return None
         rate = policy.error_rate_max if policy.HasField("error_rate_max") else ERROR_RATE_MAX_DEFAULT
-        return cls(rate, dict(policy.concept_error_rates_max))
+        own = {
+            one: policy.concept_error_rates_max[one]
+            for one in version.concepts
+            if one in policy.concept_error_rates_max
+        }
+        return cls(rate, own)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -103,14 +111,20 @@ class Acceptance:
     bounds: Mapping[str, Bound]
     held_out_count: int
 
-    def why_not(self, margin: float, concepts: Iterable[str]) -> str:
-        """Returns why a prediction with this margin and these predicted concepts is not accepted; empty if it is."""
+    def why_not(self, margin: float, concepts: Iterable[str], cause: str = "") -> str:
+        """Returns why a prediction is not accepted; empty if it is.
+
+        Args:
+            concepts: that it predicts.
+            cause: what makes the margin small, in words.
+        """
         bound = self.bounds[self.limits.group(concepts)]
         if bound.level is None:
             return bound.reason
         if level_of(margin) >= bound.level:
             return ""
-        return f"the margin {margin:.2f} is below {LEVELS[bound.level]:.2f}, from which {_kept(bound.error_rate_max)}"
+        below = f"the margin {margin:.2f} is below {LEVELS[bound.level]:.2f}, from which {_kept(bound.error_rate_max)}"
+        return f"{cause}: {below}" if cause else below
 
 
 def accept(evidence: Sequence[HeldOut], limits: Limits) -> Acceptance:
@@ -133,6 +147,11 @@ def accept(evidence: Sequence[HeldOut], limits: Limits) -> Acceptance:
         group: _bound(level_counts[group], error_counts[group], limits.rate(group), chance, group) for group in groups
     }
     return Acceptance(limits, bounds, len(evidence))
+
+
+def accept_nothing(limits: Limits, reason: str) -> Acceptance:
+    """Returns an acceptance of no prediction, for this reason."""
+    return Acceptance(limits, {group: Bound(limits.rate(group), None, reason) for group in limits.groups}, 0)
 
 
 def level_of(margin: float) -> int:

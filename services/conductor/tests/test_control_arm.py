@@ -12,6 +12,7 @@ from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation, PixelBox
 from vesta_contracts.conductor.v1 import AcceptedErrors
 from vesta_contracts.serving.v1 import UncertaintyPolicy
+from vesta_contracts.training.v1 import ModelVersion
 
 CLASSIFICATION, MULTI_LABEL = Classification(), MultiLabel()
 
@@ -101,7 +102,13 @@ def test_a_detection_is_right_if_each_object_is_found_and_no_other(
 
 
 def errors_of(tasks: list[Task], **policy: Any) -> AcceptedErrors | None:
-    return accepted_errors(tasks, model=NAMES.model, task_type=CLASSIFICATION, policy=UncertaintyPolicy(**policy))
+    return accepted_errors(
+        tasks,
+        model=NAMES.model,
+        task_type=CLASSIFICATION,
+        policy=UncertaintyPolicy(**policy),
+        version=ModelVersion(concepts=["bus", "car", "van"]),
+    )
 
 
 def test_only_certain_predictions_count_as_accepted() -> None:

@@ -89,7 +89,9 @@ def test_a_score_close_to_its_threshold_makes_the_prediction_uncertain() -> None
     found = detected(an_object("car", 0.95), an_object("bus", 0.46, (50, 50, 80, 90)))
     assert found.uncertain
     assert found.margin == pytest.approx(0.08)
-    assert found.uncertain_reason == "the score of a bus is 0.46, close to its threshold 0.50"
+    assert found.uncertain_reason == (
+        "the score of a bus is 0.46, close to its threshold 0.50: the margin 0.08 is below 0.2"
+    )
 
 
 def test_predicted_objects_that_overlap_make_the_prediction_uncertain() -> None:

@@ -187,7 +187,8 @@ def test_a_multi_label_model_predicts_by_its_thresholds_as_the_log_and_the_event
     items = [serving.items.add(a_picture(colour, "PNG")) for colour in colours]
     version = serving.registry.add(an_onnx_of_several_labels(), thresholds=(0.1, 0.9, 0.5))
     serving.datasets.task_types[DATASET] = TaskType.TASK_TYPE_MULTI_LABEL
-    deployment = serving.deployed(version, datasets=[DATASET])
+    fixed = UncertaintyPolicy(margin_certain=0.2)
+    deployment = serving.deployed(version, datasets=[DATASET], uncertainty=fixed)
     serving.score()
     answers = serving.predict(deployment, *(PredictInput(item=item.name) for item in items)).predictions
     serving.log.step()
@@ -215,7 +216,7 @@ def test_new_thresholds_of_a_deployment_are_applied_and_its_datasets_are_scored_
     item = serving.items.add(a_picture((40, 0, 250), "PNG"))
     version = serving.registry.add(an_onnx_of_several_labels(), thresholds=(0.1, 0.9, 0.5))
     serving.datasets.task_types[DATASET] = TaskType.TASK_TYPE_MULTI_LABEL
-    deployment = serving.deployed(version, datasets=[DATASET])
+    deployment = serving.deployed(version, datasets=[DATASET], uncertainty=UncertaintyPolicy(margin_certain=0.2))
     serving.score()
     changed = serving.deployments.UpdateDeployment(
         UpdateDeploymentRequest(

@@ -14,7 +14,7 @@ from vesta_serving.triton.model import TritonModel
 from vesta_serving.triton.repository import backbone_name, whole_name
 
 CONCEPTS = ("red", "green", "blue")
-POLICY = Policy()
+POLICY = Policy(score_certain=0.8, margin_certain=0.2, acceptance=None)
 SINGLE, MULTI = Vocabulary("v", CONCEPTS), Vocabulary("v", CONCEPTS, (0.5, 0.3, 0.7))
 
 
@@ -124,7 +124,7 @@ def test_the_margin_of_a_model_with_one_concept_is_its_score() -> None:
 
 
 def test_a_policy_keeps_explicit_zeros_and_uses_defaults_otherwise() -> None:
-    assert Policy.of(UncertaintyPolicy(score_certain=0.0)) == Policy(score_certain=0.0)
+    assert Policy.of(UncertaintyPolicy(score_certain=0.0)) == Policy(score_certain=0.0, acceptance=None)
 
 
 @given(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=20), st.booleans())

@@ -7,6 +7,7 @@ import grpc
 from google.protobuf import empty_pb2
 from vesta_common.errors import FailedPrecondition, VestaError
 from vesta_common.ids import new_id
+from vesta_common.media.task_types import makes_predictions
 from vesta_common.resources import filters
 from vesta_common.resources.etags import check_etag
 from vesta_common.resources.masks import apply_update
@@ -38,6 +39,7 @@ from vesta_contracts.serving.v1 import (
     UpdateDeploymentRequest,
 )
 
+from vesta_serving.acceptance import describe
 from vesta_serving.predictions.image_reader import ImageReader
 from vesta_serving.predictions.prediction_log import PredictionLog
 from vesta_serving.predictions.predictor import PredictedImage, Predictor, ServedModel
@@ -106,7 +108,8 @@ class DeploymentService(DeploymentServiceServicer):
 
     def GetDeployment(self, request: GetDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         with self._store.postgres.transaction() as connection:
-            return self._store.message(connection, self._store.get(connection, request.name))
+            deployment = self._store.message(connection, self._store.get(connection, request.name))
+        return self._with_acceptance(deployment)
 
     def ListDeployments(
         self, request: ListDeploymentsRequest, context: grpc.ServicerContext
@@ -117,7 +120,7 @@ class DeploymentService(DeploymentServiceServicer):
             rows = self._store.list_page(connection, request.parent, page.cursor[0] if page.cursor else "", page.limit)
             page_rows, token = page.cut(rows, lambda row: (row.name,))
             deployments = self._store.messages(connection, page_rows)
-        return ListDeploymentsResponse(deployments=deployments, next_page_token=token)
+        return ListDeploymentsResponse(deployments=map(self._with_acceptance, deployments), next_page_token=token)
 
     def UpdateDeployment(self, request: UpdateDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         """Updates the deployment. A new model version is loaded asynchronously and then promoted."""
@@ -143,7 +146,7 @@ class DeploymentService(DeploymentServiceServicer):
             answer = self._store.message(connection, self._store.get(connection, name))
         self._predictor.forget(name)
         self._wake()
-        return answer
+        return self._with_acceptance(answer)
 
     def DeleteDeployment(self, request: DeleteDeploymentRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Deletes a deployment. The deployer later unloads models that no other deployment uses."""
@@ -219,6 +222,13 @@ class DeploymentService(DeploymentServiceServicer):
             uncertain=result.prediction.uncertain,
             margin=result.prediction.margin,
         )
+
+    def _with_acceptance(self, deployment: Deployment) -> Deployment:
+        """Adds what the stable version's predictions are accepted by; nothing if the version is not known here."""
+        version = self._registry.find(deployment.stable_version)
+        if version is not None and makes_predictions(version.model):
+            deployment.acceptance.CopyFrom(describe(deployment.uncertainty, version.model))
+        return deployment
 
     def _wake(self) -> None:
         for loop in self._loops:

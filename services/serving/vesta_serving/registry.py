@@ -56,9 +56,15 @@ class Registry:
             InvalidArgument: the version does not exist.
             Unavailable: the model registry is unavailable and the version is not stored.
         """
-        version = self._known.get(name)
+        version = self.find(name)
         if version is None:
-            model = self._store.find_version(name) or self._ask(name)
+            version = self._known[name] = Version(self._ask(name))
+        return version
+
+    def find(self, name: str) -> Version | None:
+        """Returns a version that is in the cache or the database; None if it is not."""
+        version = self._known.get(name)
+        if version is None and name and (model := self._store.find_version(name)):
             version = self._known[name] = Version(model)
         return version
 

@@ -14,7 +14,7 @@ from vesta_common.risk_control import Limits, error_interval
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.conductor.v1 import AcceptedErrors
 from vesta_contracts.serving.v1 import UncertaintyPolicy
-from vesta_contracts.training.v1 import Estimate
+from vesta_contracts.training.v1 import Estimate, ModelVersion
 
 from vesta_conductor.task_types import LoopTask
 
@@ -59,13 +59,14 @@ def live_accuracy(tasks: Iterable[Task], *, model: str, task_type: LoopTask) -> 
 
 
 def accepted_errors(
-    tasks: Iterable[Task], *, model: str, task_type: LoopTask, policy: UncertaintyPolicy
+    tasks: Iterable[Task], *, model: str, task_type: LoopTask, policy: UncertaintyPolicy, version: ModelVersion
 ) -> AcceptedErrors | None:
     """Returns the errors among the predictions of the newest version, or of the newest few together, that were certain.
 
     Args:
         tasks: decided tasks of the control arm; see `live_accuracy`.
         policy: of the deployment.
+        version: that the deployment serves.
 
     Returns:
         None if no certain prediction was compared.
@@ -81,7 +82,7 @@ def accepted_errors(
         answer_count=len(answers),
         control_answer_count=sum(len(found) for version, found in compared.items() if version >= oldest),
     )
-    if (limits := Limits.of(policy)) is not None:
+    if (limits := Limits.of(policy, version)) is not None:
         rates = [limits.rate(limits.group(one.concept for one in task.pre_annotations)) for task, _ in answers]
         errors.error_rate_max = fmean(rates)
         errors.exceeded = len(answers) >= ANSWERS_MIN and errors.error_rate.low > errors.error_rate_max

@@ -3,7 +3,7 @@
 from vesta_contracts.conductor.v1 import AcceptedErrors, LoopStatus
 from vesta_contracts.datasets.v1 import DatasetCounts
 from vesta_contracts.serving.v1 import Deployment
-from vesta_contracts.training.v1 import Metrics
+from vesta_contracts.training.v1 import Metrics, ModelVersion
 
 from vesta_conductor.reconciliation.control_arm import LiveAccuracy, accepted_errors, live_accuracy
 from vesta_conductor.reconciliation.names import version_in_words
@@ -17,7 +17,13 @@ def status_of(situation: Situation, step: Step) -> LoopStatus:
     deployment = observed.deployment or Deployment()
     model, task_type = situation.names.model, task_type_of(observed.dataset)
     live = live_accuracy(observed.control, model=model, task_type=task_type)
-    errors = accepted_errors(observed.control, model=model, task_type=task_type, policy=deployment.uncertainty)
+    errors = accepted_errors(
+        observed.control,
+        model=model,
+        task_type=task_type,
+        policy=deployment.uncertainty,
+        version=observed.stable or ModelVersion(),
+    )
     sentences = (
         step.message,
         _live_accuracy_in_words(live) if live else "",

@@ -99,7 +99,8 @@ class Predictor:
                 retry_after=RETRY_AFTER,
             )
         version = self._registry.get(row.stable)
-        served = ServedModel(row, version, self._files.parts(version), Policy.of(row.spec.uncertainty))
+        policy = Policy.of(row.spec.uncertainty, version.model)
+        served = ServedModel(row, version, self._files.parts(version), policy)
         self._fresh[name] = (time.monotonic(), served)
         return served
 

@@ -33,13 +33,13 @@ class Classification(ServingTask):
         order = np.argsort(-output, kind="stable")
         scores = output[order].tolist()
         names = [vocabulary.concepts[index] for index in order]
-        is_predicted = scores[0] >= np.float32(policy.score_threshold)
+        is_predicted = bool(scores[0] >= np.float32(policy.score_threshold))
         margin = float(margin_of_best(output[None])[0])
-        reason = _doubt(names, scores, margin, policy)
+        reason = _doubt(names, scores, margin, policy, is_predicted=is_predicted)
         return Prediction(
             model_version=vocabulary.model_version,
             scores=[
-                ConceptScore(concept=name, score=score, predicted=place == 0 and bool(is_predicted))
+                ConceptScore(concept=name, score=score, predicted=place == 0 and is_predicted)
                 for place, (name, score) in enumerate(zip(names, scores, strict=True))
             ],
             uncertain=bool(reason),
@@ -48,10 +48,13 @@ class Classification(ServingTask):
         )
 
 
-def _doubt(names: list[str], scores: list[float], margin: float, policy: Policy) -> str:
+def _doubt(names: list[str], scores: list[float], margin: float, policy: Policy, *, is_predicted: bool) -> str:
     """Returns why a prediction is uncertain; empty if it is not."""
-    if scores[0] < policy.score_certain:
+    if policy.score_certain is not None and scores[0] < policy.score_certain:
         return f"the best score, of {names[0]}, is {scores[0]:.2f}, below {policy.score_certain:g}"
-    if margin < policy.margin_certain:
-        return f"the scores of {names[0]} and {names[1]} differ by {margin:.2f}, less than {policy.margin_certain:g}"
-    return ""
+    if policy.acceptance is not None and not is_predicted:
+        return f"the best score, of {names[0]}, is {scores[0]:.2f}, so that no concept is predicted"
+    cause = f"the score of {names[0]} is {scores[0]:.2f}"
+    if len(names) > 1:
+        cause = f"the scores of {names[0]} and {names[1]} differ by {margin:.2f}"
+    return policy.doubt(margin, names[:1], cause)

@@ -49,13 +49,9 @@ class Detection(ServingTask):
         thresholds = np.array(vocabulary.applied_thresholds(policy), np.float32)
         predicted = found.scores >= thresholds[found.numbers]
         margin = float(margin_to_thresholds(found.scores[None], thresholds[found.numbers])[0])
-        if margin < policy.margin_certain:
-            closest = int(share_to_certainty(found.scores, thresholds[found.numbers]).argmin())
-            threshold = thresholds[found.numbers[closest]]
-            name, score = vocabulary.concepts[found.numbers[closest]], found.scores[closest]
-            reason = f"the score of a {name} is {score:.2f}, close to its threshold {threshold:.2f}"
-        else:
-            reason = _crowding(found, predicted, vocabulary)
+        concepts = [vocabulary.concepts[number] for number in sorted(set(found.numbers[predicted].tolist()))]
+        reason = policy.doubt(margin, concepts, _closest(found, thresholds, vocabulary))
+        reason = reason or _crowding(found, predicted, vocabulary)
         return Prediction(
             model_version=vocabulary.model_version,
             scores=_best_scores(found, predicted, thresholds, vocabulary),
@@ -110,6 +106,15 @@ def _best_scores(
         )
         for index in np.argsort(-best, kind="stable").tolist()
     ]
+
+
+def _closest(found: _Objects, thresholds: NDArray[np.float32], vocabulary: Vocabulary) -> str:
+    """Returns which object makes the margin small; empty without objects."""
+    if not found.scores.size:
+        return ""
+    closest = int(share_to_certainty(found.scores, thresholds[found.numbers]).argmin())
+    name, threshold = vocabulary.concepts[found.numbers[closest]], thresholds[found.numbers[closest]]
+    return f"the score of a {name} is {found.scores[closest]:.2f}, close to its threshold {threshold:.2f}"
 
 
 def _crowding(found: _Objects, predicted: NDArray[np.bool_], vocabulary: Vocabulary) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from vesta_common.media.model_input import Placement
 from vesta_common.media.model_signatures import PROBABILITIES
-from vesta_common.media.predictions import share_to_certainty
+from vesta_common.media.predictions import margin_to_thresholds, share_to_certainty
 from vesta_contracts.common.v1 import ConceptScore, Prediction
 
 from vesta_serving.task_types.policy import Policy
@@ -27,27 +27,27 @@ class MultiLabel(ServingTask):
     ) -> Prediction:
         """From `(C,)` calibrated probabilities."""
         thresholds = np.array(vocabulary.applied_thresholds(policy), np.float32)
-        certainty = share_to_certainty(output, thresholds)
-        closest = int(certainty.argmin())
-        margin = float(certainty[closest])
-        is_uncertain = margin < policy.margin_certain
+        predicted = output >= thresholds
+        margin = float(margin_to_thresholds(output[None], thresholds)[0])
+        closest = int(share_to_certainty(output, thresholds).argmin())
+        reason = policy.doubt(
+            margin,
+            [vocabulary.concepts[index] for index in np.flatnonzero(predicted)],
+            f"the score of {vocabulary.concepts[closest]} is {output[closest]:.2f}, close to its threshold "
+            f"{thresholds[closest]:.2f}",
+        )
         return Prediction(
             model_version=vocabulary.model_version,
             scores=[
                 ConceptScore(
                     concept=vocabulary.concepts[index],
                     score=float(output[index]),
-                    predicted=bool(output[index] >= thresholds[index]),
+                    predicted=bool(predicted[index]),
                     threshold=float(thresholds[index]),
                 )
                 for index in np.argsort(-output, kind="stable")
             ],
-            uncertain=is_uncertain,
-            uncertain_reason=(
-                f"the score of {vocabulary.concepts[closest]} is {output[closest]:.2f}, close to its threshold "
-                f"{thresholds[closest]:.2f}"
-                if is_uncertain
-                else ""
-            ),
+            uncertain=bool(reason),
+            uncertain_reason=reason,
             margin=margin,
         )
