@@ -111,7 +111,15 @@ def set_up_at(
     made = world.set_up(owner, inbox, digits, f"t{new_id()}", test_share=0.25)
     experts = made.hire_experts(address, ("ada", "ben"), seed=3, makes_mistakes=False)
     loop = made.start_loop(
-        LoopPolicy(label_budget=budget, batch_size=batch, retrain_after=batch, test_labels=10, control_share=0.2)
+        LoopPolicy(
+            label_budget=budget,
+            batch_size=batch,
+            retrain_after=batch,
+            test_labels=10,
+            control_share=0.2,
+            score_certain=0.8,  # so few test labels show no error rate
+            margin_certain=0.2,
+        )
     )
     return SmallLoop(owner, made.project, made.dataset.name, loop, experts, made.truth, unused)
 

@@ -1,6 +1,7 @@
 """The status of a Loop without measurements."""
 
 from dataclasses import replace
+from typing import Any
 
 from conductor_builders import (
     a_dataset,
@@ -16,10 +17,12 @@ from conductor_builders import (
     trained,
     version,
 )
+from vesta_common.messages import copy_of
 from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_conductor.reconciliation.state import Situation
 from vesta_conductor.reconciliation.status import status_of
 from vesta_contracts.conductor.v1 import LoopStatus
+from vesta_contracts.serving.v1 import AutomaticAcceptance
 from vesta_contracts.training.v1 import Metrics, ModelVersion
 
 UNMEASURED = ModelVersion(name=version(1), task="classification")
@@ -92,3 +95,17 @@ def test_the_status_reports_the_errors_of_certain_predictions_and_warns_above_th
     assert "Too many predictions are wrong that need no human: 20.0 %" in exceeded.message
     assert "and 2 % are allowed" in exceeded.message
     assert not unknown.HasField("accepted_errors")
+
+
+def test_the_status_states_why_no_prediction_is_certain() -> None:
+    def said(**acceptance: Any) -> str:
+        situation = after_round_one()
+        deployment = situation.observed.deployment
+        assert deployment is not None
+        changed = copy_of(deployment)
+        changed.acceptance.CopyFrom(AutomaticAcceptance(message="needs at least 149 held-out labels", **acceptance))
+        return shown(replace(situation, observed=replace(situation.observed, deployment=changed))).message
+
+    assert "needs at least 149 held-out labels" in said()
+    assert "held-out labels" not in said(margin_min=0.5)
+    assert "held-out labels" not in shown(after_round_one()).message

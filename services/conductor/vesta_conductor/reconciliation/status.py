@@ -28,6 +28,7 @@ def status_of(situation: Situation, step: Step) -> LoopStatus:
         step.message,
         _live_accuracy_in_words(live) if live else "",
         _accepted_errors_in_words(errors) if errors else "",
+        _nothing_accepted(situation),
         _unmeasured(situation),
     )
     promoted = step.command is not None and step.command.outcome is RoundOutcome.PROMOTED
@@ -56,6 +57,16 @@ def champion_metrics(observed: ObservedState) -> Metrics | None:
     if observed.stable is None or not observed.champion or not observed.stable.metrics.item_count:
         return None
     return observed.stable.metrics
+
+
+def _nothing_accepted(situation: Situation) -> str:
+    """Returns why no prediction of the deployed model is certain; empty if some are, or if no model is deployed."""
+    deployment = situation.observed.deployment
+    if deployment is None or not situation.observed.champion or not deployment.HasField("acceptance"):
+        return ""
+    acceptance = deployment.acceptance
+    is_fixed = deployment.uncertainty.HasField("score_certain") or deployment.uncertainty.HasField("margin_certain")
+    return "" if is_fixed or acceptance.HasField("margin_min") else acceptance.message
 
 
 def _unmeasured(situation: Situation) -> str:
