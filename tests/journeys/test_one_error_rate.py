@@ -52,7 +52,7 @@ def model(request: pytest.FixtureRequest) -> Model:
     has = generator.random((ITEMS, 3)) < 0.3
     if not several:
         has = np.eye(4, dtype=np.bool_)[generator.choice(4, ITEMS, p=[0.32, 0.33, 0.33, 0.02])][:, :3]
-    embeddings = (6.0 * has - 3.0 + generator.standard_normal((ITEMS, 3)) * 1.2).astype(np.float32)
+    embeddings = (6.0 * has - 3.0 + generator.standard_normal((ITEMS, 3)) * 1.6).astype(np.float32)
     head = Head(
         task=RecipeTask.MULTILABEL if several else RecipeTask.CLASSIFICATION,
         concepts=CONCEPTS,
