@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from serving_builders import FakeDatasets, FakeItems, FakeRegistry
 from serving_service import IDLE_MAX, IMAGES_IN_FLIGHT_MAX, Serving
 from vesta_common.clock import ManualClock
+from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.rpc.admission import Admission
 from vesta_common.rpc.client import open_channel
 from vesta_common.rpc.server import Server
@@ -69,7 +70,7 @@ def serving(service_settings: Callable[[str], dict[str, Any]], triton: str, sand
     admission = Admission("predict", timedelta(minutes=1), 4, IMAGES_IN_FLIGHT_MAX, time.monotonic)
     predictor = Predictor(store, versions, files, asked, deployer, clock, admission)
     dataset_stub = DatasetServiceStub(channel)
-    scorer = Scorer(store, predictor, item_stub, dataset_stub, media, clock)
+    scorer = Scorer(store, predictor, item_stub, dataset_stub, media, LargeAnnotations(media), clock)
     log = PredictionLog(store, clock, CollectorRegistry(), timedelta(days=30))
     api = DeploymentService(store, versions, predictor, log, ImageReader(item_stub, media, sandbox), dataset_stub)
     server = Server(identity_of("serving"), "127.0.0.1:0", [api, PredictionService(store)], outlined=OUTLINED)

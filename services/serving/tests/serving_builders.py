@@ -91,15 +91,15 @@ class FakeRegistry(ModelServiceServicer):
         self._versions[name] = known
         return name
 
-    def add_detector(self, resize: ModelInput.Resize.ValueType = ModelInput.LETTERBOX) -> str:
+    def add_detector(self, resize: ModelInput.Resize.ValueType = ModelInput.LETTERBOX, copies: int = 1) -> str:
         """Registers `a_detector` without embeddings; returns the version's name."""
         signature = ModelSignature(
             input=ModelInput(height_px=96, width_px=160, resize=resize, colour_order=ModelInput.RGB),
-            outputs=[ModelOutput(name="objects", dimensions=[2, 6])],
-            object_selection=ObjectSelection(score_min=0.05, iou_max=0.6, objects_max=2),
+            outputs=[ModelOutput(name="objects", dimensions=[2 * copies, 6])],
+            object_selection=ObjectSelection(score_min=0.05, iou_max=0.6, objects_max=2 * copies),
         )
         return self.add(
-            a_detector(),
+            a_detector(copies),
             space="",
             concepts=["red", "green"],
             thresholds=[0.5, 0.5],

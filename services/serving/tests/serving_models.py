@@ -99,9 +99,9 @@ def _onnx_of_colour(nodes: Sequence[Any], constants: Mapping[str, Any], concept_
     return bytes(model.SerializeToString())
 
 
-def a_detector(height_px: int = 96, width_px: int = 160) -> bytes:
-    """From uint8 `(N, height, width, 3)` to `objects` `(N, 2, 6)`: the box of all red pixels as a "red" with the score of the reddest, and
-    padding.
+def a_detector(copies: int = 1, height_px: int = 96, width_px: int = 160) -> bytes:
+    """From uint8 `(N, height, width, 3)` to `objects` `(N, 2 * copies, 6)`: the box of all red pixels as a "red" with the score of the
+    reddest, and padding, repeated.
     """
     by_column, by_row, everywhere = [1, 3], [2, 3], [1, 2]
     nodes = [
@@ -131,7 +131,8 @@ def a_detector(height_px: int = 96, width_px: int = 160) -> bytes:
         helper.make_node("Mul", ["score", "zero"], ["number"]),
         helper.make_node("Concat", ["box", "score", "number"], ["object"], axis=1),
         helper.make_node("Unsqueeze", ["object", "one"], ["alone"]),
-        helper.make_node("Pad", ["alone", "padding"], ["objects"]),
+        helper.make_node("Pad", ["alone", "padding"], ["padded"]),
+        helper.make_node("Tile", ["padded", "copies"], ["objects"]),
     ]
     constants = {
         "dark": np.float32(60),
@@ -143,13 +144,14 @@ def a_detector(height_px: int = 96, width_px: int = 160) -> bytes:
         "by_row": np.array(by_row),
         "everywhere": np.array(everywhere),
         "one": np.array([1]),
+        "copies": np.array([1, copies, 1]),
         "padding": np.array([0, 0, 0, 0, 1, 0]),
     }
     graph = helper.make_graph(
         nodes,
         "red box",
         [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", height_px, width_px, 3])],
-        [helper.make_tensor_value_info("objects", TensorProto.FLOAT, ["N", 2, 6])],
+        [helper.make_tensor_value_info("objects", TensorProto.FLOAT, ["N", 2 * copies, 6])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)

@@ -8,6 +8,7 @@ from PIL import Image
 from serving_builders import DATASET, a_picture
 from serving_service import Serving
 from vesta_common.errors import FailedPrecondition
+from vesta_common.events.outbox import EVENT_BYTES_MAX
 from vesta_common.media.model_input import InputFormat, Placement, place
 from vesta_contracts.common.v1 import Annotation, PixelBox, Prediction, TaskType
 from vesta_contracts.serving.v1 import (
@@ -189,6 +190,22 @@ def test_the_log_and_the_events_contain_the_boxes(serving: Serving) -> None:
     assert logged.prediction == answer.prediction
     assert list(made.predictions[0].prediction.annotations) == list(answer.prediction.annotations)
     assert (made.embedding_digest, made.predictions[0].embedding) == ("", b"")
+
+
+def test_events_refer_to_annotations_that_are_too_large_for_them(serving: Serving) -> None:
+    items = [serving.items.add(a_scene()) for _ in range(3)]
+    serving.datasets.task_types[DATASET] = TaskType.TASK_TYPE_DETECTION
+    serving.deployed(serving.registry.add_detector(copies=1_000), datasets=[DATASET])
+    serving.score()
+    told = serving.told(PredictionCreated)
+    made = [each for event in told for each in event.predictions]
+    assert [each.item for each in made] == [item.name for item in items]
+    assert max(event.ByteSize() for event in told) < EVENT_BYTES_MAX
+    (stored,) = {each.prediction.stored.object_key for each in made}
+    assert [each.prediction.stored.annotation_count for each in made] == [1_000] * 3
+    (found, *_) = serving.scorer._large.load(made[0].prediction.stored)
+    assert (found.concept, len(made[0].prediction.annotations)) == ("red", 0)
+    assert stored.startswith("annotations/acme/vans/")
 
 
 def test_a_detector_is_scored_on_items_with_embeddings_of_another_model(serving: Serving) -> None:

@@ -307,7 +307,9 @@ def test_the_backoff_of_a_deployment_applies_to_all_replicas(serving: Serving) -
 
     watched = Watched(serving, fail)
     scorer = serving.scorer
-    replica = Scorer(serving.store, watched, scorer._items, scorer._datasets, scorer._media, serving.clock)
+    replica = Scorer(
+        serving.store, watched, scorer._items, scorer._datasets, scorer._media, scorer._large, serving.clock
+    )
     assert scorer.step()
     assert not replica.step()
     serving.clock.advance(BACKOFF_FIRST)
@@ -328,7 +330,9 @@ def test_a_worker_whose_lease_expired_publishes_nothing(serving: Serving) -> Non
         if slow:
             slow.clear()
             serving.clock.advance(LEASE_DURATION)
-            replica = Scorer(serving.store, watched, scorer._items, scorer._datasets, scorer._media, serving.clock)
+            replica = Scorer(
+                serving.store, watched, scorer._items, scorer._datasets, scorer._media, scorer._large, serving.clock
+            )
             assert replica.step()
 
     watched = Watched(serving, overtaken)
@@ -373,6 +377,7 @@ def test_a_worker_that_needs_longer_than_its_lease_keeps_it(serving: Serving, ta
         scorer._items,
         scorer._datasets,
         scorer._media,
+        scorer._large,
         serving.clock,
         heartbeat_interval=timedelta(milliseconds=20),
     )

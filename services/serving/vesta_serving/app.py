@@ -10,6 +10,7 @@ from vesta_common.events.broker import Broker
 from vesta_common.events.consumer import Consumer, ConsumerMetrics, KafkaOptions
 from vesta_common.events.outbox import Relay
 from vesta_common.identity import Identity
+from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.rpc.admission import Admission, AdmissionMetrics
 from vesta_common.rpc.client import open_channel
 from vesta_common.runtime.engine_watch import TRITON
@@ -81,8 +82,9 @@ def build(settings: Settings) -> App:
     )
     predictor = Predictor(store, registry, files, triton, deployer, clock, admission)
     items = ItemServiceStub(datasets)
+    large = LargeAnnotations(media, is_updated=settings.post_migrations)
     dataset_stub = DatasetServiceStub(datasets)
-    scorer = Scorer(store, predictor, items, dataset_stub, media, clock)
+    scorer = Scorer(store, predictor, items, dataset_stub, media, large, clock)
     prediction_log = PredictionLog(store, clock, metrics, timedelta(days=settings.prediction_log_days))
     sandbox = Sandbox(settings.sandbox_processes)
     images = ImageReader(items, media, sandbox)

@@ -17,6 +17,7 @@ from vesta_common.events.outbox import EVENT_BYTES_MAX
 from vesta_common.events.summaries import summarised
 from vesta_common.leases import LeaseLost
 from vesta_common.media.images import ModelPicture, model_picture
+from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.media.model_input import UNREAD, InputFormat
 from vesta_common.media.model_signatures import PROBABILITIES
 from vesta_common.resources.names import parent_of
@@ -49,6 +50,7 @@ class Scorer:
 
     Args:
         media: the object store of the items' images.
+        large: stores annotations that are too large for events.
         heartbeat_interval: between two renewals of a lease; by default a third of its duration.
     """
 
@@ -59,6 +61,7 @@ class Scorer:
         items: ItemServiceStub,
         datasets: DatasetServiceStub,
         media: ObjectStore,
+        large: LargeAnnotations,
         clock: Clock,
         heartbeat_interval: timedelta | None = None,
     ) -> None:
@@ -67,6 +70,7 @@ class Scorer:
         self._items = items
         self._datasets = datasets
         self._media = media
+        self._large = large
         self._clock = clock
         self._heartbeat_interval = heartbeat_interval
         self._fetchers = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="fetch")
@@ -142,7 +146,7 @@ class Scorer:
         results |= self._from_pictures(
             served, pictured, embeds=any(arrival.item not in embeddings for arrival in pictured)
         )
-        return item_count, page, _events(served, claimed.dataset, arrivals, claimed.generation, results)
+        return item_count, page, self._events(served, claimed.dataset, arrivals, claimed.generation, results)
 
     def _page(self, claimed: Pass) -> tuple[int, ListItemsResponse]:
         """Returns the number of items and the next page; an empty last page if the dataset was deleted."""
@@ -170,7 +174,7 @@ class Scorer:
             self._predictor.forget(deployment)
             served = self._predictor.served_model(deployment)
             results = self._from_pictures(served, arrivals, embeds=True)
-            events = _events(served, dataset, arrivals, served.row.generation, results)
+            events = self._events(served, dataset, arrivals, served.row.generation, results)
         with self._store.postgres.transaction() as connection:
             self._store.scoring.delete_arrivals(connection, arrivals)
             self._store.end_backoff(connection, deployment, dataset)
@@ -212,6 +216,34 @@ class Scorer:
             log.warning("item_unreadable", item=arrival.item, error=str(error))
             return None
 
+    def _events(
+        self,
+        served: ServedModel,
+        dataset: str,
+        arrivals: Sequence[Arrival],
+        generation: int,
+        results: Mapping[str, PredictedImage],
+    ) -> list[PredictionCreated]:
+        """Returns the events with the predictions for these items, in order. Large annotations are stored as objects."""
+        common = PredictionCreated(
+            deployment=served.row.name,
+            dataset=dataset,
+            model_version=served.row.stable,
+            generation=generation,
+            embedding_digest=served.version.model.embedding_digest,
+        )
+        predictions = [
+            ItemPrediction(
+                item=arrival.item,
+                prediction=self._large.reduced(arrival.item, result.prediction),
+                embedding=result.embedding.tobytes(),
+            )
+            for arrival in arrivals
+            if (result := results.get(arrival.item))
+        ]
+        parts = cut(predictions, EVENT_ITEMS_MAX, EVENT_BYTES_MAX - common.ByteSize())
+        return [_with(common, part) for part in parts]
+
 
 def _stored_embeddings(served: ServedModel, page: ListItemsResponse) -> dict[str, NDArray[np.float32]]:
     """Returns the embeddings in the model's embedding space, by item; none if they were not requested or the model has none."""
@@ -223,30 +255,6 @@ def _stored_embeddings(served: ServedModel, page: ListItemsResponse) -> dict[str
         for item, embedding in zip(page.items, page.embeddings, strict=bool(page.embeddings))
         if embedding.digest == digest
     }
-
-
-def _events(
-    served: ServedModel,
-    dataset: str,
-    arrivals: Sequence[Arrival],
-    generation: int,
-    results: Mapping[str, PredictedImage],
-) -> list[PredictionCreated]:
-    """Returns the events with the predictions for these items, in order."""
-    common = PredictionCreated(
-        deployment=served.row.name,
-        dataset=dataset,
-        model_version=served.row.stable,
-        generation=generation,
-        embedding_digest=served.version.model.embedding_digest,
-    )
-    predictions = [
-        ItemPrediction(item=arrival.item, prediction=result.prediction, embedding=result.embedding.tobytes())
-        for arrival in arrivals
-        if (result := results.get(arrival.item))
-    ]
-    parts = cut(predictions, EVENT_ITEMS_MAX, EVENT_BYTES_MAX - common.ByteSize())
-    return [_with(common, part) for part in parts]
 
 
 def _with(common: PredictionCreated, predictions: Sequence[ItemPrediction]) -> PredictionCreated:
