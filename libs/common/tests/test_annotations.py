@@ -56,6 +56,10 @@ def label(concept: str) -> Annotation:
     return Annotation(concept=concept, image_label=ImageLabel())
 
 
+def ring(*corners: tuple[float, float]) -> Ring:
+    return Ring(points=[PixelPoint(x_px=x, y_px=y) for x, y in corners])
+
+
 def check(
     *annotations: Annotation,
     media: Media = IMAGE,
@@ -161,7 +165,8 @@ def test_a_box_of_a_track_lies_on_the_clip() -> None:
         {"rotated_box": turned(x_center_px=32, y_center_px=24, width_px=80, angle_deg=36.87)},  # along the diagonal
         {"rotated_box": turned(x_center_px=1, y_center_px=1, height_px=4, angle_deg=45)},  # two corners beyond the edge
         {"polygon": Polygon(outline=TRIANGLE)},
-        {"mask": Mask(width_px=64, height_px=48, runs_px=[64 * 48])},
+        {"mask": Mask(width_px=64, height_px=48, runs_px=[64 * 48 - 1, 1])},
+        {"polygon": Polygon(outline=ring((0, 0), (20, 20), (40, 0), (40, 40), (20, 20), (0, 40)))},
         {"keypoints": points(Keypoint(label="door", visibility=Visibility.VISIBILITY_ABSENT))},
         {"keypoints": points(*[Keypoint(label=name, point=PixelPoint()) for name in ("door", "wheel")])},
     ],
@@ -235,3 +240,53 @@ def test_shapes_alone_are_checked_whatever_their_concepts() -> None:
     check_shapes([label("airship")], IMAGE, "it")
     with pytest.raises(InvalidArgument):
         check_shapes([Annotation(concept="airship", box=PixelBox(x_max_px=99, y_max_px=9))], IMAGE, "it")
+
+
+@pytest.mark.parametrize(
+    "polygon",
+    [
+        Polygon(outline=ring((0, 0), (40, 40), (40, 0), (0, 40))),
+        Polygon(outline=ring((0, 0), (40, 0), (20, 0))),
+        Polygon(outline=ring((5, 5), (5, 5), (5, 5))),
+        Polygon(outline=ring((0, 0), (9, 0), (0, 9)), holes=[ring((20, 20), (29, 20), (20, 29))]),
+        Polygon(outline=ring((0, 0), (9, 0), (0, 9)), holes=[ring((0, 0), (9, 0), (0, 9))]),
+    ],
+    ids=str,
+)
+def test_a_polygon_whose_rings_cross_is_rejected(polygon: Polygon) -> None:
+    assert refusal_of({"polygon": polygon}) == ("POLYGON_CROSSED", "it[1]")
+
+
+def test_a_mask_without_pixels_is_rejected() -> None:
+    for runs in ([64 * 48], [64 * 40, 0, 64 * 8]):
+        assert refusal_of({"mask": Mask(width_px=64, height_px=48, runs_px=runs)}) == ("MASK_EMPTY", "it[1]")
+
+
+def a_mask(concept: str, *runs: int) -> Annotation:
+    return Annotation(concept=concept, mask=Mask(width_px=64, height_px=48, runs_px=[*runs, 64 * 48 - sum(runs)]))
+
+
+def test_each_pixel_of_a_map_has_one_concept() -> None:
+    pixels = TaskType.TASK_TYPE_SEMANTIC_SEGMENTATION
+    check(a_mask("van", 0, 10), a_mask("car", 10, 10), task_type=pixels)
+    check(task_type=pixels)
+    assert refusal(a_mask("van", 0, 9), a_mask("van", 20, 9), task_type=pixels).reason == "MASK_NOT_SINGLE"
+    overlapping = refusal(a_mask("van", 0, 10), a_mask("car", 7, 10), task_type=pixels)
+    assert (overlapping.reason, "3 pixels" in overlapping.message) == ("MASKS_OVERLAP", True)
+    check(a_mask("van", 0, 10), a_mask("car", 7, 10), task_type=TaskType.TASK_TYPE_INSTANCE_SEGMENTATION)
+
+
+@pytest.mark.parametrize(
+    ("task_type", "shape"),
+    [
+        (TaskType.TASK_TYPE_DETECTION, {"box": PixelBox(x_max_px=9, y_max_px=9)}),
+        (TaskType.TASK_TYPE_INSTANCE_SEGMENTATION, {"polygon": Polygon(outline=ring((0, 0), (9, 0), (0, 9)))}),
+        (TaskType.TASK_TYPE_KEYPOINTS, {"keypoints": points(Keypoint(label="door", point=PixelPoint()))}),
+    ],
+)
+def test_the_same_object_twice_is_rejected(task_type: TaskType.ValueType, shape: dict[str, Any]) -> None:
+    once, again = Annotation(concept="van", **shape), Annotation(concept="van", attributes={"wet": "yes"}, **shape)
+    found = refusal(once, again, task_type=task_type)
+    assert (found.reason, found.violations[0].field) == ("ANNOTATION_DUPLICATE", "it[1]")
+    again.concept = "car"
+    check(once, task_type=task_type)

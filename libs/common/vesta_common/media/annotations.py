@@ -4,6 +4,7 @@ Annotators' answers, reviews, imports, direct annotations and events all use the
 are checked against the item's image and the current taxonomy.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,8 @@ from vesta_contracts.datasets.v1 import AnnotationList, Concept, Taxonomy
 
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.media.image_labels import image_labels
+from vesta_common.media.mask_runs import area, covered, edges_of
+from vesta_common.media.outlines import find_crossing
 from vesta_common.media.shapes import find_flaw, lies_on
 from vesta_common.media.task_types import allowed_annotations, in_words
 from vesta_common.rpc.validation import validate
@@ -71,6 +74,10 @@ def check_annotations(annotations: Sequence[Annotation], terms: Terms, field: st
             what = f"has the concept {annotation.concept!r}, which is not one of {terms.asked_by}"
             raise _invalid(where, what, "CONCEPT_NOT_IN_CAMPAIGN")
         _check_keypoints(annotation, concept, where)
+    if "image_label" not in shapes:
+        _check_distinct(annotations, field)
+    if allowed_annotations(terms.task_type).is_map:
+        _check_map(annotations, field)
     labels = image_labels(annotations) or ()
     if len(labels) > 1 and not allowed_annotations(terms.task_type).several_labels:
         raise _invalid(field, f"has the labels {', '.join(labels)}, but only one is allowed", "LABEL_NOT_SINGLE")
@@ -126,6 +133,33 @@ def _check_shape(annotation: Annotation, media: Media, where: str) -> None:
     if not lies_on(annotation, media.width_px, media.height_px):
         what = f"is outside the image of {media.width_px} x {media.height_px} pixels"
         raise _invalid(where, what, "SHAPE_OUTSIDE_IMAGE")
+    if kind == "polygon" and (crossing := find_crossing(annotation.polygon)):
+        what = f"has a polygon whose rings cross: {crossing}; draw rings that do not cross, or use a mask"
+        raise _invalid(where, what, "POLYGON_CROSSED")
+    if kind == "mask" and not any(mask.runs_px[1::2]):
+        raise _invalid(where, "has a mask without pixels; leave the annotation out", "MASK_EMPTY")
+
+
+def _check_distinct(annotations: Sequence[Annotation], field: str) -> None:
+    """Checks that no object occurs twice, with the same concept and exactly the same shape."""
+    first: dict[tuple[str, bytes], int] = {}
+    for index, annotation in enumerate(annotations):
+        shape = getattr(annotation, str(annotation.WhichOneof("shape")))
+        place = first.setdefault((annotation.concept, shape.SerializeToString(deterministic=True)), index)
+        if place != index:
+            what = f"is the same object as {field}[{place}]; leave one of them out"
+            raise _invalid(f"{field}[{index}]", what, "ANNOTATION_DUPLICATE")
+
+
+def _check_map(annotations: Sequence[Annotation], field: str) -> None:
+    """Checks that no concept has several masks, and that no pixel has several concepts."""
+    counts = Counter(annotation.concept for annotation in annotations)
+    if twice := [concept for concept, count in counts.items() if count > 1]:
+        what = f"has {counts[twice[0]]} masks of {twice[0]!r}; an image has one mask per concept: join them"
+        raise _invalid(field, what, "MASK_NOT_SINGLE")
+    if shared := area(covered([edges_of(annotation.mask) for annotation in annotations], 2)):
+        what = f"has {shared} pixels in several masks; each pixel has one concept"
+        raise _invalid(field, what, "MASKS_OVERLAP")
 
 
 def _check_keypoints(annotation: Annotation, concept: Concept, where: str) -> None:

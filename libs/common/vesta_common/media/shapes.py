@@ -29,6 +29,7 @@ def find_flaw(annotation: Annotation) -> str:
     """Returns what is wrong with the annotation's shape, as the end of a sentence that begins with "annotation"; empty if it is valid.
 
     A mask, keypoints or a track may state that nothing is visible. Every other shape except an image label must cover something.
+    `check_shapes` rejects masks without pixels and polygons whose rings cross.
     """
     kind = annotation.WhichOneof("shape")
     if kind is None:

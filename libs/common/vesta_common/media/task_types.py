@@ -20,10 +20,12 @@ class AllowedAnnotations:
     Attributes:
         several_labels: whether an item may have several image labels.
         shapes: the allowed fields of the oneof `Annotation.shape`.
+        is_map: whether each pixel has at most one concept: at most one mask per concept, without overlap.
     """
 
     several_labels: bool
     shapes: frozenset[str]
+    is_map: bool = False
 
 
 # Shapes beside the labels of an image are kept, and nothing is learned from them.
@@ -32,6 +34,12 @@ _ALLOWED = {
     TaskType.TASK_TYPE_CLASSIFICATION: AllowedAnnotations(several_labels=False, shapes=_ALL_SHAPES),
     TaskType.TASK_TYPE_MULTI_LABEL: AllowedAnnotations(several_labels=True, shapes=_ALL_SHAPES),
     TaskType.TASK_TYPE_DETECTION: AllowedAnnotations(several_labels=False, shapes=frozenset({"box"})),
+    TaskType.TASK_TYPE_INSTANCE_SEGMENTATION: AllowedAnnotations(
+        several_labels=False, shapes=frozenset({"polygon", "mask"})
+    ),
+    TaskType.TASK_TYPE_SEMANTIC_SEGMENTATION: AllowedAnnotations(
+        several_labels=False, shapes=frozenset({"mask"}), is_map=True
+    ),
     TaskType.TASK_TYPE_KEYPOINTS: AllowedAnnotations(several_labels=False, shapes=frozenset({"keypoints"})),
 }
 

@@ -11,13 +11,17 @@ from vesta_contracts.common.v1 import TaskType
 from vesta_annotation.task_types.annotation_task import AnnotationTask, Consensus
 from vesta_annotation.task_types.detection import Detection
 from vesta_annotation.task_types.image_labels import ImageLabels
+from vesta_annotation.task_types.instance_segmentation import InstanceSegmentation
 from vesta_annotation.task_types.keypoints import Keypoints
+from vesta_annotation.task_types.semantic_segmentation import SemanticSegmentation
 
 TASK_TYPES: Final[Mapping[TaskType.ValueType, AnnotationTask[Any]]] = MappingProxyType(
     {
         TaskType.TASK_TYPE_CLASSIFICATION: ImageLabels(),
         TaskType.TASK_TYPE_MULTI_LABEL: ImageLabels(),
         TaskType.TASK_TYPE_DETECTION: Detection(),
+        TaskType.TASK_TYPE_INSTANCE_SEGMENTATION: InstanceSegmentation(),
+        TaskType.TASK_TYPE_SEMANTIC_SEGMENTATION: SemanticSegmentation(),
         TaskType.TASK_TYPE_KEYPOINTS: Keypoints(),
     }
 )

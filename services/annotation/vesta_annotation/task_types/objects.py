@@ -83,10 +83,7 @@ class ObjectTask(AnnotationTask[Objects]):
         chosen = list(seen.chosen.values())
         merged = self.merged_shape(chosen)
         merged.concept = seen.concept
-        stated = Counter(attribute for one in chosen for attribute in one.attributes.items())
-        for (name, value), count in sorted(stated.items()):
-            if 2 * count > len(chosen):
-                merged.attributes[name] = value
+        add_attributes(merged, chosen)
         return merged
 
     def _seen_objects(self, answers: Sequence[Sequence[Annotation]]) -> list["_SeenObject"]:
@@ -151,6 +148,14 @@ def distance(one: Objects, other: Objects) -> float:
     pairs = match(one, other, same_concept=True)
     objects = len(one) + len(other) - len(pairs)
     return 1 - sum(pairs.values()) / objects if objects else 0.0
+
+
+def add_attributes(merged: Annotation, annotations: Sequence[Annotation]) -> None:
+    """Adds the attributes that more than half of the annotations state."""
+    stated = Counter(attribute for one in annotations for attribute in one.attributes.items())
+    for (name, value), count in sorted(stated.items()):
+        if 2 * count > len(annotations):
+            merged.attributes[name] = value
 
 
 def attributes_disputed(annotations: Sequence[Annotation]) -> bool:

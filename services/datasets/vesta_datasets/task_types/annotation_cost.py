@@ -14,6 +14,8 @@ CONFIRM_SECONDS: Final = 1.6
 DRAW_BOX_SECONDS: Final = 7.0
 """For a box by its four extreme points (Papadopoulos et al., "Extreme clicking for efficient object annotation", ICCV 2017)."""
 
+DRAW_OUTLINE_SECONDS: Final = 79.2
+"""For the outline of an object (Lin et al., "Microsoft COCO: common objects in context", ECCV 2014: 22 hours for 1,000 outlines)."""
 DRAW_POINTS_SECONDS: Final = 16.8
 """For 17 named points, the number of those of a person in COCO: 2.4 s for the first and 0.9 s for each other (Bearman et al., "What's the
 point: semantic segmentation with point supervision", ECCV 2016)."""

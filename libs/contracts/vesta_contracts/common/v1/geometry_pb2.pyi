@@ -57,9 +57,12 @@ class Annotation(_message.Message):
 
     The same rules apply to annotations from all sources: submissions, reviews, imports, direct annotations and events.
     INVALID_ARGUMENT has one of the reasons FIELD_INVALID (a rule of a field below), CONCEPT_UNKNOWN (not in the dataset's taxonomy),
-    SHAPE_MISSING, SHAPE_NOT_OF_TASK (another shape than those of the dataset's task type), SHAPE_INVALID (such as a box without area), SHAPE_OUTSIDE_IMAGE, SHAPE_NEEDS_CLIP, MASK_SIZE_MISMATCH,
-    MASK_RUNS_INVALID, KEYPOINT_UNKNOWN, LABEL_NOT_SINGLE (several image labels in a single-label dataset) or ANNOTATIONS_TOO_LARGE:
-    all annotations of one item may have 8 MiB. One shape always fits.
+    SHAPE_MISSING, SHAPE_NOT_OF_TASK (another shape than those of the dataset's task type), SHAPE_INVALID (such as a box without area),
+    SHAPE_OUTSIDE_IMAGE, SHAPE_NEEDS_CLIP, MASK_SIZE_MISMATCH, MASK_RUNS_INVALID, MASK_EMPTY,
+    MASK_NOT_SINGLE (several masks of a concept in a dataset for semantic segmentation), MASKS_OVERLAP, POLYGON_CROSSED (its rings
+    cross), KEYPOINT_UNKNOWN, LABEL_NOT_SINGLE (several image labels in a single-label dataset),
+    ANNOTATION_DUPLICATE (the same object twice) or ANNOTATIONS_TOO_LARGE: all annotations of one item may have 8 MiB. One shape always
+    fits.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

@@ -1,0 +1,10 @@
+"""Instance segmentation: an item has any number of objects with their pixels."""
+
+from vesta_datasets.task_types.annotation_cost import DRAW_OUTLINE_SECONDS
+from vesta_datasets.task_types.objects import ObjectDatasetTask
+
+
+class InstanceSegmentation(ObjectDatasetTask):
+    """Polygons and masks."""
+
+    draw_seconds = DRAW_OUTLINE_SECONDS

@@ -1,0 +1,69 @@
+"""Semantic segmentation: each pixel of an item has at most one concept, and the concepts of its pixels label it."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from vesta_common.media.mask_runs import Edges, area, covered, edges_of, mask_of, without
+from vesta_contracts.common.v1 import Annotation, Prediction, SegmentationMap
+
+from vesta_datasets.items.annotations import concepts_of
+from vesta_datasets.task_types.annotation_cost import DRAW_OUTLINE_SECONDS, LOOK_SECONDS
+from vesta_datasets.task_types.multi_label import MultiLabel
+
+
+class SemanticSegmentation(MultiLabel):
+    """Masks, one per concept. Scores by concept are those of its presence, as for several labels."""
+
+    def imported(self, annotations: Sequence[Annotation]) -> Sequence[Annotation]:
+        """Joins the masks of each concept. A pixel of several concepts gets that with the smallest mask, which lies on top most likely.
+
+        Annotations with another shape are kept, and rejected later.
+        """
+        masks = [one for one in annotations if one.HasField("mask")]
+        if len(masks) < len(annotations) or len({(one.mask.height_px, one.mask.width_px) for one in masks}) > 1:
+            return annotations
+        parts: defaultdict[str, list[Edges]] = defaultdict(list)
+        for one in masks:
+            parts[one.concept].append(edges_of(one.mask))
+        joined = {concept: covered(edges, 1) for concept, edges in parts.items()}
+        taken = covered([], 1)
+        found = []
+        for concept, edges in sorted(joined.items(), key=lambda entry: (area(entry[1]), entry[0])):
+            rest = without(edges, taken)
+            taken = covered([taken, edges], 1)
+            if len(rest):
+                found.append(_mask(concept, rest, masks[0].mask.height_px, masks[0].mask.width_px))
+        return sorted(found, key=lambda one: one.concept)
+
+    def labels(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:
+        """Those of the masks. An item without a mask is labelled "none of the concepts"."""
+        return concepts_of(annotations)
+
+    def other_concepts(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:  # noqa: ARG002
+        return ()
+
+    def pre_annotations(self, prediction: Prediction) -> list[Annotation]:
+        """The map that the model predicts, as one mask for each of its concepts."""
+        return masks_of_map(prediction.segmentation_map)
+
+    def annotation_seconds(self, prediction: Prediction) -> float:
+        """Half of the time to draw the outlines of all concepts of the map, because masks are corrected rather than drawn again."""
+        return LOOK_SECONDS + DRAW_OUTLINE_SECONDS * len(prediction.segmentation_map.concepts) / 2
+
+
+def masks_of_map(segmentation: SegmentationMap) -> list[Annotation]:
+    """Returns a mask for each concept that a map contains."""
+    ends = np.cumsum(np.array(segmentation.runs_px, np.int64))
+    runs = np.stack([ends - np.array(segmentation.runs_px, np.int64), ends], axis=1)
+    numbers = np.array(segmentation.concept_numbers, np.int64)
+    found = []
+    for number, concept in enumerate(segmentation.concepts, start=1):
+        edges = covered([runs[numbers == number].ravel()], 1)
+        if len(edges):
+            found.append(_mask(concept, edges, segmentation.height_px, segmentation.width_px))
+    return found
+
+
+def _mask(concept: str, edges: Edges, height_px: int, width_px: int) -> Annotation:
+    return Annotation(concept=concept, mask=mask_of(edges, height_px, width_px))
