@@ -79,22 +79,17 @@ def test_list_deployments_of_another_project_returns_none_of_this(peer: Peer) ->
 
 
 @contract(DeploymentServiceServicer.Predict, of=("pipelining",))
-def test_predict_returns_every_concept_of_an_image_as_a_label_or_discarded_best_first(peer: Peer) -> None:
+def test_predict_scores_every_concept_of_an_image_in_descending_order(peer: Peer) -> None:
     inputs = [PredictInput(data=a_jpeg(seed)) for seed in range(4)]
     found = peer.deployments.Predict(PredictRequest(name=peer.has.deployments[0], inputs=inputs)).predictions
     assert len(found) == len(inputs)
-    for prediction in found:
-        assert prediction.model_version == peer.has.model_version
-        assert not prediction.reason
-        assert all(label.predicted for label in prediction.labels)
-        assert not any(label.predicted for label in prediction.other_labels)
-        assert {label.concept for label in [*prediction.labels, *prediction.other_labels]} == set(
-            peer.has.model_concepts
-        )
-        assert 0 <= prediction.margin <= 1
-        for side in (prediction.labels, prediction.other_labels):
-            scores = [label.score for label in side]
-            assert scores == sorted(scores, reverse=True)
+    for image in found:
+        assert not image.reason
+        assert image.prediction.model_version == peer.has.model_version
+        assert {score.concept for score in image.prediction.scores} == set(peer.has.model_concepts)
+        assert 0 <= image.prediction.margin <= 1
+        scores = [score.score for score in image.prediction.scores]
+        assert scores == sorted(scores, reverse=True)
 
 
 @contract(DeploymentServiceServicer.Predict, of=("pipelining",))
@@ -105,10 +100,8 @@ def test_predict_says_why_an_image_was_refused_and_predicts_the_others(peer: Pee
     ).predictions
     assert broken.reason == "IMAGE_FORMAT_UNSUPPORTED"
     assert broken.message
-    assert not broken.labels
-    assert not broken.other_labels
-    assert not broken.model_version
-    assert first.model_version == last.model_version == peer.has.model_version
+    assert not broken.HasField("prediction")
+    assert first.prediction.model_version == last.prediction.model_version == peer.has.model_version
 
 
 @contract(DeploymentServiceServicer.Predict, of=("pipelining",))

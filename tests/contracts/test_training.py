@@ -34,9 +34,9 @@ def creation(peer: Peer, recipe: str = "embedding", **fields: str) -> CreateTrai
 
 
 @contract(ModelServiceServicer.GetModelVersion)
-def test_get_model_version_returns_the_version_and_its_task(peer: Peer) -> None:
+def test_get_model_version_returns_the_version_and_its_task_type(peer: Peer) -> None:
     version = peer.models.GetModelVersion(GetModelVersionRequest(name=peer.has.model_version))
-    assert (version.name, version.task) == (peer.has.model_version, "classification")
+    assert (version.name, version.task_type) == (peer.has.model_version, TaskType.TASK_TYPE_CLASSIFICATION)
 
 
 @contract(ModelServiceServicer.GetModelVersion)
