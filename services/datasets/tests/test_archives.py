@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+from pycocotools import coco as pycocotools_coco
 from vesta_common.errors import FailedPrecondition
 from vesta_contracts.common.v1 import (
     Annotation,
@@ -31,15 +33,19 @@ from vesta_contracts.common.v1 import (
     Ring,
     RotatedBox,
     Track,
+    Visibility,
 )
 from vesta_contracts.datasets.v1 import ArchiveFormat
 from vesta_datasets.archives.archives import pack, read_unpacked, unpack
 from vesta_datasets.archives.layout import ArchivedItem, UnreadableArchiveError
 from vesta_datasets.archives.masks import mask_of, pixels_of
 from vesta_datasets.archives.unzip import unpack_zip
+from vesta_datasets.items.bounding_boxes import bounding_box
+from vesta_datasets.operations.converted import in_pixels
 
 HEIGHT_PX, WIDTH_PX = 48, 64
 FOLDERS, COCO = ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER, ArchiveFormat.ARCHIVE_FORMAT_COCO
+VOC, YOLO = ArchiveFormat.ARCHIVE_FORMAT_PASCAL_VOC, ArchiveFormat.ARCHIVE_FORMAT_YOLO
 
 
 def ring(*corners: tuple[float, float]) -> Ring:
@@ -63,9 +69,15 @@ TURNED = Annotation(
     concept="van", rotated_box=RotatedBox(x_center_px=9, y_center_px=9, width_px=4, height_px=2, angle_deg=30)
 )
 POINTS = Annotation(
-    concept="van", keypoints=Keypoints(points=[Keypoint(label="door", point=PixelPoint(x_px=1, y_px=1))])
+    concept="van",
+    keypoints=Keypoints(
+        points=[Keypoint(label="door", point=PixelPoint(x_px=1, y_px=1), visibility=Visibility.VISIBILITY_VISIBLE)]
+    ),
 )
 TRACK = Annotation(concept="van", track=Track(track_id="1"))
+CROWD = Annotation(concept="car", mask=spots(), attributes={"crowd": "true", "colour": "red"})
+PARTLY = Annotation(concept="van", box=BOX.box, attributes={"truncated": "true", "pose": "Left"})
+INNER = Annotation(concept="van", box=PixelBox(x_min_px=8, y_min_px=6, x_max_px=40, y_max_px=30))  # exact as shares
 NO_PIXELS = Annotation(concept="van", mask=Mask(height_px=HEIGHT_PX, width_px=WIDTH_PX, runs_px=[HEIGHT_PX * WIDTH_PX]))
 
 
@@ -86,11 +98,14 @@ def there_and_back(
     """Exports and imports images. Returns split and annotations by file."""
     source = tmp_path / "source"
     source.mkdir()
-    concepts = sorted({one.concept for annotations in told for one in annotations})
+    concepts = {one.concept: ["door", "roof"] for annotations in told for one in annotations}
     archive = pack(written(source, told), concepts, layout, tmp_path / "out")
     back: dict[str, tuple[str, list[Annotation] | None]] = {}
     for item in unpack(archive, tmp_path / "in", layout):
-        found = item.split, None if item.annotations is None else list(item.annotations)
+        annotations = item.annotations
+        if item.is_normalized:
+            annotations = [in_pixels(one, WIDTH_PX, HEIGHT_PX) for one in annotations or ()]
+        found = item.split, None if annotations is None else list(annotations)
         assert back.setdefault(item.path.name, found) == found, "copies of an image say the same"
     return back
 
@@ -108,6 +123,9 @@ def there_and_back(
         (COCO, [[BOX, MASK, POLYGON, *says("car", "van")], [MASK, POLYGON]]),
         (COCO, [says("b"), says("t")]),
         (COCO, [[], [BOX, BOX]]),
+        (COCO, [[HIDDEN, CROWD], [POINTS, BOX]]),
+        (VOC, [[BOX, PARTLY], [], [BOX]]),
+        (YOLO, [[], [INNER], [POLYGON, POLYGON]]),
     ],
 )
 def test_a_layout_preserves_what_it_can_contain(
@@ -128,7 +146,6 @@ def test_a_layout_preserves_what_it_can_contain(
         (FOLDERS, [BOX], "a box"),
         (FOLDERS, [TURNED], "a rotated box"),
         (FOLDERS, [HIDDEN], "the attribute 'occluded'"),
-        (COCO, [HIDDEN], "the attribute 'occluded'"),
         (FOLDERS, [], "none of the concepts"),
         (FOLDERS, says(".."), "'..'"),
         (FOLDERS, says("a/../../b"), "'a/../../b'"),
@@ -136,42 +153,53 @@ def test_a_layout_preserves_what_it_can_contain(
         (FOLDERS, says("x" * 300), "not a valid folder name"),
         (COCO, [HOLED], "a polygon with holes"),
         (COCO, [TURNED], "a rotated box"),
-        (COCO, [POINTS], "a keypoints"),
         (COCO, [TRACK], "a track"),
         (COCO, [NO_PIXELS], "a mask without pixels"),
+        (VOC, [POLYGON], "a polygon"),
+        (VOC, says("car"), "image label"),
+        (VOC, [Annotation(concept="van", box=BOX.box, attributes={"colour": "red"})], "colour"),
+        (VOC, [Annotation(concept=" van", box=BOX.box)], "the concept ' van'"),
+        (YOLO, [MASK], "a mask"),
+        (YOLO, [HOLED], "a polygon with holes"),
+        (YOLO, [PARTLY], "the attribute"),
+        (YOLO, [INNER, POLYGON], "a box and a polygon"),
+        (YOLO, [Annotation(concept="van", box=PixelBox(x_min_px=-0.5, x_max_px=3, y_max_px=3))], "exceeds the image"),
     ],
 )
 def test_what_a_layout_cannot_contain_is_rejected_by_name(
     tmp_path: Path, layout: ArchiveFormat.ValueType, annotations: list[Annotation], what: str
 ) -> None:
+    plain = says("car") if layout in (FOLDERS, COCO) else []
     with pytest.raises(FailedPrecondition) as refused:
-        there_and_back(tmp_path, layout, [says("car"), annotations])
+        there_and_back(tmp_path, layout, [plain, annotations])
     assert refused.value.reason == "FORMAT_CANNOT_REPRESENT"
     assert what in refused.value.message
     assert "01001" in refused.value.message
 
 
-@pytest.mark.parametrize("layout", [FOLDERS, COCO])
+@pytest.mark.parametrize("layout", [FOLDERS, COCO, VOC, YOLO])
 def test_an_empty_export_is_rejected(tmp_path: Path, layout: ArchiveFormat.ValueType) -> None:
     with pytest.raises(FailedPrecondition) as refused:
-        pack([], ["van"], layout, tmp_path / "out")
+        pack([], {"van": []}, layout, tmp_path / "out")
     assert refused.value.reason == "EXPORT_EMPTY"
 
 
-@pytest.mark.parametrize("layout", [FOLDERS, COCO])
+@pytest.mark.parametrize("layout", [FOLDERS, COCO, VOC, YOLO])
 def test_the_memory_of_an_export_does_not_depend_on_the_number_of_images(
     tmp_path: Path, layout: ArchiveFormat.ValueType
 ) -> None:
+    annotations = says("van") if layout in (FOLDERS, COCO) else [INNER]
+
     def items(count: int) -> Iterator[ArchivedItem]:
         for number in range(count):
             path = tmp_path / f"{number:06}.png"
             path.write_bytes(b"a picture")
-            yield ArchivedItem(path.name, path, "TRAIN", says("van"), WIDTH_PX, HEIGHT_PX)
+            yield ArchivedItem(path.name, path, "TRAIN", annotations, WIDTH_PX, HEIGHT_PX)
             path.unlink()
 
     def peak_bytes(count: int) -> int:
         tracemalloc.start()
-        archive = pack(items(count), ["van"], layout, tmp_path / f"out{count}")
+        archive = pack(items(count), {"van": []}, layout, tmp_path / f"out{count}")
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         with zipfile.ZipFile(archive) as opened:
@@ -184,7 +212,7 @@ def test_the_memory_of_an_export_does_not_depend_on_the_number_of_images(
 
 def test_an_annotation_file_has_the_fields_of_coco(tmp_path: Path) -> None:
     items = written(tmp_path, [[BOX, MASK, POLYGON, *says("van")]])
-    with zipfile.ZipFile(pack(items, ["van", "car"], COCO, tmp_path / "out")) as archive:
+    with zipfile.ZipFile(pack(items, {"van": [], "car": []}, COCO, tmp_path / "out")) as archive:
         told = json.loads(archive.read("annotations/instances_train.json"))
         labels = json.loads(archive.read("annotations/labels_train.json"))
         assert archive.read("images/train/01000.png") == items[0].path.read_bytes()
@@ -211,7 +239,7 @@ def test_an_annotation_file_has_the_fields_of_coco(tmp_path: Path) -> None:
         "segmentation": crowd,
         "area": 108.0,
         "bbox": [4.0, 3.0, 16.0, 7.0],
-        "iscrowd": 1,
+        "iscrowd": 0,
     }
     assert sum(crowd["counts"]) == HEIGHT_PX * WIDTH_PX
     assert crowd["counts"][:4] == [4 * HEIGHT_PX + 3, 7, HEIGHT_PX - 7, 7]  # down the columns
@@ -226,14 +254,59 @@ def test_an_annotation_file_has_the_fields_of_coco(tmp_path: Path) -> None:
     }
 
 
-def read(
-    tmp_path: Path, layout: ArchiveFormat.ValueType, files: dict[str, bytes]
-) -> dict[str, list[Annotation] | None]:
+@pytest.mark.parametrize(
+    ("layout", "name", "told"),
+    [
+        (COCO, "coco", [[BOX], [], [BOX, MASK], [POLYGON, CROWD]]),
+        (VOC, "voc", [[BOX, PARTLY], [], [BOX]]),
+        (YOLO, "yolo", [[INNER], [], [INNER, INNER]]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_datumaro_reads_the_same_boxes(
+    tmp_path: Path, layout: ArchiveFormat.ValueType, name: str, told: list[list[Annotation]]
+) -> None:
+    import datumaro
+
+    archive = pack(written(tmp_path, told), {"van": [], "car": []}, layout, tmp_path / "out")
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(tmp_path / "in")
+    found = {
+        Path(item.id).stem: sorted(
+            list(map(float, one.get_bbox())) for one in item.annotations if one.type.name == "bbox"
+        )
+        for item in datumaro.Dataset.import_from(str(tmp_path / "in"), name)
+    }
+    assert set(found) == {f"01{number:03}" for number in range(len(told))}
+    for number, annotations in enumerate(told):
+        around = [bounding_box(one) for one in annotations]
+        corners = sorted(
+            [box.x_min_px, box.y_min_px, box.x_max_px - box.x_min_px, box.y_max_px - box.y_min_px]
+            for box in around
+            if box
+        )
+        assert np.array(found[f"01{number:03}"]) == pytest.approx(np.array(corners), abs=0.01)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_pycocotools_reads_the_same_pixels(tmp_path: Path) -> None:
+    archive = pack(written(tmp_path, [[MASK, CROWD, POLYGON]]), {"car": []}, COCO, tmp_path / "out")
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(tmp_path / "in")
+    read_back = pycocotools_coco.COCO(str(tmp_path / "in/annotations/instances_train.json"))
+    mask, crowd, polygon = read_back.loadAnns(read_back.getAnnIds())
+    assert (read_back.annToMask(mask) == pixels_of(MASK.mask)).all()
+    assert (mask["iscrowd"], crowd["iscrowd"], read_back.annToMask(polygon).sum()) == (0, 1, 52)
+
+
+def read(tmp_path: Path, layout: ArchiveFormat.ValueType, files: dict[str, bytes]) -> dict[str, Any]:
+    """Returns the annotations of the images of an archive, or why they cannot be imported."""
     tmp_path.mkdir(exist_ok=True)
     archive = tmp_path / "foreign.zip"
     archive.write_bytes(a_zip(files))
     found = unpack(archive, tmp_path / "in", layout)
-    return {item.file_name: None if item.annotations is None else list(item.annotations) for item in found}
+    assert len(found) == sum(1 for _ in found)
+    return {item.file_name: item.flaw or None if item.annotations is None else list(item.annotations) for item in found}
 
 
 def a_coco_archive(task: str, *annotations: dict[str, object]) -> dict[str, bytes]:
@@ -248,9 +321,10 @@ def a_coco_archive(task: str, *annotations: dict[str, object]) -> dict[str, byte
     return {f"annotations/{task}_val2017.json": json.dumps(told).encode(), "images/a.png": b"a picture"}
 
 
-def test_an_image_with_lost_annotations_counts_as_unlabelled(tmp_path: Path) -> None:
-    lost = a_coco_archive("instances", {"segmentation": []}, {"category_id": 0})
-    assert read(tmp_path, COCO, lost) == {"images/a.png": None}
+def test_an_image_with_an_annotation_without_a_shape_is_rejected(tmp_path: Path) -> None:
+    lost = a_coco_archive("instances", {"segmentation": []}, {"bbox": []})
+    why = "is rejected, because annotation 2 has no segmentation, bbox or keypoints"
+    assert read(tmp_path, COCO, lost) == {"images/a.png": why}
 
 
 def test_an_image_that_is_only_listed_counts_as_unlabelled(tmp_path: Path) -> None:
@@ -314,12 +388,16 @@ def test_an_invalid_shape_affects_only_its_own_image(tmp_path: Path, picture: by
     told["images"].append({"id": 2, "file_name": "b.png", **size_px})
     files |= {"annotations/instances_val2017.json": json.dumps(told).encode(), "images/b.png": picture}
     found = read(tmp_path, COCO, files)
-    assert {name: said and len(said) for name, said in found.items()} == {"images/a.png": 1, "images/b.png": None}
+    assert len(found["images/a.png"]) == 1
+    assert "annotation 2 has several polygons, but the size of its image is unknown" in found["images/b.png"]
 
 
 def test_a_mask_larger_than_the_image_limit_is_not_decoded(tmp_path: Path) -> None:
     mask = {"segmentation": {"size": [60_000, 60_000], "counts": "0"}}
-    assert read(tmp_path, COCO, a_coco_archive("instances", mask)) == {"images/a.png": None}
+    assert (
+        "annotation 1 has a mask of 60000 x 60000 pixels"
+        in read(tmp_path, COCO, a_coco_archive("instances", mask))["images/a.png"]
+    )
 
 
 def test_the_size_of_an_image_is_read_from_its_file_if_the_archive_lacks_it(tmp_path: Path) -> None:
@@ -349,7 +427,7 @@ def test_an_image_that_is_named_but_missing_is_reported(tmp_path: Path) -> None:
 
 
 def test_an_empty_archive_is_rejected(tmp_path: Path) -> None:
-    for layout in (FOLDERS, COCO):
+    for layout in (FOLDERS, COCO, VOC, YOLO, ArchiveFormat.ARCHIVE_FORMAT_UNSPECIFIED):
         with pytest.raises(UnreadableArchiveError):
             read(tmp_path / str(layout), layout, {})
 
@@ -421,7 +499,7 @@ def test_an_archive_that_takes_too_long_is_rejected(tmp_path: Path) -> None:
     archive = tmp_path / "slow.zip"
     archive.write_bytes(a_zip({f"van/{number}.png": b"a picture" for number in range(2000)}))
     with pytest.raises(UnreadableArchiveError, match="limit of memory or time"):
-        unpack(archive, tmp_path / "in", FOLDERS, timedelta(milliseconds=1))
+        unpack(archive, tmp_path / "in", FOLDERS, timeout=timedelta(milliseconds=1))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the suite itself runs as another user than root")

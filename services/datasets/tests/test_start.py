@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-HEAVY = ("sklearn", "scipy", "datumaro")
+HEAVY = ("sklearn", "scipy", "pycocotools", "yaml")
 SCRIPT = f"import sys, vesta_datasets.app; print([name for name in {HEAVY!r} if name in sys.modules])"
 
 

@@ -113,7 +113,6 @@ class DatasetService(DatasetServiceServicer):
         """Creates an import operation; a worker executes it."""
         if answer := find_answer(self._store.postgres, request, operations_pb2.Operation):
             return answer
-        _check_format(request.format)
         if not owns(self._objects, request.name, request.archive_key):
             raise InvalidArgument(
                 f"the archive {request.archive_key} does not exist in this project; upload it first",

@@ -1,28 +1,44 @@
 """Reads and writes dataset archives. Archives are unpacked within limits, and items are checked before they are written."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_common.sandbox import Limits, run_in_folder
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.datasets.v1 import ArchiveFormat
 
-from vesta_datasets.archives.class_folders import check_for_folders, read_folders, write_to_folders
+from vesta_datasets.archives.class_folders import FolderWriter, check_for_folders, read_folders
 from vesta_datasets.archives.coco_writer import CocoWriter, check_for_coco
-from vesta_datasets.archives.layout import ArchivedItem, CocoImage, UnreadableArchiveError, cannot_hold, parse_split
+from vesta_datasets.archives.entries import Entries
+from vesta_datasets.archives.layout import ArchivedItem, UnreadableArchiveError, parse_split
+from vesta_datasets.archives.voc_writer import VocWriter, check_for_voc
+from vesta_datasets.archives.yolo_writer import YoloWriter, check_for_yolo
 from vesta_datasets.archives.zip_writer import ZipWriter
 
-LIMITS = Limits(memory_bytes_max=4 * 1024**3, cpu_seconds_max=15 * 60, file_bytes_max=1024**3)
+LIMITS = Limits(memory_bytes_max=4 * 1024**3, cpu_seconds_max=15 * 60, file_bytes_max=16 * 1024**3)
 TIMEOUT = timedelta(minutes=30)
 """Timeout of each step of reading an archive."""
+ALL_SHAPES: Final = frozenset(field.name for field in Annotation.DESCRIPTOR.oneofs_by_name["shape"].fields)
+_CHECKS: Final[Mapping[ArchiveFormat.ValueType, Callable[[ArchivedItem], None]]] = {
+    ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER: check_for_folders,
+    ArchiveFormat.ARCHIVE_FORMAT_COCO: check_for_coco,
+    ArchiveFormat.ARCHIVE_FORMAT_YOLO: check_for_yolo,
+    ArchiveFormat.ARCHIVE_FORMAT_PASCAL_VOC: check_for_voc,
+}
+_FOLDERS: Final = {"annotations", "images", "labels", "jpegimages", "imagesets"}
+"""Names of folders that have a meaning, in lower case."""
 
 
 def unpack(
-    archive: Path, folder: Path, layout: ArchiveFormat.ValueType, timeout: timedelta = TIMEOUT
-) -> list[ArchivedItem]:
+    archive: Path,
+    folder: Path,
+    layout: ArchiveFormat.ValueType,
+    shapes: Collection[str] = ALL_SHAPES,
+    timeout: timedelta = TIMEOUT,
+) -> Collection[ArchivedItem]:
     """Unpacks an archive and returns its images, ordered by file name.
 
     The result includes images that the archive's annotation files name but that the archive does not contain.
@@ -30,6 +46,8 @@ def unpack(
     Args:
         archive: the zip file, in a folder that only the caller uses.
         folder: created for the files, in the same folder as the archive.
+        layout: unspecified to detect it.
+        shapes: that the importing dataset allows. Of the shapes that the archive has of one object, the first allowed one is returned.
         timeout: of unpacking, and again of reading.
 
     Raises:
@@ -37,21 +55,33 @@ def unpack(
             have the expected layout.
     """
     _run("vesta_datasets.archives.unzip:unpack_zip", folder.parent, (archive.name, folder.name), timeout)
-    return read_unpacked(folder, layout, timeout)
+    return read_unpacked(folder, layout, shapes, timeout)
 
 
-def read_unpacked(folder: Path, layout: ArchiveFormat.ValueType, timeout: timedelta = TIMEOUT) -> list[ArchivedItem]:
+def read_unpacked(
+    folder: Path,
+    layout: ArchiveFormat.ValueType,
+    shapes: Collection[str] = ALL_SHAPES,
+    timeout: timedelta = TIMEOUT,
+) -> Collection[ArchivedItem]:
     """Returns the images of an unpacked archive; see `unpack`.
 
     Raises:
-        UnreadableArchiveError: the archive does not have the expected layout.
+        UnreadableArchiveError: the archive does not have the expected layout, or is invalid.
     """
     root = _root_of(folder)
-    items = read_folders(root) if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER else _read_coco(root, timeout)
+    items: Collection[ArchivedItem] = ()
+    if layout != ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
+        entries = f"{folder.name}.entries"
+        argument = (str(root.relative_to(folder.parent)), entries, layout, tuple(sorted(shapes)))
+        layout, count = _run("vesta_datasets.archives.reading:read_archive", folder.parent, argument, timeout)
+        items = Entries(folder.parent / entries, root, count)
+    if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
+        items = read_folders(root)
     if not any(item.is_there for item in items):
         raise UnreadableArchiveError(
-            "the archive has no image in the requested format: one folder per class (optionally "
-            "below train, val and test), or annotations/ and images/ for COCO"
+            "the archive has no image in the requested format: one folder per class (optionally below train, val and test); annotations/ "
+            "and images/ for COCO; data.yaml, images/ and labels/ for YOLO; Annotations/ and JPEGImages/ for Pascal VOC"
         )
     return items
 
@@ -62,57 +92,51 @@ def check(item: ArchivedItem, layout: ArchiveFormat.ValueType) -> None:
     Raises:
         FailedPrecondition: FORMAT_CANNOT_REPRESENT.
     """
-    for annotation in item.annotations or ():
-        if annotation.attributes:
-            raise cannot_hold(
-                item,
-                f"an annotation with the attribute {min(annotation.attributes)!r}",
-                "no format represents attributes",
-            )
-    if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
-        check_for_folders(item)
-    else:
-        check_for_coco(item)
+    _CHECKS[layout](item)
 
 
-def pack(items: Iterable[ArchivedItem], concepts: Sequence[str], layout: ArchiveFormat.ValueType, folder: Path) -> Path:
+def pack(
+    items: Iterable[ArchivedItem],
+    concepts: Mapping[str, Sequence[str]],
+    layout: ArchiveFormat.ValueType,
+    folder: Path,
+) -> Path:
     """Writes an archive of labelled images and returns its path, `<folder>.zip`. Memory does not depend on their number.
 
     The scores of annotations are not exported, because they are not part of what was accepted.
 
     Args:
         items: each is written before the next one is requested. Its file name without the suffix is the id of the item.
-        concepts: all concepts that the items can have, in a stable order.
+        concepts: all concepts that the items can have, in a stable order, with the names of their keypoints.
 
     Raises:
         FailedPrecondition: EXPORT_EMPTY, there are no items; FORMAT_CANNOT_REPRESENT, the layout cannot represent an annotation.
     """
     path = folder.with_suffix(".zip")
     is_empty = True
-    with ZipWriter(path) as archive, CocoWriter(archive, concepts, folder.parent) as coco:
+    with ZipWriter(path) as archive, _writer(archive, concepts, layout, folder.parent) as writer:
         for item in items:
             is_empty = False
             check(item, layout)
-            if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
-                write_to_folders(item, archive)
-            else:
-                coco.add(item)
-        coco.finish()
+            writer.add(item)
+        writer.finish()
     if is_empty:
         raise FailedPrecondition("no item is labelled; label items first", reason="EXPORT_EMPTY")
     return path
 
 
-def _read_coco(root: Path, timeout: timedelta) -> list[ArchivedItem]:
-    images: list[CocoImage] = _run("vesta_datasets.archives.coco:read_coco", root, None, timeout)
-    items = []
-    for image in images:
-        path = (root / image.path).resolve()
-        if not path.is_relative_to(root.resolve()):
-            raise UnreadableArchiveError(f"the archive refers to {image.path!r}, which is outside of the archive")
-        annotations = None if image.annotations is None else [*map(Annotation.FromString, image.annotations)]
-        items.append(ArchivedItem(image.path, path, image.split, annotations))
-    return items
+def _writer(
+    archive: ZipWriter, concepts: Mapping[str, Sequence[str]], layout: ArchiveFormat.ValueType, scratch: Path
+) -> FolderWriter | CocoWriter | YoloWriter | VocWriter:
+    match layout:
+        case ArchiveFormat.ARCHIVE_FORMAT_COCO:
+            return CocoWriter(archive, list(concepts), concepts, scratch)
+        case ArchiveFormat.ARCHIVE_FORMAT_YOLO:
+            return YoloWriter(archive, list(concepts))
+        case ArchiveFormat.ARCHIVE_FORMAT_PASCAL_VOC:
+            return VocWriter(archive, concepts, scratch)
+        case _:
+            return FolderWriter(archive)
 
 
 def _run(function: str, folder: Path, argument: Any, timeout: timedelta) -> Any:
@@ -143,4 +167,4 @@ def _root_of(folder: Path) -> Path:
 
 
 def _has_a_meaning(name: str) -> bool:
-    return bool(parse_split(name)) or name.lower() in {"annotations", "images"}
+    return bool(parse_split(name)) or name.lower() in _FOLDERS

@@ -1,8 +1,6 @@
 """The image folder layout: one folder per class, optionally below the folders train, val and test.
 
 An image with several labels is stored in the folder of each label. The reader merges files with the same content into one image.
-Datumaro is not used for this layout: it treats a class name of one letter as a drive, and two files that differ only in
-their suffix as the same file.
 """
 
 import hashlib
@@ -42,10 +40,25 @@ def read_folders(root: Path) -> list[ArchivedItem]:
     return _with_labels_of_copies(items)
 
 
-def write_to_folders(item: ArchivedItem, archive: ZipWriter) -> None:
-    """Writes an image once per class, into the folder of its split and class."""
-    for concept in concepts_of(item.annotations or ()):
-        archive.write(item.path, f"{item.split.lower() or 'train'}/{concept}/{item.path.name}")
+class FolderWriter:
+    """Writes labelled images to an archive."""
+
+    def __init__(self, archive: ZipWriter) -> None:
+        self._archive = archive
+
+    def __enter__(self) -> "FolderWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Needs no temporary files."""
+
+    def add(self, item: ArchivedItem) -> None:
+        """Writes an image once per class, into the folder of its split and class."""
+        for concept in concepts_of(item.annotations or ()):
+            self._archive.write(item.path, f"{item.split.lower() or 'train'}/{concept}/{item.path.name}")
+
+    def finish(self) -> None:
+        """Has nothing left to write."""
 
 
 def check_for_folders(item: ArchivedItem) -> None:
@@ -54,6 +67,8 @@ def check_for_folders(item: ArchivedItem) -> None:
     if not item.annotations:
         raise cannot_hold(item, '"none of the concepts" as its answer', holds)
     for annotation in item.annotations:
+        if annotation.attributes:
+            raise cannot_hold(item, f"an annotation with the attribute {min(annotation.attributes)!r}", "COCO can")
         if not annotation.HasField("image_label"):
             raise cannot_hold(item, f"a {str(annotation.WhichOneof('shape')).replace('_', ' ')}", holds)
         if not _is_folder_name(annotation.concept):

@@ -1,174 +1,213 @@
-"""The COCO layout, read with Datumaro. `coco_writer.py` writes it.
+"""The COCO layout. `coco_writer.py` writes it.
 
-Shapes are in annotations/instances_*.json, image labels in annotations/labels_*.json, and the images in images/.
+Shapes are in annotations/instances_*.json, keypoints in person_keypoints_*.json, image labels in labels_*.json, and images in images/ or
+beside their annotation file. The files are read as streams, one pass for each list, because a list may precede those that it refers to.
 
-This module runs in a sandboxed child process that can access only the archive's folder (`vesta_common.sandbox`). The service
-itself does not import it.
+This module runs in a sandboxed child process that can access only the archive's folder (`vesta_common.sandbox`).
 """
 
-import logging
-from collections.abc import Iterator, Sequence
-from math import prod
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
-from zipfile import ZipFile
+from typing import Any, Final, NoReturn
 
-import datumaro as dm
-import numpy as np
-from datumaro.util import mask_tools
+import ijson
 from vesta_common.errors import InvalidArgument
-from vesta_common.media.image_formats import IMAGE_BYTES_MAX, IMAGE_PIXELS_MAX, split_file
-from vesta_contracts.common.v1 import Annotation, ImageLabel, Mask, PixelBox, PixelPoint, Polygon, Ring
+from vesta_common.media.image_formats import IMAGE_BYTES_MAX, split_file
 
-from vesta_datasets.archives.coco_writer import TASKS, CocoWriter
-from vesta_datasets.archives.layout import ArchivedItem, CocoImage, UnreadableArchiveError, parse_split
-from vesta_datasets.archives.masks import mask_of
-from vesta_datasets.archives.zip_writer import ZipWriter
+from vesta_datasets.archives.coco_shapes import Category, FlawedObjectError, annotation_of
+from vesta_datasets.archives.entries import Entry
+from vesta_datasets.archives.layout import UnreadableArchiveError, is_hidden, parse_split
+from vesta_datasets.archives.object_spool import ObjectSpool
 
-_LISTED = "image_info"
+_LISTED: Final = "image_info"
+_LABELS: Final = "labels"
+_TASKS: Final = (_LISTED, "instances", "person_keypoints", _LABELS)
+_OTHER_NAMES: Final = {"_annotations.coco": "instances", "annotations": "instances", "instances": "instances"}
+"""Annotation files of other tools, whose folder names the split."""
+_ID_MAX: Final = 2**62
 
 
-def read_coco(folder: Path, _: None) -> list[CocoImage]:
-    """Returns the images that the annotation files of an archive name, whether or not the archive contains them.
+@dataclass(slots=True)
+class _Image:
+    path: str
+    split: str
+    width_px: int
+    height_px: int
+    is_annotated: bool = False
+    flaw: str = ""
+
+
+def annotation_files(root: Path) -> list[tuple[Path, str, str]]:
+    """Returns the annotation files of an archive with their tasks and subsets, in the order in which they are read."""
+    found = []
+    for path in sorted(root.rglob("*.json")):
+        if is_hidden(path.relative_to(root)):
+            continue
+        task, _, subset = path.stem.rpartition("_")
+        if task in _TASKS:
+            found.append((path, task, subset))
+        elif path.stem in _OTHER_NAMES:
+            found.append((path, _OTHER_NAMES[path.stem], path.parent.name))
+    return sorted(found, key=lambda file: _TASKS.index(file[1]))
+
+
+def read_coco(root: Path, shapes: Collection[str], scratch: Path) -> Iterator[tuple[Entry, bytes]]:
+    """Yields the images that the annotation files of an archive name, ordered by path, whether or not the archive contains them.
+
+    Args:
+        shapes: the shapes that the importing dataset allows; see `annotation_of`.
+        scratch: a folder for a temporary file.
 
     Raises:
-        UnreadableArchiveError: the archive has no annotation file, or Datumaro fails.
+        UnreadableArchiveError: the archive has no annotation file, or one that is invalid or contradicts itself.
     """
-    try:
-        return _read(folder.resolve())
-    except (UnreadableArchiveError, MemoryError):
-        raise
-    except Exception as error:
-        raise UnreadableArchiveError(f"Datumaro cannot read the archive: {_innermost(error)}") from error
-
-
-def warm_up() -> None:
-    """Reads a small archive, so that the modules that Datumaro imports lazily are loaded."""
-    # Affects only the child process: Datumaro logs a warning for each annotation file of another task.
-    logging.disable(logging.WARNING)
-    mask = Mask(height_px=2, width_px=2, runs_px=[1, 2, 1])
-    ring = Ring(points=[PixelPoint(x_px=x, y_px=y) for x, y in ((0, 0), (1, 0), (1, 1))])
-    shapes = [
-        Annotation(concept="a", image_label=ImageLabel()),
-        Annotation(concept="a", mask=mask),
-        Annotation(concept="a", polygon=Polygon(outline=ring)),
-        Annotation(concept="a", box=PixelBox(x_max_px=1, y_max_px=1)),
-    ]
-    with TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        image = folder / "a.png"
-        image.touch()
-        with ZipWriter(folder / "a.zip") as archive, CocoWriter(archive, ["a"], folder) as writer:
-            writer.add(ArchivedItem(image.name, image, "TRAIN", shapes, 2, 2))
-            writer.finish()
-        with ZipFile(folder / "a.zip") as written:
-            written.extractall(folder / "out")
-        _read((folder / "out").resolve())
-
-
-def _read(root: Path) -> list[CocoImage]:
-    annotations_of: dict[Path, list[Annotation | None] | None] = {}
-    splits: dict[Path, str] = {}
-    present = [task for task in (_LISTED, *TASKS) if any(root.rglob(f"{task}_*.json"))]
-    if not present:
+    files = annotation_files(root)
+    if not files:
         raise UnreadableArchiveError(
-            "the archive has neither annotations/instances_*.json nor annotations/labels_*.json"
+            "the archive has none of annotations/instances_*.json, annotations/person_keypoints_*.json and annotations/labels_*.json"
         )
-    for task in present:
-        for part in _parts(root, task):
-            names = [label.name for label in part.categories().get(dm.AnnotationType.label, ())]
-            for item in part:
-                path = Path(getattr(item.media, "path", "")).resolve()
-                if path != root and path.is_relative_to(root):
-                    splits[path] = parse_split(str(item.subset))
-                    known = annotations_of.setdefault(path, None)
-                    if task != _LISTED:
-                        annotations_of[path] = [*(known or ()), *_objects(item, names)]
-    return [
-        CocoImage(str(path.relative_to(root)), splits[path], _serialised(annotations_of[path]))
-        for path in sorted(annotations_of)
-    ]
+    with closing(ObjectSpool(scratch / "objects")) as spool:
+        reader = _Reader(root, shapes, spool)
+        for path, task, subset in files:
+            reader.read(path, task, subset)
+        yield from reader.entries()
 
 
-def _innermost(error: BaseException) -> BaseException:
-    """Returns the root cause; Datumaro wraps exceptions several times."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return error
+class _Reader:
+    """Reads the annotation files of one archive."""
 
+    def __init__(self, root: Path, shapes: Collection[str], spool: ObjectSpool) -> None:
+        self._root = root
+        self._shapes = shapes
+        self._spool = spool
+        self._images: list[_Image] = []
+        self._number_of: dict[str, int] = {}
 
-def _parts(root: Path, task: str) -> Iterator[Any]:
-    """Yields the extracted items of each annotation file of a task.
+    def read(self, path: Path, task: str, subset: str) -> None:
+        """Reads an annotation file."""
+        name = str(path.relative_to(self._root))
+        try:
+            numbers = self._read_images(path, name, task, subset)
+            if task != _LISTED:
+                self._read_objects(path, name, task, numbers)
+        except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
+            raise UnreadableArchiveError(f"{name} is not valid JSON: {error}") from error
 
-    The files are read one by one, because a Datumaro Dataset identifies an image by its path without the suffix and would merge
-    a.gif with a.png.
-    """
-    plugins = dm.Environment()
-    for source in plugins.make_importer(f"coco_{task}")(str(root)):
-        yield plugins.make_extractor(source["format"], source["url"], **source["options"])
+    def entries(self) -> Iterator[tuple[Entry, bytes]]:
+        """Yields the images of all files."""
+        self._spool.arrange(len(self._images))
+        for path in sorted(self._number_of):
+            number = self._number_of[path]
+            image = self._images[number]
+            if image.flaw:
+                yield Entry(path, image.split, flaw=image.flaw), b""
+            else:
+                entry = Entry(path, image.split, image.is_annotated, "", image.width_px, image.height_px)
+                yield entry, self._spool.annotations_of(number)
 
+    def _read_images(self, path: Path, name: str, task: str, subset: str) -> dict[Any, int]:
+        """Returns the numbers of the images of a file by their ids."""
+        numbers: dict[Any, int] = {}
+        for index, said in _listed(path, "images"):
+            where = f"{name}: images[{index}]"
+            image_id, file_name = _id_of(said, "id", where), said.get("file_name")
+            if not isinstance(file_name, str) or not file_name or "\x00" in file_name:
+                _refuse(f"{where} has no file_name")
+            if image_id in numbers:
+                _refuse(f"{where} has the id {image_id!r}, which another image of the file has")
+            width_px, height_px = (_size(said, side, where) for side in ("width", "height"))
+            at = self._path_of(file_name, path, subset)
+            number = self._number_of.setdefault(at, len(self._images))
+            if number == len(self._images):
+                self._images.append(_Image(at, parse_split(f"x_{subset}"), width_px, height_px))
+            self._images[number].is_annotated |= task != _LISTED
+            numbers[image_id] = number
+        if len(set(numbers.values())) < len(numbers):
+            _refuse(f"{name} lists an image file twice, with different ids")
+        return numbers
 
-def _serialised(annotations: Sequence[Annotation | None] | None) -> list[bytes] | None:
-    """Returns None if an annotation could not be converted; the remaining ones would look like a complete annotation."""
-    if annotations is None:
-        return None
-    serialized = [annotation.SerializeToString() for annotation in annotations if annotation is not None]
-    return serialized if len(serialized) == len(annotations) else None
+    def _read_objects(self, path: Path, name: str, task: str, numbers: Mapping[Any, int]) -> None:
+        categories = dict(_categories(path, name))
+        for index, said in _listed(path, "annotations"):
+            where = f"{name}: annotations[{index}]"
+            image_id, category_id = (_id_of(said, field, where) for field in ("image_id", "category_id"))
+            if image_id not in numbers:
+                _refuse(f"{where} has the image_id {image_id!r}, which is not in the list of images")
+            if category_id not in categories:
+                _refuse(f"{where} has the category_id {category_id!r}, which is not in the list of categories")
+            number = numbers[image_id]
+            image, object_id = self._images[number], said.get("id")
+            has_id = isinstance(object_id, int) and 0 <= object_id < _ID_MAX and task != _LABELS
+            try:
+                size_of, category = partial(self._size_of, image), categories[category_id]
+                found = annotation_of(said, category, self._shapes, size_of, labels_images=task == _LABELS)
+            except FlawedObjectError as error:
+                image.flaw = image.flaw or f"is rejected, because annotation {said.get('id', index)} {error}"
+                continue
+            is_preferred = found.WhichOneof("shape") in self._shapes
+            self._spool.add(number, object_id if has_id else -1, found, is_preferred=is_preferred)  # type: ignore[arg-type]
 
+    def _path_of(self, file_name: str, path: Path, subset: str) -> str:
+        """Returns the path of an image relative to the root: the first candidate that exists, or below images/."""
+        folders = (self._root / "images" / subset, self._root / "images", self._root / subset, path.parent, self._root)
+        candidates = [Path(f"{folder}/{file_name}") for folder in folders]
+        found = next((candidate for candidate in candidates if candidate.is_file()), candidates[1]).resolve()
+        if not found.is_relative_to(self._root.resolve()):
+            _refuse(f"the archive refers to {file_name!r}, which is outside of the archive")
+        return str(found.relative_to(self._root.resolve()))
 
-def _objects(item: Any, names: Sequence[str]) -> list[Annotation | None]:
-    """Returns an annotation per object of an image; None for an object that cannot be converted. The parts of an object share its id."""
-    objects: dict[int, list[Any]] = {}
-    for part in item.annotations:
-        objects.setdefault(part.id, []).append(part)
-    return [_object(parts, item.media, names) for _, parts in sorted(objects.items())]
-
-
-def _object(parts: Sequence[Any], media: Any, names: Sequence[str]) -> Annotation | None:
-    """Converts an object. A polygon in several parts becomes a mask; a box is used only if the object has no other shape.
-
-    Returns None also for masks with more pixels than an image may have. The image itself is rejected later, without failing the import.
-    """
-    if any(part.label is None for part in parts):
-        return None
-    annotation = Annotation(concept=names[parts[0].label])
-    kinds = {kind: [part for part in parts if part.type.name == kind] for kind in ("mask", "polygon", "bbox", "label")}
-    if len(kinds["mask"]) == 1:
-        if prod(kinds["mask"][0].rle["size"]) > IMAGE_PIXELS_MAX:
+    def _size_of(self, image: _Image) -> tuple[int, int] | None:
+        """Returns height and width from the annotation file, else from the header of the image."""
+        if image.width_px and image.height_px:
+            return image.height_px, image.width_px
+        try:
+            with (self._root / image.path).open("rb") as file:
+                header = split_file(file.read(IMAGE_BYTES_MAX + 1)).header
+        except (InvalidArgument, OSError):
             return None
-        annotation.mask.CopyFrom(mask_of(np.asarray(kinds["mask"][0].image, np.bool_)))
-    elif len(kinds["polygon"]) == 1:
-        points = kinds["polygon"][0].points
-        ring = Ring(points=[PixelPoint(x_px=x, y_px=y) for x, y in zip(points[::2], points[1::2], strict=True)])
-        annotation.polygon.CopyFrom(Polygon(outline=ring))
-    elif kinds["polygon"]:
-        image_hw = _size_of(media)
-        if image_hw is None or prod(image_hw) > IMAGE_PIXELS_MAX:
-            return None
-        height_px, width_px = image_hw
-        union = mask_tools.rles_to_mask([part.points for part in kinds["polygon"]], width_px, height_px)
-        annotation.mask.CopyFrom(mask_of(np.asarray(union, np.bool_)))
-    elif len(kinds["bbox"]) == 1:
-        box = kinds["bbox"][0]
-        annotation.box.CopyFrom(
-            PixelBox(x_min_px=box.x, y_min_px=box.y, x_max_px=box.x + box.w, y_max_px=box.y + box.h)
-        )
-    elif len(kinds["label"]) == 1:
-        annotation.image_label.CopyFrom(ImageLabel())
-    else:
-        return None
-    return annotation
+        return header.height_px, header.width_px
 
 
-def _size_of(media: Any) -> tuple[int, int] | None:
-    """Returns height and width from the annotation file, else from the image header. Datumaro would decode the image instead."""
-    if media.has_size:
-        height_px, width_px = media.size
-        return height_px, width_px
-    try:
-        with Path(media.path).open("rb") as file:
-            header = split_file(file.read(IMAGE_BYTES_MAX + 1)).header
-    except (InvalidArgument, OSError):
-        return None
-    return header.height_px, header.width_px
+def _listed(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the objects of a list of an annotation file with their indices."""
+    with path.open("rb") as file:
+        for index, said in enumerate(ijson.items(file, f"{field}.item", use_float=True)):
+            if not isinstance(said, dict):
+                _refuse(f"{path.name}: {field}[{index}] is not an object")
+            yield index, said
+
+
+def _categories(path: Path, name: str) -> Iterator[tuple[Any, Category]]:
+    for index, said in _listed(path, "categories"):
+        where = f"{name}: categories[{index}]"
+        keypoints = said.get("keypoints") or []
+        if not isinstance(said.get("name"), str) or not said["name"]:
+            _refuse(f"{where} has no name")
+        if not isinstance(keypoints, list) or not all(isinstance(label, str) for label in keypoints):
+            _refuse(f"{where} has keypoints that are not a list of names")
+        yield _id_of(said, "id", where), Category(said["name"], keypoints)
+
+
+def _id_of(said: Mapping[str, Any], field: str, where: str) -> Any:
+    value = said.get(field)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        _refuse(f"{where} has no {field}, or one that is neither a whole number nor text")
+    return value
+
+
+def _size(said: Mapping[str, Any], side: str, where: str) -> int:
+    """Returns a side of an image; 0 if it is not stated. Some tools write whole numbers as 640.0."""
+    value = said.get(side) or 0
+    is_whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not is_whole or not 0 <= value < 2**31:
+        _refuse(f"{where} has the {side} {value!r}; write a whole number of pixels")
+    return int(value)
+
+
+def _refuse(why: str) -> NoReturn:
+    raise UnreadableArchiveError(why)

@@ -1,13 +1,14 @@
 """Writes the COCO layout in bounded memory.
 
-Shapes are in annotations/instances_*.json, image labels in annotations/labels_*.json, and the images in images/. The entries of
-the annotation files are kept in temporary files until all images are written.
+Shapes are in annotations/instances_*.json, keypoints in person_keypoints_*.json, image labels in labels_*.json, and images in images/.
+Attributes are written as CVAT and Datumaro do. The entries of the annotation files are kept in temporary files until all images are
+written.
 """
 
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import count, pairwise
 from pathlib import Path
@@ -15,15 +16,16 @@ from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZipInfo
 
 import numpy as np
-from vesta_contracts.common.v1 import Annotation, Mask, PixelPoint
+from vesta_contracts.common.v1 import Annotation, Mask, PixelPoint, Visibility
 
-from vesta_datasets.archives.layout import ArchivedItem, cannot_hold
+from vesta_datasets.archives.layout import ABSENT_KEYPOINTS, CROWD, TRUE, ArchivedItem, cannot_hold
 from vesta_datasets.archives.masks import mask_of, pixels_of
 from vesta_datasets.archives.zip_writer import ZipWriter
 
-TASKS = ("instances", "labels")
+_ALWAYS = ("instances", "labels")
+_KEYPOINTS = "person_keypoints"
+_TASK_OF = {"image_label": "labels", "keypoints": _KEYPOINTS}
 _IMAGES = "images"
-_DIGITS = 2
 _HEADER = {
     "licenses": [{"name": "", "id": 0, "url": ""}],
     "info": dict.fromkeys(("contributor", "date_created", "description", "url", "version", "year"), ""),
@@ -36,11 +38,15 @@ class CocoWriter:
 
     Args:
         concepts: all concepts that the images can have, in the order of the categories.
+        keypoints: the names of the keypoints of concepts that have any.
         folder: for temporary files.
     """
 
-    def __init__(self, archive: ZipWriter, concepts: Sequence[str], folder: Path) -> None:
+    def __init__(
+        self, archive: ZipWriter, concepts: Sequence[str], keypoints: Mapping[str, Sequence[str]], folder: Path
+    ) -> None:
         self._archive = archive
+        self._keypoints = keypoints
         self._category_of = {concept: number for number, concept in enumerate(concepts, 1)}
         self._folder = folder
         self._entries: dict[tuple[str, str], _Entries] = {}
@@ -61,17 +67,22 @@ class CocoWriter:
         size = {"width": item.width_px, "height": item.height_px}
         self._of(split, _IMAGES).add({"id": image_id, **size, "file_name": item.path.name, **_IMAGE})
         for annotation in item.annotations or ():
-            task = "labels" if annotation.HasField("image_label") else "instances"
+            task = _TASK_OF.get(str(annotation.WhichOneof("shape")), "instances")
             ids = {"id": next(self._annotation_ids), "image_id": image_id}
             category = {"category_id": self._category_of[annotation.concept]}
-            self._of(split, task).add({**ids, **category, **_shape_of(annotation)})
+            shape = self._shape_of(annotation)
+            self._of(split, task).add({**ids, **category, **shape, **_attributes_of(annotation)})
 
     def finish(self) -> None:
         """Writes the annotation files, one per split and task."""
-        categories = [{"id": number, "name": name, "supercategory": ""} for name, number in self._category_of.items()]
+        categories = [
+            {"id": number, "name": name, "supercategory": "", **self._skeleton(name)}
+            for name, number in self._category_of.items()
+        ]
         header = json.dumps({**_HEADER, "categories": categories}, separators=(",", ":"))[:-1].encode()
         for split in sorted({split for split, _ in self._entries}):
-            for task in TASKS:
+            has_keypoints = any(task == _KEYPOINTS for _, task in self._entries)
+            for task in (*_ALWAYS, _KEYPOINTS) if has_keypoints else _ALWAYS:
                 name = ZipInfo(f"annotations/{task}_{split}.json")
                 name.compress_type = ZIP_DEFLATED
                 with self._archive.open(name, "w", force_zip64=True) as file:
@@ -80,6 +91,15 @@ class CocoWriter:
                     file.write(b'],"annotations":[')
                     self._of(split, task).copy_to(file)
                     file.write(b"]}")
+
+    def _skeleton(self, concept: str) -> dict[str, Any]:
+        names = self._keypoints.get(concept)
+        return {"keypoints": list(names), "skeleton": []} if names else {}
+
+    def _shape_of(self, annotation: Annotation) -> dict[str, Any]:
+        if annotation.HasField("keypoints"):
+            return _keypoints(annotation, self._keypoints.get(annotation.concept, ()))
+        return _shape_of(annotation)
 
     def _of(self, split: str, kind: str) -> "_Entries":
         if (split, kind) not in self._entries:
@@ -105,15 +125,42 @@ class _Entries:
 
 def check_for_coco(item: ArchivedItem) -> None:
     """Rejects annotations that COCO cannot represent."""
-    holds = "COCO represents image labels, boxes, masks and polygons without holes"
+    holds = "COCO represents image labels, boxes, masks, polygons without holes and keypoints"
     for annotation in item.annotations or ():
         shape = str(annotation.WhichOneof("shape"))
-        if shape not in {"image_label", "box", "mask", "polygon"}:
+        if shape not in {"image_label", "box", "mask", "polygon", "keypoints"}:
             raise cannot_hold(item, f"a {shape.replace('_', ' ')}", holds)
         if annotation.polygon.holes:
             raise cannot_hold(item, "a polygon with holes", holds)
         if shape == "mask" and not any(annotation.mask.runs_px[1::2]):
             raise cannot_hold(item, "a mask without pixels", holds)
+
+
+def _attributes_of(annotation: Annotation) -> dict[str, Any]:
+    attributes = {name: value for name, value in annotation.attributes.items() if (name, value) != (CROWD, TRUE)}
+    crowd = {"iscrowd": 1} if len(attributes) < len(annotation.attributes) else {}
+    return {**crowd, **({"attributes": attributes} if attributes else {})}
+
+
+def _keypoints(annotation: Annotation, names: Sequence[str]) -> dict[str, Any]:
+    """Returns the keypoints in the order of the skeleton: x, y and 2 if visible, 1 if occluded, three zeros if not in the image."""
+    found = {point.label: point for point in annotation.keypoints.points}
+    flat: list[float] = []
+    absent = []
+    for name in names:
+        point = found.get(name)
+        if point is None or point.visibility == Visibility.VISIBILITY_ABSENT:
+            flat += [0, 0, 0]
+            absent += [name] if point is not None else []
+        else:
+            is_occluded = point.visibility == Visibility.VISIBILITY_OCCLUDED
+            flat += [point.point.x_px, point.point.y_px, 1 if is_occluded else 2]
+    seen = [(x, y) for x, y, visible in zip(flat[::3], flat[1::3], flat[2::3], strict=True) if visible]
+    xs, ys = [x for x, _ in seen] or [0.0], [y for _, y in seen] or [0.0]
+    corners = (min(xs), min(ys), max(xs), max(ys))
+    area = (corners[2] - corners[0]) * (corners[3] - corners[1])
+    shape = {"keypoints": flat, "num_keypoints": len(seen), **_instance([], area, corners)}
+    return {**shape, ABSENT_KEYPOINTS: absent} if absent else shape
 
 
 def _shape_of(annotation: Annotation) -> dict[str, Any]:
@@ -122,12 +169,12 @@ def _shape_of(annotation: Annotation) -> dict[str, Any]:
         case "box":
             box = annotation.box
             corners = (box.x_min_px, box.y_min_px, box.x_max_px, box.y_max_px)
-            return _instance([], (corners[2] - corners[0]) * (corners[3] - corners[1]), corners, is_crowd=False)
+            return _instance([], (corners[2] - corners[0]) * (corners[3] - corners[1]), corners)
         case "polygon":
             points = annotation.polygon.outline.points
             flat = [value for point in points for value in (point.x_px, point.y_px)]
             corners = (min(flat[::2]), min(flat[1::2]), max(flat[::2]), max(flat[1::2]))
-            return _instance([flat], _area(points), corners, is_crowd=False)
+            return _instance([flat], _area(points), corners)
         case "mask":
             return _mask(annotation.mask)
         case _:
@@ -135,19 +182,19 @@ def _shape_of(annotation: Annotation) -> dict[str, Any]:
 
 
 def _mask(mask: Mask) -> dict[str, Any]:
-    """Encodes a mask as the run lengths of its columns. COCO has run lengths only for crowds."""
+    """Encodes a mask as the run lengths of its columns."""
     pixels = pixels_of(mask)
     rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
     corners = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
     runs = list(mask_of(pixels.T).runs_px)
     segmentation = {"counts": runs, "size": [mask.height_px, mask.width_px]}
-    return _instance(segmentation, sum(runs[1::2]), corners, is_crowd=True)
+    return _instance(segmentation, sum(runs[1::2]), corners)
 
 
-def _instance(segmentation: Any, area: float, corners: tuple[float, ...], *, is_crowd: bool) -> dict[str, Any]:
+def _instance(segmentation: Any, area: float, corners: tuple[float, ...]) -> dict[str, Any]:
     x_min, y_min, x_max, y_max = corners
-    box = [round(float(value), _DIGITS) for value in (x_min, y_min, x_max - x_min, y_max - y_min)]
-    return {"segmentation": segmentation, "area": float(area), "bbox": box, "iscrowd": int(is_crowd)}
+    box = [float(value) for value in (x_min, y_min, x_max - x_min, y_max - y_min)]
+    return {"segmentation": segmentation, "area": float(area), "bbox": box, "iscrowd": 0}
 
 
 def _area(points: Sequence[PixelPoint]) -> float:

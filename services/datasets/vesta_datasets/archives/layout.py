@@ -32,8 +32,11 @@ class ArchivedItem:
         file_name: its path in the archive.
         path: of the unpacked file.
         split: TRAIN, VALIDATION or TEST; empty if the archive does not specify it.
-        annotations: None if the archive has no annotations of the image, or incomplete ones; empty for "none of the concepts".
+        annotations: None if the archive has no annotations of the image; empty for "none of the concepts".
+        width_px, height_px: 0 if the archive does not state them.
         sha256: of the file, if the reader of the layout has computed it.
+        flaw: why the image cannot be imported, as the end of a sentence that begins with its name; empty if it can.
+        is_normalized: whether coordinates are shares of width and height instead of pixels.
     """
 
     file_name: str
@@ -43,6 +46,8 @@ class ArchivedItem:
     width_px: int = 0
     height_px: int = 0
     sha256: str = ""
+    flaw: str = ""
+    is_normalized: bool = False
 
     @property
     def is_there(self) -> bool:
@@ -50,19 +55,23 @@ class ArchivedItem:
         return self.path.is_file()
 
 
-@dataclass(frozen=True)
-class CocoImage:
-    """An image of a COCO archive, as the child process that reads the archive returns it.
+IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+CROWD: Final = "crowd"
+"""The attribute of an annotation of several objects that are not separated, with the value TRUE."""
+TRUE: Final = "true"
+ABSENT_KEYPOINTS: Final = "absent_keypoints"
+"""A field of COCO objects that only this service writes: the names of keypoints outside of the image, unlike missing ones."""
+VOC_FLAGS: Final = ("truncated", "difficult", "occluded")
+"""Elements of an object in Pascal VOC that become attributes if they are 1."""
 
-    Attributes:
-        path: relative to the root of the archive.
-        split: empty if the archive does not specify it.
-        annotations: serialised; None if the archive has no complete annotations of the image.
-    """
 
-    path: str
-    split: str
-    annotations: list[bytes] | None
+def image_files(folder: Path) -> list[Path]:
+    """Returns the files below a folder that have the suffix of an image and are not hidden, sorted."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.relative_to(folder)) and path.is_file()
+    )
 
 
 def parse_split(name: str) -> str:

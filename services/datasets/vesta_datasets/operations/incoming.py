@@ -49,7 +49,7 @@ class IncomingFiles:
         self._store = store
         self._media = media
 
-    def batches(self, dataset: str, items: Sequence[ArchivedItem], done_count: int) -> Iterator[list[Ingested]]:
+    def batches(self, dataset: str, items: Collection[ArchivedItem], done_count: int) -> Iterator[list[Ingested]]:
         """Yields the images after the first `done_count`, in order, in batches that have at most one call to the connection service.
 
         Raises:
@@ -91,11 +91,13 @@ class IncomingFiles:
 
 
 def _rejection_of(entry: ArchivedItem, only_named: Collection[Path]) -> IngestedMedia | None:
-    """Returns a rejection for an image that is missing or too large; None otherwise.
+    """Returns a rejection for an image that is missing or too large, or whose annotations cannot be read; None otherwise.
 
     Args:
         only_named: paths of files that the archive names but does not contain. Any other missing file was lost from the scratch folder.
     """
+    if entry.flaw:
+        return IngestedMedia(reason="ANNOTATION_INVALID", message=entry.flaw)
     if entry.path in only_named:
         return IngestedMedia(reason="FILE_UNREADABLE", message="is referenced by the archive but not in it")
     if entry.path.stat().st_size > IMAGE_BYTES_MAX:

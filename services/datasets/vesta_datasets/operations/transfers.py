@@ -3,12 +3,12 @@
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vesta_common.errors import InvalidArgument
 from vesta_common.manifests import read_manifest, read_rows
+from vesta_common.media.task_types import allowed_annotations
 from vesta_common.prefetch import prefetched
 from vesta_common.resources.names import project_of
 from vesta_common.storage.objects import ObjectStore
@@ -33,6 +33,7 @@ from vesta_datasets.archives.scratch_folders import scratch_folder
 from vesta_datasets.ingest.add_items import Added, add_valid_items
 from vesta_datasets.items.annotations import concepts_of, same_annotations
 from vesta_datasets.items.splits import Shares
+from vesta_datasets.operations.converted import converted_to
 from vesta_datasets.operations.incoming import IncomingFiles, Ingested
 from vesta_datasets.operations.worker import Claim
 from vesta_datasets.snapshot_writer import SnapshotWriter
@@ -84,22 +85,18 @@ class Import:
         ):
             archive = scratch / "archive.zip"
             self._objects.download(request.archive_key, archive)
-            items = self._converted(request.name, unpack(archive, scratch / "files", request.format))
+            with self._store.postgres.transaction() as connection:
+                dataset = self._store.datasets.get(connection, request.name, counted=False)
+            task = task_type_of(dataset)
+            shapes = allowed_annotations(dataset.task_type).shapes
+            items = unpack(archive, scratch / "files", request.format, shapes)
             done = claim.operation.done_count
             for batch in prefetched(self._incoming.batches(request.name, items, done), thread):
                 claim.check()
                 done += len(batch)
-                response = self._import_batch(claim, request, batch, response, OperationProgress(done, len(items)))
+                converted = [converted_to(task, ingested) for ingested in batch]
+                response = self._import_batch(claim, request, converted, response, OperationProgress(done, len(items)))
         return response
-
-    def _converted(self, dataset: str, items: Sequence[ArchivedItem]) -> list[ArchivedItem]:
-        """Returns the images with annotations of the task type of the dataset."""
-        with self._store.postgres.transaction() as connection:
-            task = task_type_of(self._store.datasets.get(connection, dataset, counted=False))
-        return [
-            item if item.annotations is None else replace(item, annotations=task.imported(item.annotations))
-            for item in items
-        ]
 
     def _import_batch(
         self,
@@ -158,7 +155,8 @@ class Export:
                     check(entry, request.format)
                     used.update(concepts_of(entry.annotations or ()))
                     count += 1
-            concepts = list(dict.fromkeys([*(concept.id for concept in taxonomy.concepts), *sorted(used)]))
+            keypoints = {concept.id: list(concept.keypoints) for concept in taxonomy.concepts}
+            concepts = keypoints | {concept: [] for concept in sorted(used) if concept not in keypoints}
             with closing(annotated()) as rows, closing(self._fetched(claim, rows, count, scratch)) as entries:
                 archive = pack(entries, concepts, request.format, scratch / "out")
             key = f"{archive_folder(request.name)}/{claim.operation.name.rpartition('/')[2]}.zip"

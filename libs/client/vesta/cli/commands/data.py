@@ -20,7 +20,13 @@ from vesta.cli.render import show, show_all
 from vesta.cli.session import EXIT_REJECTED, Session, pass_session
 from vesta.errors import ApiError
 
-_FORMATS = {"folder": ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER, "coco": ArchiveFormat.ARCHIVE_FORMAT_COCO}
+_FORMATS = {
+    "folder": ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER,
+    "coco": ArchiveFormat.ARCHIVE_FORMAT_COCO,
+    "yolo": ArchiveFormat.ARCHIVE_FORMAT_YOLO,
+    "voc": ArchiveFormat.ARCHIVE_FORMAT_PASCAL_VOC,
+}
+_DETECTED = "detect"
 
 
 @click.command()
@@ -67,13 +73,15 @@ def upload(session: Session, source: str, files: tuple[Path, ...]) -> None:
 @click.command("import")
 @click.argument("dataset")
 @click.argument("archive", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--format", "format_", type=click.Choice(sorted(_FORMATS)), default="folder", show_default=True)
+@click.option(
+    "--format", "format_", type=click.Choice([_DETECTED, *sorted(_FORMATS)]), default=_DETECTED, show_default=True
+)
 @click.option("--reviewed", is_flag=True, help="A second person has checked the labels.")
 @pass_session
 def import_dataset(session: Session, dataset: str, archive: Path, format_: str, *, reviewed: bool) -> None:
     """Import a zip archive of labelled images into a dataset, and wait."""
     key = session.client.upload_archive(_project_of(dataset), archive)
-    request = ImportDatasetRequest(name=dataset, format=_FORMATS[format_], archive_key=key, reviewed=reviewed)
+    request = ImportDatasetRequest(name=dataset, format=_FORMATS.get(format_), archive_key=key, reviewed=reviewed)
     operation = session.client.datasets.ImportDataset(request)
     _finish(session, operation.name, "importing", ImportDatasetResponse())
 

@@ -34,6 +34,8 @@ from vesta_contracts.datasets.v1.dataset_service_pb2 import DATASET_VIEW_FULL as
 from vesta_contracts.datasets.v1.dataset_service_pb2 import ARCHIVE_FORMAT_UNSPECIFIED as ARCHIVE_FORMAT_UNSPECIFIED
 from vesta_contracts.datasets.v1.dataset_service_pb2 import ARCHIVE_FORMAT_IMAGE_FOLDER as ARCHIVE_FORMAT_IMAGE_FOLDER
 from vesta_contracts.datasets.v1.dataset_service_pb2 import ARCHIVE_FORMAT_COCO as ARCHIVE_FORMAT_COCO
+from vesta_contracts.datasets.v1.dataset_service_pb2 import ARCHIVE_FORMAT_YOLO as ARCHIVE_FORMAT_YOLO
+from vesta_contracts.datasets.v1.dataset_service_pb2 import ARCHIVE_FORMAT_PASCAL_VOC as ARCHIVE_FORMAT_PASCAL_VOC
 from vesta_contracts.datasets.v1.dataset_service_pb2_grpc import DatasetServiceStub as DatasetServiceStub
 from vesta_contracts.datasets.v1.dataset_service_pb2_grpc import DatasetServiceServicer as DatasetServiceServicer
 from vesta_contracts.datasets.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server as add_DatasetServiceServicer_to_server
@@ -113,7 +115,9 @@ from vesta_contracts.datasets.v1.taxonomy_service_pb2_grpc import add_TaxonomySe
 __all__ = [
     "ARCHIVE_FORMAT_COCO",
     "ARCHIVE_FORMAT_IMAGE_FOLDER",
+    "ARCHIVE_FORMAT_PASCAL_VOC",
     "ARCHIVE_FORMAT_UNSPECIFIED",
+    "ARCHIVE_FORMAT_YOLO",
     "AcceptedAnnotations",
     "AnnotationList",
     "ArchiveFormat",

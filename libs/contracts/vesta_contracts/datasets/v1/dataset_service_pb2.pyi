@@ -51,7 +51,11 @@ class _ArchiveFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Archive
     ARCHIVE_FORMAT_IMAGE_FOLDER: _ArchiveFormat.ValueType  # 1
     """One folder per class, optionally below the folders train, val and test."""
     ARCHIVE_FORMAT_COCO: _ArchiveFormat.ValueType  # 2
-    """COCO instances JSON with its images."""
+    """COCO annotation files (instances, person_keypoints, labels) with their images."""
+    ARCHIVE_FORMAT_YOLO: _ArchiveFormat.ValueType  # 3
+    """data.yaml, and a text file of boxes or polygons for each image."""
+    ARCHIVE_FORMAT_PASCAL_VOC: _ArchiveFormat.ValueType  # 4
+    """An XML file of boxes for each image."""
 
 class ArchiveFormat(_ArchiveFormat, metaclass=_ArchiveFormatEnumTypeWrapper):
     """The format of an archive."""
@@ -60,7 +64,11 @@ ARCHIVE_FORMAT_UNSPECIFIED: ArchiveFormat.ValueType  # 0
 ARCHIVE_FORMAT_IMAGE_FOLDER: ArchiveFormat.ValueType  # 1
 """One folder per class, optionally below the folders train, val and test."""
 ARCHIVE_FORMAT_COCO: ArchiveFormat.ValueType  # 2
-"""COCO instances JSON with its images."""
+"""COCO annotation files (instances, person_keypoints, labels) with their images."""
+ARCHIVE_FORMAT_YOLO: ArchiveFormat.ValueType  # 3
+"""data.yaml, and a text file of boxes or polygons for each image."""
+ARCHIVE_FORMAT_PASCAL_VOC: ArchiveFormat.ValueType  # 4
+"""An XML file of boxes for each image."""
 Global___ArchiveFormat: _TypeAlias = ArchiveFormat  # noqa: Y015
 
 @_typing.final
@@ -224,6 +232,7 @@ class ImportDatasetRequest(_message.Message):
     name: _builtins.str
     """The dataset that receives the items."""
     format: Global___ArchiveFormat.ValueType
+    """Detected from the files of the archive if unset."""
     archive_key: _builtins.str
     """Key of a zip archive that UploadArchive stored."""
     request_id: _builtins.str

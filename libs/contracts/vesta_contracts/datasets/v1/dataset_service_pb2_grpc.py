@@ -119,10 +119,11 @@ class DatasetServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportDataset(self, request, context):
-        """Imports an archive from the object store. Media are decoded in a sandbox, and annotations are accepted. An image with an
-        annotation that cannot be represented is imported unlabelled; an image with an invalid annotation is rejected. The metadata of
-        the operation is TransferProgress, its response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or
-        archive_key. The operation fails with the reason if the archive cannot be read.
+        """Imports an archive from the object store. Media are decoded in a sandbox, and annotations are accepted. An image with an annotation
+        that is invalid or cannot be represented is rejected, with the reason in the response. The metadata of the operation is
+        TransferProgress, its response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT archive_key. The operation fails
+        with INVALID_ARGUMENT ARCHIVE_UNREADABLE before anything is imported if an annotation file is invalid or contradicts itself, such as
+        a category or class that it does not define.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -54,10 +54,11 @@ class DatasetServiceStub:
     in the background. Errors: NOT_FOUND.
     """
     ImportDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ImportDatasetRequest, _operations_pb2.Operation]
-    """Imports an archive from the object store. Media are decoded in a sandbox, and annotations are accepted. An image with an
-    annotation that cannot be represented is imported unlabelled; an image with an invalid annotation is rejected. The metadata of
-    the operation is TransferProgress, its response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or
-    archive_key. The operation fails with the reason if the archive cannot be read.
+    """Imports an archive from the object store. Media are decoded in a sandbox, and annotations are accepted. An image with an annotation
+    that is invalid or cannot be represented is rejected, with the reason in the response. The metadata of the operation is
+    TransferProgress, its response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT archive_key. The operation fails
+    with INVALID_ARGUMENT ARCHIVE_UNREADABLE before anything is imported if an annotation file is invalid or contradicts itself, such as
+    a category or class that it does not define.
     """
     ExportDataset: _grpc.UnaryUnaryMultiCallable[_dataset_service_pb2.ExportDatasetRequest, _operations_pb2.Operation]
     """Exports labelled items as an archive to the object store. The metadata of the operation is TransferProgress, its response
@@ -88,10 +89,11 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     in the background. Errors: NOT_FOUND.
     """
     ImportDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ImportDatasetRequest, _operations_pb2.Operation]  # type: ignore[assignment]
-    """Imports an archive from the object store. Media are decoded in a sandbox, and annotations are accepted. An image with an
-    annotation that cannot be represented is imported unlabelled; an image with an invalid annotation is rejected. The metadata of
-    the operation is TransferProgress, its response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or
-    archive_key. The operation fails with the reason if the archive cannot be read.
+    """Imports an archive from the object store. Media are decoded in a sandbox, and annotations are accepted. An image with an annotation
+    that is invalid or cannot be represented is rejected, with the reason in the response. The metadata of the operation is
+    TransferProgress, its response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT archive_key. The operation fails
+    with INVALID_ARGUMENT ARCHIVE_UNREADABLE before anything is imported if an annotation file is invalid or contradicts itself, such as
+    a category or class that it does not define.
     """
     ExportDataset: _aio.UnaryUnaryMultiCallable[_dataset_service_pb2.ExportDatasetRequest, _operations_pb2.Operation]  # type: ignore[assignment]
     """Exports labelled items as an archive to the object store. The metadata of the operation is TransferProgress, its response
@@ -155,10 +157,11 @@ class DatasetServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _dataset_service_pb2.ImportDatasetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_pb2.Operation, _abc.Awaitable[_operations_pb2.Operation]]:
-        """Imports an archive from the object store. Media are decoded in a sandbox, and annotations are accepted. An image with an
-        annotation that cannot be represented is imported unlabelled; an image with an invalid annotation is rejected. The metadata of
-        the operation is TransferProgress, its response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT format or
-        archive_key. The operation fails with the reason if the archive cannot be read.
+        """Imports an archive from the object store. Media are decoded in a sandbox, and annotations are accepted. An image with an annotation
+        that is invalid or cannot be represented is rejected, with the reason in the response. The metadata of the operation is
+        TransferProgress, its response ImportDatasetResponse. Errors: NOT_FOUND dataset; INVALID_ARGUMENT archive_key. The operation fails
+        with INVALID_ARGUMENT ARCHIVE_UNREADABLE before anything is imported if an annotation file is invalid or contradicts itself, such as
+        a category or class that it does not define.
         """
 
     @_abc_1.abstractmethod
