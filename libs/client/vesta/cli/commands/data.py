@@ -81,7 +81,12 @@ def upload(session: Session, source: str, files: tuple[Path, ...]) -> None:
 def import_dataset(session: Session, dataset: str, archive: Path, format_: str, *, reviewed: bool) -> None:
     """Import a zip archive of labelled images into a dataset, and wait."""
     key = session.client.upload_archive(_project_of(dataset), archive)
-    request = ImportDatasetRequest(name=dataset, format=_FORMATS.get(format_), archive_key=key, reviewed=reviewed)
+    request = ImportDatasetRequest(
+        name=dataset,
+        format=_FORMATS.get(format_, ArchiveFormat.ARCHIVE_FORMAT_UNSPECIFIED),
+        archive_key=key,
+        reviewed=reviewed,
+    )
     operation = session.client.datasets.ImportDataset(request)
     _finish(session, operation.name, "importing", ImportDatasetResponse())
 
