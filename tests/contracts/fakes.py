@@ -12,6 +12,7 @@ import gateway_services as gateway
 import numpy as np
 import pipelining_builders as pipelining
 import serving_builders as serving
+import serving_models
 import training_service as training
 from peers import UNKNOWN_ITEMS, Resources
 from vesta_common.clock import ManualClock
@@ -78,7 +79,7 @@ def _of_serving(store: ObjectStore) -> tuple[Sequence[Any], Resources]:
     for name in names:
         items.embeddings[name] = ItemEmbedding(digest="space", values=np.array([1, 0, 0, 0], "<f4").tobytes())
     return (registry, items, serving.FakeDatasets(items)), Resources(
-        dataset=serving.DATASET, items=names, model_version=registry.add(serving.an_onnx())
+        dataset=serving.DATASET, items=names, model_version=registry.add(serving_models.an_onnx())
     )
 
 
