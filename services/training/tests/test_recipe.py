@@ -27,6 +27,7 @@ def test_the_builtin_recipes_have_the_tasks_of_their_names() -> None:
     assert [builtin_recipe(name).task for name in BUILTIN] == [
         Task.CLASSIFICATION,
         Task.CLASSIFICATION,
+        Task.DETECTION,
         Task.MULTILABEL,
         Task.EMBEDDING,
     ]
@@ -57,8 +58,12 @@ def test_omitted_choices_have_defaults() -> None:
         ),
         ("{task: classification, summary: S., head: {folds: 1}}", "head.folds: .*greater than or equal to 2"),
         ("{task: classification, summary: S.}", "requires a section `head`"),
-        ("{task: embedding, summary: S., head: {}}", "does not train"),
-        ("{task: detection, summary: S.}", "task: .*'classification', 'multilabel' or 'embedding'"),
+        ("{task: embedding, summary: S., head: {}}", "does not use these sections: remove head"),
+        ("{task: detection, summary: S., detection: {}, head: {}}", "does not use these sections: remove head"),
+        ("{task: detection, summary: S.}", "requires a section `detection`"),
+        ("{task: detection, summary: S., detection: {side_px: 300}}", "multiple of 32"),
+        ("{task: detection, summary: S., detection: {steps_min: 9, steps_max: 8}}", "exchange them"),
+        ("{task: tracking, summary: S.}", "task: .*'classification', 'multilabel', 'detection' or 'embedding'"),
         ("{task: classification, head: {}}", "summary: Field required"),
         ("{task: classification, summary: S., head: {}, backbone: {weights: ../secret}}", "backbone.weights"),
         ("[1, 2]", "a mapping is expected"),

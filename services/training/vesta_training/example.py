@@ -34,6 +34,11 @@ class Example:
     split: Split
     control: bool = False
 
+    @property
+    def identity(self) -> str:
+        """The image with all that is learned from it."""
+        return f"{self.image_sha256};{self.concepts};{self.split}"
+
 
 def label_matrix(examples: Sequence[Example], concepts: Sequence[str]) -> npt.NDArray[np.bool_]:
     """Returns `(N, C)`, true where the example has the concept. Labels that are not in `concepts` are ignored."""

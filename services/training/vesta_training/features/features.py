@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Protocol
 
 import numpy as np
+from vesta_common.media.image_formats import MODEL_SIDE_PX
 
 from vesta_training.example import Array, Pixels
 from vesta_training.features.runtime import ModelRuntime
@@ -16,8 +17,13 @@ KEPT_AT_ONCE = 256
 # Concurrent batches per thread: one is computed, one waits.
 BATCHES_AHEAD = 2
 
-PixelSource = Callable[[str], Pixels]
-"""Returns the model input of the image with this SHA-256: `(256, 256, 3)` uint8 RGB. Called from several threads."""
+
+class PixelSource(Protocol):
+    """Loads images. Called from several threads."""
+
+    def __call__(self, image_sha256: str, side_px: int = MODEL_SIDE_PX, /) -> Pixels:
+        """Returns the image with this SHA-256, stretched to a square: `(side_px, side_px, 3)` uint8 RGB."""
+        ...
 
 
 class FeatureStore(Protocol):

@@ -1,6 +1,8 @@
 """Runs model files with onnxruntime. All embeddings are computed this way, so that training and serving use the same features."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -33,5 +35,10 @@ class ModelRuntime:
 
     def run(self, pixels: Pixels, output: str) -> Array:
         """Returns one of `outputs` for a batch of images."""
-        answer: Array = self._session.run([output], {PIXELS: np.ascontiguousarray(pixels)})[0]
+        answer: Array = self.run_all(pixels, [output])[0]
         return answer
+
+    def run_all(self, pixels: Pixels, outputs: Sequence[str]) -> list[Any]:
+        """Returns several of `outputs` for a batch of images."""
+        answers: list[Any] = self._session.run(list(outputs), {PIXELS: np.ascontiguousarray(pixels)})
+        return answers

@@ -1,4 +1,4 @@
-"""The model file: an ONNX graph from uint8 pixels to an embedding and, with a head, calibrated probabilities.
+"""The model file: an ONNX graph from uint8 pixels to an embedding and, with a head, calibrated probabilities or objects.
 
 The metadata of the file contains the task, the concepts, the thresholds, the signature and the digest of the embedding space, so that the
 file can be used without the registry. A head is appended to an exported backbone graph, which takes milliseconds; nothing is traced.
@@ -7,7 +7,7 @@ file can be used without the registry. A head is appended to an exported backbon
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class ModelFile:
 
     Attributes:
         embedding_digest: identifies the embedding space.
-        head: None for a model of task EMBEDDING.
+        head: the linear head; None for a model without one.
         signature: its input and outputs.
     """
 
@@ -42,15 +42,9 @@ class ModelFile:
     signature: ModelSignature
     embedding_digest: str
     embedding_dimension: int
+    concepts: tuple[str, ...]
+    thresholds: tuple[float, ...]
     head: Head | None
-
-    @property
-    def concepts(self) -> tuple[str, ...]:
-        return self.head.concepts if self.head else ()
-
-    @property
-    def thresholds(self) -> tuple[float, ...]:
-        return self.head.thresholds if self.head else ()
 
 
 def append_head(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
@@ -79,13 +73,29 @@ def append_head(backbone: onnx.ModelProto, head: Head) -> onnx.ModelProto:
 
 
 def write_model(model: onnx.ModelProto, head: Head | None, embedding_digest: str, path: Path) -> str:
+    """Writes a model with a linear head, or with none, as `write_file` does."""
+    task, concepts, thresholds = (
+        (head.task, head.concepts, head.thresholds) if head is not None else (Task.EMBEDDING, (), ())
+    )
+    return write_file(model, task, concepts, thresholds, embedding_digest, make_signature(model), path)
+
+
+def write_file(
+    model: onnx.ModelProto,
+    task: Task,
+    concepts: Sequence[str],
+    thresholds: Sequence[float],
+    embedding_digest: str,
+    signature: ModelSignature,
+    path: Path,
+) -> str:
     """Writes the model with its metadata atomically, and returns the SHA-256 of the file."""
     properties: Mapping[str, object] = {
-        "task": head.task if head else Task.EMBEDDING,
-        "concepts": list(head.concepts) if head else [],
-        "thresholds": list(head.thresholds) if head else [],
+        "task": task,
+        "concepts": list(concepts),
+        "thresholds": list(thresholds),
         "embedding_digest": embedding_digest,
-        "signature": signature_json(make_signature(model)),
+        "signature": signature_json(signature),
     }
     helper.set_model_props(model, {KEY_PREFIX + key: json.dumps(value) for key, value in properties.items()})
     content = model.SerializeToString(deterministic=True)
@@ -99,7 +109,7 @@ def read_model(path: Path) -> ModelFile:
     """Reads the metadata and the head of a model file.
 
     Raises:
-        ExportError: the file was not written by `write_model`.
+        ExportError: the file was not written by `write_file`.
         FileNotFoundError: the file does not exist.
     """
     try:
@@ -108,21 +118,19 @@ def read_model(path: Path) -> ModelFile:
         task = Task(properties["task"])
         tensors = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in (WEIGHTS, BIAS)}
         outputs = {output.name: output for output in model.graph.output}
+        concepts, thresholds = tuple(properties["concepts"]), tuple(properties["thresholds"])
         head = None
-        if task is not Task.EMBEDDING:
-            head = Head(
-                task=task,
-                concepts=tuple(properties["concepts"]),
-                weights=numpy_helper.to_array(tensors[WEIGHTS]),
-                bias=numpy_helper.to_array(tensors[BIAS]),
-                thresholds=tuple(properties["thresholds"]),
-            )
+        if PROBABILITIES in outputs:
+            weights, bias = numpy_helper.to_array(tensors[WEIGHTS]), numpy_helper.to_array(tensors[BIAS])
+            head = Head(task=task, concepts=concepts, weights=weights, bias=bias, thresholds=thresholds)
         return ModelFile(
             task=task,
             # Files of earlier versions have none.
             signature=read_signature(properties["signature"]) if "signature" in properties else make_signature(model),
             embedding_digest=properties["embedding_digest"],
             embedding_dimension=outputs[EMBEDDING].type.tensor_type.shape.dim[1].dim_value,
+            concepts=concepts,
+            thresholds=thresholds,
             head=head,
         )
     except (KeyError, ValueError, DecodeError) as error:

@@ -19,7 +19,7 @@ from vesta_training.errors import RecipeError
 
 YAML_BYTES_MAX = 65_536
 YAML_DEPTH_MAX = 20
-BUILTIN = ("classification", "classification-finetune", "multilabel", "embedding")
+BUILTIN = ("classification", "classification-finetune", "detection", "multilabel", "embedding")
 
 
 class Task(StrEnum):
@@ -27,6 +27,7 @@ class Task(StrEnum):
 
     CLASSIFICATION = "classification"
     MULTILABEL = "multilabel"
+    DETECTION = "detection"
     EMBEDDING = "embedding"
 
 
@@ -74,6 +75,41 @@ class FinetuneChoices(_Section):
     holdout_share: Annotated[float, Field(gt=0, le=0.5)] = 0.15
 
 
+class DetectionChoices(_Section):
+    """How the detection head is fitted on cached feature maps of augmented views."""
+
+    # Side of the input of the network.
+    side_px: Annotated[int, Field(ge=128, le=640, multiple_of=32)] = 320
+    # Views per image, the image itself included, and of all images together.
+    views: Annotated[int, Field(ge=1, le=32)] = 8
+    views_total_max: Annotated[int, Field(ge=1, le=200_000)] = 4000
+    zoom_min: Annotated[float, Field(gt=0, le=1)] = 0.65
+    zoom_max: Annotated[float, Field(ge=1, le=4)] = 1.6
+    flip: bool = True
+    pyramid_channels: Annotated[int, Field(ge=8, le=512)] = 64
+    boxes_per_cell: Annotated[int, Field(ge=1, le=12)] = 3
+    batch_size: Annotated[int, Field(ge=2, le=256)] = 6
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 24
+    steps_min: Annotated[int, Field(ge=1, le=100_000)] = 300
+    steps_max: Annotated[int, Field(ge=1, le=1_000_000)] = 2500
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    warmup_steps: Annotated[int, Field(ge=0, le=10_000)] = 20
+    # Cross-fitting of calibration: number of folds, and steps of each as a share of those of the model.
+    calibration_folds: Annotated[int, Field(ge=2, le=10)] = 3
+    calibration_steps_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    # How candidates become objects.
+    score_min: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    iou_max: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    objects_max: Annotated[int, Field(ge=1, le=1000)] = 100
+
+    @model_validator(mode="after")
+    def _limits_are_in_order(self) -> "DetectionChoices":
+        if self.steps_min > self.steps_max:
+            raise ValueError(f"steps_min is {self.steps_min} and steps_max {self.steps_max}; exchange them")
+        return self
+
+
 class EvaluationChoices(_Section):
     """How the model is evaluated."""
 
@@ -88,17 +124,38 @@ class _Choices(_Section):
     backbone: BackboneChoices = BackboneChoices()
     head: HeadChoices | None = None
     finetune: FinetuneChoices | None = None
+    detection: DetectionChoices | None = None
     evaluation: EvaluationChoices = EvaluationChoices()
 
     @model_validator(mode="after")
     def _sections_fit_the_task(self) -> "_Choices":
-        if self.task is Task.EMBEDDING and (self.head or self.finetune):
-            raise ValueError("a recipe of task 'embedding' does not train: remove `head` and `finetune`")
-        if self.task is not Task.EMBEDDING and self.head is None:
+        required, allowed = _SECTIONS_OF[self.task]
+        given = {section for section in ("head", "finetune", "detection") if getattr(self, section) is not None}
+        if superfluous := sorted(given - allowed):
             raise ValueError(
-                f"a recipe of task '{self.task}' requires a section `head` (`head: {{}}` uses the defaults)"
+                f"a recipe of task '{self.task}' does not use these sections: remove {', '.join(superfluous)}"
+            )
+        if missing := sorted(required - given):
+            raise ValueError(
+                f"a recipe of task '{self.task}' requires a section `{missing[0]}` (`{missing[0]}: {{}}` uses the defaults)"
             )
         return self
+
+
+# The required and the allowed sections of each task, beside those of all tasks.
+_SECTIONS_OF: dict[Task, tuple[frozenset[str], frozenset[str]]] = {
+    Task.CLASSIFICATION: (frozenset({"head"}), frozenset({"head", "finetune"})),
+    Task.MULTILABEL: (frozenset({"head"}), frozenset({"head", "finetune"})),
+    Task.DETECTION: (frozenset({"detection"}), frozenset({"detection"})),
+    Task.EMBEDDING: (frozenset(), frozenset()),
+}
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "backbone": BackboneChoices,
+    "head": HeadChoices,
+    "finetune": FinetuneChoices,
+    "detection": DetectionChoices,
+    "evaluation": EvaluationChoices,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +173,7 @@ class Recipe:
     backbone: BackboneChoices
     head: HeadChoices | None
     finetune: FinetuneChoices | None
+    detection: DetectionChoices | None
     evaluation: EvaluationChoices
     reasons: Mapping[str, str]
     digest: str
@@ -149,6 +207,7 @@ def read_recipe(name: str, text: str) -> Recipe:
         backbone=choices.backbone,
         head=choices.head,
         finetune=choices.finetune,
+        detection=choices.detection,
         evaluation=choices.evaluation,
         reasons=reasons,
         digest=digest,
@@ -168,7 +227,7 @@ def builtin_recipe(name: str) -> Recipe:
 def choices_of(recipe: Recipe) -> dict[str, Any]:
     """Returns the choices as JSON values, by the same paths as `Recipe.reasons`."""
     flat: dict[str, Any] = {}
-    for section in ("backbone", "head", "finetune", "evaluation"):
+    for section in _SECTIONS:
         choices: BaseModel | None = getattr(recipe, section)
         if choices is not None:
             flat |= {f"{section}.{key}": value for key, value in choices.model_dump(mode="json").items()}
@@ -213,11 +272,5 @@ def _sentence(fault: Any) -> str:
     path = ".".join(str(part) for part in fault["loc"])
     if fault["type"] != "extra_forbidden":
         return f"{path}: {fault['msg']}" if path else str(fault["msg"])
-    sections: dict[str, type[BaseModel]] = {
-        "backbone": BackboneChoices,
-        "head": HeadChoices,
-        "finetune": FinetuneChoices,
-        "evaluation": EvaluationChoices,
-    }
-    section = sections.get(str(fault["loc"][0]), _Choices) if len(fault["loc"]) > 1 else _Choices
+    section = _SECTIONS.get(str(fault["loc"][0]), _Choices) if len(fault["loc"]) > 1 else _Choices
     return f"{path}: unknown; known keys: {_known(section)}"

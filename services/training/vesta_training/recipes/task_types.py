@@ -9,6 +9,7 @@ from vesta_training.recipes.recipe import Task
 _TASK_TYPES = {
     Task.CLASSIFICATION: TaskType.TASK_TYPE_CLASSIFICATION,
     Task.MULTILABEL: TaskType.TASK_TYPE_MULTI_LABEL,
+    Task.DETECTION: TaskType.TASK_TYPE_DETECTION,
     Task.EMBEDDING: TaskType.TASK_TYPE_EMBEDDING,
 }
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from vesta_common.errors import NotFound
 from vesta_common.manifests import read_manifest, read_rows
-from vesta_common.media.images import model_pixels
+from vesta_common.media.images import MODEL_SIDE_PX, model_pixels
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
 
@@ -134,7 +135,7 @@ def finetune_on_other_rank(job: Job, objects: ObjectStore, inputs: FinetuneInput
         finetune(
             load_network(backbone),
             inputs,
-            pixels=lambda sha256: _pixels(objects, sha256),
+            pixels=partial(_pixels, objects),
             resumable=NO_CHECKPOINTS,
             threads=job.threads,
             group=group,
@@ -169,7 +170,7 @@ def _run(
         seed=job.seed,
     )
     dependencies = Dependencies(
-        pixels=lambda sha256: _pixels(objects, sha256),
+        pixels=partial(_pixels, objects),
         features=FeatureFiles(objects, "/".join(job.snapshot.split("/")[:4]), work / "features"),
         weights_file=lambda sha256: _weights(objects, work, sha256),
         folder=work,
@@ -239,8 +240,8 @@ def _read_rows(objects: ObjectStore, manifest_key: str, columns: Sequence[str]) 
             yield dict(zip(columns, values, strict=True))
 
 
-def _pixels(objects: ObjectStore, sha256: str) -> Pixels:
-    return np.asarray(model_pixels(objects.get(f"media/{sha256}", sha256=sha256)))
+def _pixels(objects: ObjectStore, sha256: str, side_px: int = MODEL_SIDE_PX) -> Pixels:
+    return np.asarray(model_pixels(objects.get(f"media/{sha256}", sha256=sha256), side_px))
 
 
 def _champion(job: Job, objects: ObjectStore, work: Path) -> tuple[Champion | None, str]:

@@ -22,6 +22,7 @@ from vesta_training.example import Example
 from vesta_training.features.backbone import WeightsFile
 from vesta_training.features.features import FeatureStore, PixelSource
 from vesta_training.hardware import CPU
+from vesta_training.metrics.objects import ObjectPredictions
 from vesta_training.metrics.predictions import Predictions
 from vesta_training.recipes.recipe import Recipe, Task
 from vesta_training.tasks.checkpoints import NO_COPIES, Checkpoints
@@ -65,7 +66,7 @@ class Assignment:
         """A hash of all inputs of the learning, so that a training resumes only from its own checkpoint."""
         digest = hashlib.sha256(f"{self.recipe.digest};{self.seed};{self.concepts}".encode())
         for example in self.examples:
-            digest.update(f"{example.image_sha256};{example.concepts};{example.split}\n".encode())
+            digest.update(f"{example.identity}\n".encode())
         return digest.hexdigest()
 
 
@@ -107,7 +108,7 @@ class Trained:
         metrics_missing_reason: why `metrics` is None; empty otherwise.
         predictions: the predictions for the test items.
         comparison_missing: why there is no `comparison` although a champion is set.
-        held_out_accuracy: on training items that were held out of the learning; None if there were none.
+        held_out_accuracy: the primary metric on training items that were held out of the learning; None if there were none.
         finetune_skipped: why the fine-tuning of the recipe was skipped; empty if it was not.
         held_out: the evidence for error rates; None if no item of the test split is labelled.
     """
@@ -124,8 +125,8 @@ class Trained:
     metrics: Metrics | None
     metrics_missing_reason: str
     excluded: ExclusionCounts
-    predictions: Predictions | None
-    champion_predictions: Predictions | None
+    predictions: Predictions | ObjectPredictions | None
+    champion_predictions: Predictions | ObjectPredictions | None
     comparison: Comparison | None
     comparison_missing: str
     control_curve: tuple[LearningCurvePoint, ...]

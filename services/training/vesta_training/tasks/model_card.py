@@ -17,7 +17,7 @@ from vesta_training.models.export import Export
 from vesta_training.recipes.recipe import Recipe, choices_of
 from vesta_training.tasks.assignment import describe_excluded
 
-PACKAGES = ("numpy", "onnx", "onnxruntime", "scipy", "torch")
+PACKAGES = ("numpy", "onnx", "onnxruntime", "scipy", "torch", "torchvision")
 # The recall of a concept with fewer test items is too uncertain, and the card contains a caution.
 TEST_ITEMS_FOR_RECALL_MIN = 20
 
@@ -111,8 +111,7 @@ def card_markdown(card: Mapping[str, Any], metrics: Metrics | None) -> str:
             "",
             f"## On {metrics.item_count} test items",
             "",
-            f"* Accuracy {_percent(metrics.accuracy)}",
-            f"* Macro-F1 {_percent(metrics.macro_f1)}",
+            *(f"* {name} {_percent(value)}" for name, value in _main_metrics(metrics)),
             f"* Expected calibration error {metrics.calibration_error:.3f}, log loss {metrics.log_loss:.3f}",
             "",
             "| concept | learned from | tested on | precision | recall |",
@@ -135,6 +134,19 @@ def card_markdown(card: Mapping[str, Any], metrics: Metrics | None) -> str:
     return "\n".join(lines)
 
 
+def _main_metrics(metrics: Metrics) -> list[tuple[str, Estimate]]:
+    """Returns the main metrics that were measured, with their names."""
+    measured = {field.name for field, _ in metrics.ListFields()}
+    names = {
+        "accuracy": "Accuracy",
+        "macro_f1": "Macro-F1",
+        "mean_average_precision_50": "mAP@50",
+        "mean_average_precision": "mAP@50:95",
+        "mean_iou": "mIoU",
+    }
+    return [(name, getattr(metrics, field)) for field, name in names.items() if field in measured]
+
+
 def _cautions(
     recipe: Recipe,
     concepts: Sequence[str],
@@ -143,7 +155,8 @@ def _cautions(
     excluded: ExclusionCounts,
 ) -> list[str]:
     training_counts = counts[Split.TRAIN] + counts[Split.VALIDATION]
-    unseen = [concept for concept in concepts if recipe.head and not training_counts[concept]]
+    learns = recipe.head is not None or recipe.detection is not None
+    unseen = [concept for concept in concepts if learns and not training_counts[concept]]
     uncertain = [
         concept.concept
         for concept in (metrics.concepts if metrics is not None else [])

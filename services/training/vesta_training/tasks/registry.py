@@ -2,12 +2,14 @@
 
 from vesta_training.recipes.recipe import Task
 from vesta_training.tasks.classification.image_labels import ImageLabels
+from vesta_training.tasks.detection.boxes import Boxes
 from vesta_training.tasks.training_task import TrainingTask
 
 _IMAGE_LABELS = ImageLabels()
 _TASKS: dict[Task, TrainingTask] = {
     Task.CLASSIFICATION: _IMAGE_LABELS,
     Task.MULTILABEL: _IMAGE_LABELS,
+    Task.DETECTION: Boxes(),
     Task.EMBEDDING: _IMAGE_LABELS,
 }
 

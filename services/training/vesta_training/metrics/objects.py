@@ -1,0 +1,138 @@
+"""Objects found by a model on the items of a test split, and how they match the true ones, as in COCO (Lin et al., arXiv 1405.0312)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IOUS = np.linspace(0.5, 0.95, 10)
+OBJECTS_MAX = 100
+"""Objects per item that are matched, the ones with the highest scores."""
+
+Floats = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """The objects of an item.
+
+    Attributes:
+        boxes_xyxy_px: `(M, 4)` in pixels of the stored image.
+        numbers: `(M,)`, of their concepts.
+        scores: `(M,)`; 1 for true objects.
+    """
+
+    boxes_xyxy_px: Floats
+    numbers: Numbers
+    scores: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectPredictions:
+    """Predictions for `items`: true and found objects of each.
+
+    Attributes:
+        thresholds: the score of each concept from which an object counts as predicted.
+    """
+
+    items: tuple[str, ...]
+    concepts: tuple[str, ...]
+    truth: tuple[Objects, ...]
+    found: tuple[Objects, ...]
+    thresholds: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The found objects of one concept in descending order of score, and whether each matches a true one.
+
+    Attributes:
+        scores: `(D,)`.
+        items: `(D,)`, positions of their items.
+        hits: `(T, D)`, for each of `IOUS`.
+        truth_counts: `(N,)`, the number of true objects of each item.
+    """
+
+    scores: Floats
+    items: Numbers
+    hits: npt.NDArray[np.bool_]
+    truth_counts: Numbers
+
+
+def box_overlap(boxes_a: Floats, boxes_b: Floats) -> Floats:
+    """Returns the `(N, M)` intersection over union of boxes `(N, 4)` and `(M, 4)`; 0 where a box is empty."""
+    low = np.maximum(boxes_a[:, None, :2], boxes_b[None, :, :2])
+    high = np.minimum(boxes_a[:, None, 2:], boxes_b[None, :, 2:])
+    common = np.maximum(high - low, 0).prod(axis=2)
+    areas_a, areas_b = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (boxes_a, boxes_b))
+    union = areas_a[:, None] + areas_b[None] - common
+    overlap: Floats = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
+    return overlap
+
+
+def match_concept(predictions: ObjectPredictions, number: int) -> Matches:
+    """Matches the objects of one concept in each item: the highest score chooses first, and takes the free true object it overlaps most.
+
+    The match of an object does not depend on objects with lower scores.
+    """
+    scores, items, hits, truth_counts = [], [], [], []
+    for position, (truth, found) in enumerate(zip(predictions.truth, predictions.found, strict=True)):
+        true_boxes = truth.boxes_xyxy_px[truth.numbers == number]
+        own = found.numbers == number
+        order = np.argsort(-found.scores[own], kind="stable")[:OBJECTS_MAX]
+        overlap = box_overlap(found.boxes_xyxy_px[own][order], true_boxes)
+        scores.append(found.scores[own][order])
+        items.append(np.full(len(order), position))
+        hits.append(_hits(overlap))
+        truth_counts.append(len(true_boxes))
+    all_scores = np.concatenate(scores) if scores else np.zeros(0)
+    order = np.argsort(-all_scores, kind="stable")
+    return Matches(
+        scores=all_scores[order],
+        items=np.concatenate(items)[order] if items else np.zeros(0, dtype=np.int64),
+        hits=np.concatenate(hits, axis=1)[:, order] if hits else np.zeros((len(IOUS), 0), dtype=np.bool_),
+        truth_counts=np.array(truth_counts, dtype=np.int64),
+    )
+
+
+def over_concepts(predictions: ObjectPredictions, concepts: Sequence[str]) -> ObjectPredictions:
+    """Returns the predictions over another list of concepts. Objects of concepts that are not in the list are dropped."""
+    numbers = {concept: number for number, concept in enumerate(concepts)}
+    new_numbers = np.array([numbers.get(concept, -1) for concept in predictions.concepts], dtype=np.int64)
+    thresholds = dict(zip(predictions.concepts, predictions.thresholds, strict=True))
+
+    def renumbered(objects: Objects) -> Objects:
+        own = new_numbers[objects.numbers]
+        return Objects(objects.boxes_xyxy_px[own >= 0], own[own >= 0], objects.scores[own >= 0])
+
+    return ObjectPredictions(
+        items=predictions.items,
+        concepts=tuple(concepts),
+        truth=tuple(map(renumbered, predictions.truth)),
+        found=tuple(map(renumbered, predictions.found)),
+        thresholds=tuple(thresholds.get(concept, 0.5) for concept in concepts),
+    )
+
+
+def _hits(overlap: Floats) -> npt.NDArray[np.bool_]:
+    """Returns `(T, D)`, whether each found object, in descending order of score, gets a true object.
+
+    Args:
+        overlap: `(D, M)` with the true objects.
+    """
+    found_count, truth_count = overlap.shape
+    hits = np.zeros((len(IOUS), found_count), dtype=np.bool_)
+    if not truth_count:
+        return hits
+    for row, iou in enumerate(IOUS):
+        free = np.ones(truth_count, dtype=np.bool_)
+        for found in np.flatnonzero(overlap.max(axis=1) >= iou):
+            possible = np.where(free, overlap[found], -1.0)
+            # Of equal overlaps the last one, as in COCO.
+            best = truth_count - 1 - int(possible[::-1].argmax())
+            if possible[best] >= iou:
+                free[best] = False
+                hits[row, found] = True
+    return hits

@@ -1,0 +1,73 @@
+"""Calibrates the scores of objects, and chooses the thresholds, on objects that were found in held-out images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from vesta_training.metrics.objects import Floats, Matches, ObjectPredictions, match_concept
+from vesta_training.models.detector_graph import Calibration
+
+# Standard deviations of the prior on ln(slope) and shift. With few objects they keep the scores of the head.
+LOG_SLOPE_SPREAD, SHIFT_SPREAD = 0.5, 1.0
+SCORE_MIN = 1e-6
+POSITIVES_FOR_THRESHOLD_MIN = 5
+EVEN_ODDS = 0.5
+
+
+def uncalibrated(concept_count: int) -> Calibration:
+    """Returns the calibration that changes nothing."""
+    return Calibration(slopes=(1.0,) * concept_count, shifts=(0.0,) * concept_count)
+
+
+def calibrate(held_out: ObjectPredictions) -> tuple[Calibration, tuple[float, ...]]:
+    """Returns the calibration of the scores, and for each concept the threshold with the best F1 after it.
+
+    The probability that an object matches a true one with an IoU of at least 0.5 becomes its score (Platt scaling).
+
+    Args:
+        held_out: found with uncalibrated scores.
+    """
+    fitted = [_fit(match_concept(held_out, number)) for number in range(len(held_out.concepts))]
+    slopes, shifts, thresholds = zip(*fitted, strict=True)
+    return Calibration(slopes, shifts), thresholds
+
+
+def best_threshold(scores: Floats, hits: npt.NDArray[np.bool_], positives: int) -> float:
+    """Returns the threshold with the best F1.
+
+    Args:
+        scores: `(D,)`, falling.
+        hits: `(D,)`.
+        positives: number of true objects. With fewer than five, the threshold is 0.5.
+    """
+    if positives < POSITIVES_FOR_THRESHOLD_MIN or not hits.any():
+        return EVEN_ODDS
+    f1 = 2 * np.cumsum(hits) / (np.arange(1, len(scores) + 1) + positives)
+    f1[:-1][scores[:-1] == scores[1:]] = -1  # no threshold separates two equal scores
+    best = int(np.argmax(f1))
+    next_lower = scores[best + 1] if best + 1 < len(scores) else 0.0
+    return float((scores[best] + next_lower) / 2)
+
+
+def _fit(matches: Matches) -> tuple[float, float, float]:
+    """Returns slope, shift and threshold of one concept."""
+    hits = matches.hits[0]
+    logits = _logit(matches.scores)
+
+    def badness(values: Sequence[float]) -> float:
+        z = np.exp(values[0]) * logits + values[1]
+        loss = np.logaddexp(0, np.where(hits, -z, z)).sum()
+        return float(loss + 0.5 * (values[0] / LOG_SLOPE_SPREAD) ** 2 + 0.5 * (values[1] / SHIFT_SPREAD) ** 2)
+
+    fitted = minimize(badness, (0.0, 0.0), method="L-BFGS-B", bounds=((-2, 2), (-6, 6))).x
+    slope, shift = float(np.exp(fitted[0])), float(fitted[1])
+    scores = 1 / (1 + np.exp(-(slope * logits + shift)))
+    return slope, shift, best_threshold(scores, hits, int(matches.truth_counts.sum()))
+
+
+def _logit(scores: Floats) -> Floats:
+    clipped = scores.clip(SCORE_MIN, 1 - SCORE_MIN)
+    logits: Floats = np.log(clipped) - np.log1p(-clipped)
+    return logits

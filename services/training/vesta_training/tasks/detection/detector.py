@@ -1,0 +1,115 @@
+"""A fitted detector during a training: finds objects from cached feature maps, or with its model file from pixels."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnxruntime
+
+from vesta_training.example import Array
+from vesta_training.features.feature_maps import MapCache
+from vesta_training.features.features import BATCH_SIZE
+from vesta_training.features.onnx_graph import STRIDES
+from vesta_training.features.runtime import ModelRuntime
+from vesta_training.metrics.objects import Floats, ObjectPredictions, Objects
+from vesta_training.models.detector_graph import OBJECTS, Calibration, Selection, head_graph
+from vesta_training.models.model_file import ModelFile
+from vesta_training.tasks.assignment import Dependencies
+from vesta_training.tasks.detection.examples import BoxedExample
+
+if TYPE_CHECKING:
+    from vesta_training.tasks.detection.network import DetectionHead
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """A fitted head.
+
+    Attributes:
+        defaults: `(A, 4)`; see `default_boxes.lay_out`.
+        thresholds: the score of each concept from which an object counts as predicted.
+    """
+
+    head: "DetectionHead"
+    defaults: Array
+    concepts: tuple[str, ...]
+    selection: Selection
+    calibration: Calibration
+    thresholds: tuple[float, ...]
+
+    def calibrated(self, calibration: Calibration, thresholds: tuple[float, ...]) -> "Detector":
+        """Returns the detector with other scores and thresholds."""
+        return replace(self, calibration=calibration, thresholds=thresholds)
+
+    def find(self, examples: Sequence[BoxedExample], keys: Sequence[str], maps: MapCache) -> list[Objects]:
+        """Returns the objects of each example, from its cached maps."""
+        model = head_graph(self.head, maps.shapes, self.defaults, self.calibration, self.selection)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        found: list[Objects] = []
+        for start in range(0, len(keys), BATCH_SIZE):
+            batch = maps.load(keys[start : start + BATCH_SIZE])
+            names = [f"stride{stride}" for stride in STRIDES]
+            rows = session.run([OBJECTS], dict(zip(names, batch, strict=True)))[0]
+            of_batch = examples[start : start + BATCH_SIZE]
+            found += [objects_of(one, example, (1, 1)) for one, example in zip(rows, of_batch, strict=True)]
+        return found
+
+
+def find_with_file(
+    path: Path, model: ModelFile, examples: Sequence[BoxedExample], dependencies: Dependencies
+) -> ObjectPredictions:
+    """Returns the predictions of a model file, over its concepts."""
+    runtime = ModelRuntime(path, dependencies.device)
+    declared = model.signature.input
+    batches = [examples[start : start + BATCH_SIZE] for start in range(0, len(examples), BATCH_SIZE)]
+
+    def find(batch: Sequence[BoxedExample]) -> list[Objects]:
+        pixels = np.stack([dependencies.pixels(example.image_sha256, declared.width_px) for example in batch])
+        size = (declared.width_px, declared.height_px)
+        return [objects_of(r, one, size) for r, one in zip(runtime.run(pixels, OBJECTS), batch, strict=True)]
+
+    with ThreadPoolExecutor(dependencies.threads, thread_name_prefix="detect") as pool:
+        found = [objects for batch in pool.map(find, batches) for objects in batch]
+    return predictions_of(examples, found, model.concepts, model.thresholds)
+
+
+def predictions_of(
+    examples: Sequence[BoxedExample], found: Sequence[Objects], concepts: tuple[str, ...], thresholds: tuple[float, ...]
+) -> ObjectPredictions:
+    """Returns predictions with the true objects of the examples. True objects of other concepts are dropped."""
+    return ObjectPredictions(
+        items=tuple(example.item for example in examples),
+        concepts=concepts,
+        truth=tuple(truth_of(example, concepts) for example in examples),
+        found=tuple(found),
+        thresholds=thresholds,
+    )
+
+
+def truth_of(example: BoxedExample, concepts: Sequence[str]) -> Objects:
+    """Returns the true objects of an example, over these concepts."""
+    number = {concept: index for index, concept in enumerate(concepts)}
+    numbers = np.array([number.get(concept, -1) for concept in example.box_concepts], dtype=np.int64)
+    boxes = example.boxes.astype(np.float64) * _size(example)
+    known = numbers >= 0
+    return Objects(boxes[known], numbers[known], np.ones(int(known.sum())))
+
+
+def objects_of(rows: Array, example: BoxedExample, size: tuple[int, int]) -> Objects:
+    """Returns the objects in the rows `(K, 6)` of the output of a model.
+
+    Args:
+        size: width and height of the input, in whose pixels the rows are.
+    """
+    found: Floats = rows[rows[:, 4] > 0].astype(np.float64)
+    boxes = found[:, :4] / np.array(size * 2, dtype=np.float64) * _size(example)
+    return Objects(boxes, found[:, 5].astype(np.int64), found[:, 4])
+
+
+def _size(example: BoxedExample) -> Floats:
+    return np.array([example.width_px, example.height_px] * 2, dtype=np.float64)

@@ -1,0 +1,79 @@
+"""Images with boxes for training: rows of the manifest of a snapshot with their annotations."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from vesta_contracts.datasets.v1 import AnnotationList
+
+from vesta_training.example import Array, Example, Split
+from vesta_training.tasks.training_task import Row
+
+COLUMNS = ("name", "sha256", "width_px", "height_px", "split", "annotations", "control", "accept_time")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BoxedExample(Example):
+    """An item with its boxes. `concepts` are the distinct concepts of the boxes; an item without boxes shows none of the concepts.
+
+    Attributes:
+        boxes: `(M, 4)`: x_min, y_min, x_max, y_max as shares of the width and of the height of the image, in [0, 1].
+        box_concepts: `(M,)`, in the order of the boxes.
+        width_px, height_px: of the stored image.
+    """
+
+    boxes: Array = None  # type: ignore[assignment]
+    box_concepts: tuple[str, ...] = ()
+    width_px: int = 0
+    height_px: int = 0
+
+    @property
+    def identity(self) -> str:
+        """The image with all that is learned from it."""
+        content = hashlib.sha256(self.boxes.tobytes()).hexdigest()
+        return f"{self.image_sha256};{self.box_concepts};{content};{self.split}"
+
+    def numbers(self, concepts: dict[str, int]) -> npt.NDArray[np.int64]:
+        """Returns `(M,)`, the number of the concept of each box."""
+        return np.array([concepts[concept] for concept in self.box_concepts], dtype=np.int64)
+
+
+def read_boxed(rows: Iterator[Row]) -> tuple[tuple[BoxedExample, ...], int]:
+    """Returns the annotated items, and the number of those that have other shapes and no box.
+
+    Boxes are clipped to the image. A box without area on the image is dropped.
+    """
+    examples: list[BoxedExample] = []
+    other_shapes_count = 0
+    for row in rows:
+        if row["accept_time"] is None:
+            continue
+        annotations = AnnotationList.FromString(row["annotations"]).annotations
+        boxed = [annotation for annotation in annotations if annotation.HasField("box")]
+        if annotations and not boxed:
+            other_shapes_count += 1
+            continue
+        corners = np.array(
+            [[one.box.x_min_px, one.box.y_min_px, one.box.x_max_px, one.box.y_max_px] for one in boxed],
+            dtype=np.float64,
+        ).reshape(-1, 4)
+        size = (row["width_px"], row["height_px"])
+        boxes = np.clip(corners / np.array(size * 2), 0, 1).astype(np.float32)
+        visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        concepts = tuple(one.concept for one, is_visible in zip(boxed, visible, strict=True) if is_visible)
+        examples.append(
+            BoxedExample(
+                item=row["name"],
+                image_sha256=row["sha256"],
+                concepts=tuple(sorted(set(concepts))),
+                split=Split(row["split"]),
+                control=row["control"],
+                boxes=boxes[visible],
+                box_concepts=concepts,
+                width_px=row["width_px"],
+                height_px=row["height_px"],
+            )
+        )
+    return tuple(examples), other_shapes_count

@@ -1,0 +1,113 @@
+"""Exports a detector as a model file, after verifying its candidates and its embeddings against torch."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+from vesta_contracts.training.v1 import ModelInput, ObjectSelection
+
+from vesta_training.errors import ExportError
+from vesta_training.example import Array, Pixels
+from vesta_training.features.backbone import EMBEDDING_DIMENSION, Backbone
+from vesta_training.features.onnx_graph import EMBEDDING, PIXELS, STRIDES
+from vesta_training.models.detector_graph import (
+    CANDIDATE_BOXES,
+    CANDIDATE_SCORES,
+    PROBABILITY_MIN,
+    detector_graph,
+)
+from vesta_training.models.export import Export, probe_pixels, torch_embeddings
+from vesta_training.models.model_file import write_file
+from vesta_training.models.signature import make_signature
+from vesta_training.recipes.recipe import Task
+from vesta_training.tasks.detection.detector import Detector
+from vesta_training.tasks.detection.network import decode
+
+if TYPE_CHECKING:
+    from vesta_training.tasks.detection.network import DetectionHead
+
+# Of scores, and of coordinates as shares of the image. Summation orders cause differences of about 1e-5.
+DIFFERENCE_MAX = 1e-3
+
+
+def export_detector(network: nn.Module, detector: Detector, backbone: Backbone, side_px: int, path: Path) -> Export:
+    """Writes the model file.
+
+    Raises:
+        ExportError: its candidates or embeddings differ from those of torch.
+    """
+    model = _graph(network, detector, backbone, side_px)
+    onnx.checker.check_model(model, full_check=True)
+    selection = detector.selection
+    signature = make_signature(
+        model,
+        ModelInput(height_px=side_px, width_px=side_px, resize=ModelInput.STRETCH, colour_order=ModelInput.RGB),
+        ObjectSelection(score_min=selection.score_min, iou_max=selection.iou_max, objects_max=selection.objects_max),
+    )
+    difference = _difference(network, detector, backbone, side_px)
+    digest = write_file(model, Task.DETECTION, detector.concepts, detector.thresholds, backbone.digest, signature, path)
+    return Export(path=path, digest=digest, size_bytes=path.stat().st_size, difference_max=difference)
+
+
+def torch_maps(network: nn.Module, side_px: int, pixels: Pixels) -> list[torch.Tensor]:
+    """Computes the maps of a backbone by stride with torch, as the reference for the graph."""
+    network_parts: Any = network.cpu()
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
+    flow = nn.functional.interpolate(images, size=(side_px, side_px), mode="bilinear", align_corners=False) / 127.5 - 1
+    relu6 = nn.functional.relu6
+    flow = relu6(network_parts._bn0(network_parts._conv_stem(flow)))
+    maps, stride = {}, network_parts._conv_stem.stride[0]
+    for block in network_parts._blocks:
+        flow = block(flow)
+        stride *= block._depthwise_conv.stride[0]
+        maps[stride] = flow
+    return [maps[stride] for stride in STRIDES]
+
+
+def torch_candidates(
+    head: "DetectionHead", detector: Detector, maps: list[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the boxes `(N, A, 4)`, as shares of the image, and the calibrated scores `(N, A, C)` with torch."""
+    logits, offsets = head(maps)
+    shares = logits.softmax(dim=2)[..., 1:].clamp(PROBABILITY_MIN, 1 - PROBABILITY_MIN)
+    odds = shares.log() - (1 - shares).log()
+    slopes, shifts = (torch.tensor(one) for one in (detector.calibration.slopes, detector.calibration.shifts))
+    return decode(offsets, torch.from_numpy(detector.defaults)).clamp(0, 1), (odds * slopes + shifts).sigmoid()
+
+
+def _graph(
+    network: nn.Module, detector: Detector, backbone: Backbone, side_px: int, *, with_candidates: bool = False
+) -> onnx.ModelProto:
+    return detector_graph(
+        network,
+        detector.head,
+        detector.defaults,
+        detector.calibration,
+        detector.selection,
+        side_px=side_px,
+        embedding_side_px=backbone.input_size_px,
+        embedding_dimension=EMBEDDING_DIMENSION,
+        with_candidates=with_candidates,
+    )
+
+
+def _difference(network: nn.Module, detector: Detector, backbone: Backbone, side_px: int) -> float:
+    """Returns the largest difference between the file and torch on the probe images."""
+    graph = _graph(network, detector, backbone, side_px, with_candidates=True)
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    probe = probe_pixels()
+    names = [CANDIDATE_BOXES, CANDIDATE_SCORES, EMBEDDING]
+    actual: list[Array] = session.run(names, {PIXELS: probe})
+    with torch.inference_mode():
+        boxes, scores = torch_candidates(detector.head, detector, torch_maps(network, side_px, probe))
+    expected = [boxes.numpy(), scores.numpy(), torch_embeddings(network, backbone.input_size_px, probe)]
+    difference = max(float(np.abs(one - other).max()) for one, other in zip(actual, expected, strict=True))
+    if not difference <= DIFFERENCE_MAX:
+        raise ExportError(
+            f"the outputs of the exported file differ by {difference:.2e} from those of the model, the maximum is {DIFFERENCE_MAX}"
+        )
+    return difference

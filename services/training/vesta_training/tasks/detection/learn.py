@@ -1,0 +1,150 @@
+"""The learning of a detector: default boxes, the fit, and its calibration by cross-fitting."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from vesta_contracts.training.v1 import Estimate
+
+from vesta_training.example import Array
+from vesta_training.features.feature_maps import MapCache
+from vesta_training.metrics.detection import mean_precision_50
+from vesta_training.metrics.objects import Objects
+from vesta_training.models.detector_graph import Selection
+from vesta_training.progress import Reporter
+from vesta_training.recipes.recipe import DetectionChoices
+from vesta_training.tasks.assignment import Assignment, Dependencies
+from vesta_training.tasks.checkpoints import CheckpointFile
+from vesta_training.tasks.detection.calibrate import calibrate, uncalibrated
+from vesta_training.tasks.detection.default_boxes import choose_sizes, lay_out
+from vesta_training.tasks.detection.detector import Detector, predictions_of
+from vesta_training.tasks.detection.examples import BoxedExample
+from vesta_training.tasks.detection.fit import FitInput, LearnedView, fit, step_count
+from vesta_training.tasks.detection.view_maps import ViewMaps
+
+NOT_CALIBRATED = "Scores are not calibrated and thresholds are 0.5: {} labelled images are too few to hold some out."
+UNCALIBRATED_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The result of the learning.
+
+    Attributes:
+        facts: for the model card.
+        held_out: mAP@50 on images that were held out by cross-fitting, with heads of fewer steps; None if there were none.
+        caution: why the scores are not calibrated; empty if they are.
+    """
+
+    detector: Detector
+    facts: Mapping[str, Any]
+    held_out: Estimate | None
+    caution: str
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """Fits detectors to examples whose maps are cached."""
+
+    assignment: Assignment
+    dependencies: Dependencies
+    report: Reporter
+    views: ViewMaps
+
+    @property
+    def maps(self) -> MapCache:
+        """The cached maps."""
+        return self.views.cache
+
+    @property
+    def choices(self) -> DetectionChoices:
+        """The choices of the recipe."""
+        return self.assignment.recipe.detection or DetectionChoices()
+
+    def learn(self, examples: Sequence[BoxedExample]) -> Learned:
+        """Calibrates by cross-fitting, then learns from all examples."""
+        steps = step_count(len(examples), self.choices)
+        folds = self.choices.calibration_folds
+        calibration = uncalibrated(len(self.assignment.concepts))
+        thresholds = (UNCALIBRATED_THRESHOLD,) * len(self.assignment.concepts)
+        held_out, caution = None, NOT_CALIBRATED.format(len(examples))
+        if len(examples) >= 2 * folds:
+            self.report.begin("calibrate")
+            found = self._cross_fit(examples, folds, max(1, round(steps * self.choices.calibration_steps_share)))
+            predictions = predictions_of(examples, found, self.assignment.concepts, thresholds)
+            calibration, thresholds = calibrate(predictions)
+            held_out = mean_precision_50(predictions, self.assignment.recipe.evaluation, seed=self.assignment.seed)
+            caution = ""
+        self.report.begin("head")
+        detector = self.fit(examples, steps, "model").calibrated(calibration, thresholds)
+        facts = {
+            "steps": steps,
+            "imageCount": len(examples),
+            "viewsPerImage": self.views.count,
+            "defaultBoxesPx": _unique_sizes(detector, self.choices.side_px),
+            "slopes": list(calibration.slopes),
+            "shifts": list(calibration.shifts),
+        }
+        return Learned(detector, facts, held_out, caution)
+
+    def fit(self, examples: Sequence[BoxedExample], steps: int, name: str) -> Detector:
+        """Returns a detector with uncalibrated scores.
+
+        Args:
+            name: of the fit in its checkpoint.
+        """
+        choices, concepts = self.choices, self.assignment.concepts
+        images = [self.views.learned(example, concepts) for example in examples]
+        sizes = choose_sizes(_sizes(images), choices.side_px, choices.boxes_per_cell, self.assignment.seed)
+        head = fit(
+            FitInput(
+                images=images,
+                concept_count=len(concepts),
+                sizes=sizes,
+                choices=choices,
+                steps=steps,
+                seed=self.assignment.seed,
+                fingerprint=f"{self.assignment.fingerprint};{self.maps.digest};{name};{len(examples)}",
+            ),
+            self.maps,
+            resumable=CheckpointFile(
+                self.dependencies.run_folder / f"detection-{name}.checkpoint", self.dependencies.checkpoints
+            ),
+            threads=self.dependencies.threads,
+            device=self.dependencies.device,
+            stepped=self.report.step,
+        )
+        return Detector(
+            head=head,
+            defaults=lay_out(sizes, choices.side_px),
+            concepts=concepts,
+            selection=Selection(choices.score_min, choices.iou_max, choices.objects_max),
+            calibration=uncalibrated(len(concepts)),
+            thresholds=(UNCALIBRATED_THRESHOLD,) * len(concepts),
+        )
+
+    def _cross_fit(self, examples: Sequence[BoxedExample], folds: int, steps: int) -> list[Objects]:
+        """Returns the objects that are found in each example by a detector that has not learned from it."""
+        fold_of = np.random.default_rng(self.assignment.seed).permutation(len(examples)) % folds
+        found: dict[int, Objects] = {}
+        for fold in range(folds):
+            known = [example for example, own in zip(examples, fold_of, strict=True) if own != fold]
+            out = [int(position) for position in np.flatnonzero(fold_of == fold)]
+            detector = self.fit(known, steps, f"fold-{fold}")
+            held_out = [examples[position] for position in out]
+            objects = detector.find(held_out, [self.views.whole(example) for example in held_out], self.maps)
+            found |= dict(zip(out, objects, strict=True))
+        return [found[position] for position in range(len(examples))]
+
+
+def _sizes(images: Sequence[Sequence[LearnedView]]) -> Array:
+    """Returns the `(M, 2)` widths and heights of all boxes in all views."""
+    boxes = np.concatenate([view.boxes for views in images for view in views])
+    sizes: Array = boxes[:, 2:] - boxes[:, :2]
+    return sizes
+
+
+def _unique_sizes(detector: Detector, side_px: int) -> list[list[int]]:
+    unique = np.unique(np.rint(detector.defaults[:, 2:] * side_px).astype(int), axis=0)
+    return [[int(width), int(height)] for width, height in unique]

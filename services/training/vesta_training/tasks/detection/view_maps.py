@@ -1,0 +1,105 @@
+"""The cached feature maps of the views of images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from vesta_training.atomic_files import write_whole
+from vesta_training.example import Pixels
+from vesta_training.features.backbone import Backbone
+from vesta_training.features.feature_maps import MapCache
+from vesta_training.features.onnx_graph import maps_graph
+from vesta_training.features.runtime import ModelRuntime
+from vesta_training.progress import Reporter
+from vesta_training.recipes.recipe import DetectionChoices
+from vesta_training.tasks.assignment import Dependencies
+from vesta_training.tasks.detection.examples import BoxedExample
+from vesta_training.tasks.detection.fit import LearnedView
+from vesta_training.tasks.detection.views import SOURCE_SCALE, ViewChoices, draw_view, view_boxes, view_pixels
+
+if TYPE_CHECKING:
+    import torch
+
+FOLDER = "feature-maps"
+
+
+@dataclass(frozen=True, slots=True)
+class ViewMaps:
+    """The views of images, and where their maps are cached.
+
+    Attributes:
+        model_path: the file that computes maps.
+        count: views per image.
+    """
+
+    cache: MapCache
+    model_path: Path
+    count: int
+    side_px: int
+    choices: ViewChoices
+
+    def compute(self, examples: Sequence[BoxedExample], dependencies: Dependencies, report: Reporter) -> None:
+        """Computes the missing maps of all views of the examples."""
+        self.cache.prune()
+        self.cache.compute(
+            [self._key(example.image_sha256, number) for example in examples for number in range(self.count)],
+            model=lambda: ModelRuntime(self.model_path, dependencies.device),
+            pixels=lambda key: self._pixels(key, dependencies),
+            threads=dependencies.threads,
+            computed=report.step,
+        )
+
+    def whole(self, example: BoxedExample) -> str:
+        """Returns the key of the maps of the image itself."""
+        return self._key(example.image_sha256, 0)
+
+    def learned(self, example: BoxedExample, concepts: Sequence[str]) -> list[LearnedView]:
+        """Returns the views of an example, with their boxes."""
+        numbers = example.numbers({concept: number for number, concept in enumerate(concepts)})
+        views = []
+        for number in range(self.count):
+            view = draw_view(example.image_sha256, number, self.choices)
+            boxes, visible = view_boxes(example.boxes, view, self.side_px)
+            views.append(LearnedView(self._key(example.image_sha256, number), boxes[visible], numbers[visible]))
+        return views
+
+    def _key(self, image_sha256: str, number: int) -> str:
+        return f"{image_sha256}.{number}"
+
+    def _pixels(self, key: str, dependencies: Dependencies) -> Pixels:
+        image_sha256, number = key.split(".")
+        view = draw_view(image_sha256, int(number), self.choices)
+        if view.is_whole:
+            return dependencies.pixels(image_sha256, self.side_px)
+        source = dependencies.pixels(image_sha256, round(SOURCE_SCALE * self.side_px))
+        return view_pixels(source, view, self.side_px)
+
+
+def view_maps(
+    network: "torch.nn.Module", backbone: Backbone, choices: DetectionChoices, image_count: int, folder: Path
+) -> ViewMaps:
+    """Returns the views of so many images: as many of each as the recipe allows.
+
+    Args:
+        folder: kept between runs.
+    """
+    model = maps_graph(network, choices.side_px)
+    onnx.checker.check_model(model, full_check=True)
+    outputs = [output.type.tensor_type.shape.dim for output in model.graph.output]
+    shapes = tuple((size[1].dim_value, size[2].dim_value, size[3].dim_value) for size in outputs)
+    augmentation = f"{choices.zoom_min:g}-{choices.zoom_max:g}-{choices.flip:d}"
+    digest = f"{backbone.digest[:32]}-{choices.side_px}-{augmentation}"
+    path = folder / f"{backbone.digest}.maps{choices.side_px}.onnx"
+    write_whole(path, model.SerializeToString(deterministic=True))
+    count = int(np.clip(choices.views_total_max // max(1, image_count), 1, choices.views))
+    return ViewMaps(
+        cache=MapCache(folder / FOLDER, digest, shapes),
+        model_path=path,
+        count=count,
+        side_px=choices.side_px,
+        choices=ViewChoices(choices.zoom_min, choices.zoom_max, choices.flip),
+    )
