@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 from PIL import Image, ImageDraw
+from vesta_common.media.model_input import SQUARE, InputFormat
 from vesta_training.example import Pixels, Split
 from vesta_training.tasks.detection.examples import BoxedExample
 
@@ -17,12 +18,13 @@ class Scenes:
 
     def __init__(self, count: int, empty_count: int = 1) -> None:
         self._images: dict[str, Image.Image] = {}
-        self.asked: list[tuple[str, int]] = []
+        self.asked: list[tuple[str, InputFormat]] = []
         self.scenes = [self._scene(number, is_empty=number >= count - empty_count) for number in range(count)]
 
-    def pixels(self, sha256: str, side_px: int = 256) -> Pixels:
-        self.asked.append((sha256, side_px))
-        return np.asarray(self._images[sha256].resize((side_px, side_px), Image.Resampling.BILINEAR))
+    def pixels(self, sha256: str, declared: InputFormat = SQUARE) -> Pixels:
+        self.asked.append((sha256, declared))
+        size = (declared.width_px, declared.height_px)
+        return np.asarray(self._images[sha256].resize(size, Image.Resampling.BILINEAR))
 
     def png(self, sha256: str) -> bytes:
         file = io.BytesIO()

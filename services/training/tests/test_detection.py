@@ -10,11 +10,12 @@ import torch
 from boxed_scenes import CONCEPTS, Scenes
 from memory_features import MemoryFeatureStore
 from torchvision.ops import batched_nms
+from vesta_common.media.model_input import InputFormat
 from vesta_contracts.training.v1 import ModelInput
 from vesta_training.errors import ExportError, TooFewLabelsError
 from vesta_training.features.backbone import Backbone, load_network
 from vesta_training.features.runtime import ModelRuntime
-from vesta_training.metrics.objects import box_overlap
+from vesta_training.metrics.objects import Objects, box_overlap
 from vesta_training.models.detector_graph import OBJECTS, Calibration, Selection
 from vesta_training.models.model_file import read_model
 from vesta_training.progress import ProgressUpdate, ignore_progress
@@ -24,6 +25,7 @@ from vesta_training.tasks.detection import export as export_module
 from vesta_training.tasks.detection.default_boxes import choose_sizes, lay_out
 from vesta_training.tasks.detection.detector import Detector
 from vesta_training.tasks.detection.export import export_detector
+from vesta_training.tasks.detection.held_out import are_same
 from vesta_training.tasks.detection.network import DetectionHead
 from vesta_training.tasks.registry import training_task
 
@@ -96,6 +98,30 @@ def test_a_detector_finds_the_objects_of_test_scenes(trained: Trained) -> None:
     assert "mAP@50" in trained.card_markdown
 
 
+def test_predictions_for_test_scenes_are_evidence_for_error_rates(trained: Trained) -> None:
+    assert trained.held_out is not None
+    assert len(trained.held_out.levels) == len(trained.held_out.correct) == COUNT - TRAIN_COUNT
+    assert not trained.held_out.drawn_at_random
+
+
+@pytest.mark.parametrize(
+    ("boxes", "numbers", "same"),
+    [
+        ([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 1], True),
+        ([[20, 20, 40, 40], [0, 0, 10, 9]], [1, 0], True),
+        ([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 0], False),
+        ([[0, 0, 10, 10]], [0], False),
+        ([[0, 0, 10, 10], [0, 0, 10, 10]], [0, 0], False),
+        ([[0, 0, 10, 10], [35, 35, 60, 60]], [0, 1], False),
+    ],
+)
+def test_a_prediction_is_right_if_it_has_the_same_objects(boxes: Any, numbers: Any, same: bool) -> None:
+    def objects(boxes: Any, numbers: Any) -> Objects:
+        return Objects(np.array(boxes, dtype=np.float64), np.array(numbers), np.linspace(0.9, 0.5, len(numbers)))
+
+    assert are_same(objects(boxes, numbers), objects([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 1])) is same
+
+
 def test_the_file_declares_its_input_and_outputs(trained: Trained, backbone: Backbone) -> None:
     model = read_model(trained.onnx_path)
 
@@ -116,13 +142,17 @@ def test_objects_are_in_pixels_of_an_input_of_any_size(trained: Trained, scenes:
     runtime = ModelRuntime(trained.onnx_path)
 
     for side in (128, 256):
-        objects = runtime.run(scenes.pixels(example.image_sha256, side)[None], OBJECTS)[0, :20].astype(np.float64)
+        objects = runtime.run(scenes.pixels(example.image_sha256, InputFormat(side, side))[None], OBJECTS)[
+            0, :20
+        ].astype(np.float64)
         assert (box_overlap(example.boxes.astype(np.float64) * side, objects[:, :4]).max(axis=1) > 0.5).all()
 
 
 def test_images_of_a_batch_are_answered_as_alone(trained: Trained, scenes: Scenes) -> None:
     runtime = ModelRuntime(trained.onnx_path)
-    pixels = np.stack([scenes.pixels(example.image_sha256, 128) for example in scenes.examples(0)[-4:]])
+    pixels = np.stack(
+        [scenes.pixels(example.image_sha256, InputFormat(128, 128)) for example in scenes.examples(0)[-4:]]
+    )
 
     together = runtime.run_all(pixels, ["objects", "embedding"])
     alone = [runtime.run_all(one[None], ["objects", "embedding"]) for one in pixels]
@@ -134,8 +164,8 @@ def test_images_of_a_batch_are_answered_as_alone(trained: Trained, scenes: Scene
 def test_the_embedding_is_that_of_the_embedding_model(trained: Trained, scenes: Scenes, backbone_path: Path) -> None:
     sha256 = scenes.examples(0)[0].image_sha256
 
-    ours = ModelRuntime(trained.onnx_path).embed(scenes.pixels(sha256, 320)[None])
-    expected = ModelRuntime(backbone_path).embed(scenes.pixels(sha256, 320)[None])
+    ours = ModelRuntime(trained.onnx_path).embed(scenes.pixels(sha256, InputFormat(320, 320))[None])
+    expected = ModelRuntime(backbone_path).embed(scenes.pixels(sha256, InputFormat(320, 320))[None])
 
     assert ours == pytest.approx(expected, abs=1e-5)
 

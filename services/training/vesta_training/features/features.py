@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Protocol
 
 import numpy as np
-from vesta_common.media.image_formats import MODEL_SIDE_PX
+from vesta_common.media.model_input import SQUARE, InputFormat
 
 from vesta_training.example import Array, Pixels
 from vesta_training.features.runtime import ModelRuntime
@@ -21,8 +21,8 @@ BATCHES_AHEAD = 2
 class PixelSource(Protocol):
     """Loads images. Called from several threads."""
 
-    def __call__(self, image_sha256: str, side_px: int = MODEL_SIDE_PX, /) -> Pixels:
-        """Returns the image with this SHA-256, stretched to a square: `(side_px, side_px, 3)` uint8 RGB."""
+    def __call__(self, image_sha256: str, declared: InputFormat = SQUARE, /) -> Pixels:
+        """Returns the image with this SHA-256 as the input of a model: `(height, width, 3)` uint8."""
         ...
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import onnxruntime
 from vesta_common.errors import NotFound
 from vesta_common.manifests import read_manifest, read_rows
-from vesta_common.media.images import MODEL_SIDE_PX, model_pixels
+from vesta_common.media.images import model_pixels
+from vesta_common.media.model_input import SQUARE, InputFormat
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
 
@@ -240,8 +241,8 @@ def _read_rows(objects: ObjectStore, manifest_key: str, columns: Sequence[str]) 
             yield dict(zip(columns, values, strict=True))
 
 
-def _pixels(objects: ObjectStore, sha256: str, side_px: int = MODEL_SIDE_PX) -> Pixels:
-    return np.asarray(model_pixels(objects.get(f"media/{sha256}", sha256=sha256), side_px))
+def _pixels(objects: ObjectStore, sha256: str, declared: InputFormat = SQUARE) -> Pixels:
+    return np.asarray(model_pixels(objects.get(f"media/{sha256}", sha256=sha256), declared))
 
 
 def _champion(job: Job, objects: ObjectStore, work: Path) -> tuple[Champion | None, str]:

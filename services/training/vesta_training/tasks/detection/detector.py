@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
+from vesta_common.media.model_input import InputFormat, place
+from vesta_common.media.model_signatures import input_format
+from vesta_contracts.training.v1 import ModelVersion
 
 from vesta_training.example import Array
 from vesta_training.features.feature_maps import MapCache
@@ -22,6 +25,10 @@ from vesta_training.tasks.detection.examples import BoxedExample
 
 if TYPE_CHECKING:
     from vesta_training.tasks.detection.network import DetectionHead
+
+
+SHARES = InputFormat(1, 1)
+"""The frame of objects that are found in cached maps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,7 @@ class Detector:
             names = [f"stride{stride}" for stride in STRIDES]
             rows = session.run([OBJECTS], dict(zip(names, batch, strict=True)))[0]
             of_batch = examples[start : start + BATCH_SIZE]
-            found += [objects_of(one, example, (1, 1)) for one, example in zip(rows, of_batch, strict=True)]
+            found += [objects_of(one, example, SHARES) for one, example in zip(rows, of_batch, strict=True)]
         return found
 
 
@@ -65,13 +72,13 @@ def find_with_file(
 ) -> ObjectPredictions:
     """Returns the predictions of a model file, over its concepts."""
     runtime = ModelRuntime(path, dependencies.device)
-    declared = model.signature.input
+    declared = input_format(ModelVersion(signature=model.signature))
     batches = [examples[start : start + BATCH_SIZE] for start in range(0, len(examples), BATCH_SIZE)]
 
     def find(batch: Sequence[BoxedExample]) -> list[Objects]:
-        pixels = np.stack([dependencies.pixels(example.image_sha256, declared.width_px) for example in batch])
-        size = (declared.width_px, declared.height_px)
-        return [objects_of(r, one, size) for r, one in zip(runtime.run(pixels, OBJECTS), batch, strict=True)]
+        pixels = np.stack([dependencies.pixels(example.image_sha256, declared) for example in batch])
+        rows = runtime.run(pixels, OBJECTS)
+        return [objects_of(of_image, example, declared) for of_image, example in zip(rows, batch, strict=True)]
 
     with ThreadPoolExecutor(dependencies.threads, thread_name_prefix="detect") as pool:
         found = [objects for batch in pool.map(find, batches) for objects in batch]
@@ -100,15 +107,15 @@ def truth_of(example: BoxedExample, concepts: Sequence[str]) -> Objects:
     return Objects(boxes[known], numbers[known], np.ones(int(known.sum())))
 
 
-def objects_of(rows: Array, example: BoxedExample, size: tuple[int, int]) -> Objects:
+def objects_of(rows: Array, example: BoxedExample, declared: InputFormat) -> Objects:
     """Returns the objects in the rows `(K, 6)` of the output of a model.
 
     Args:
-        size: width and height of the input, in whose pixels the rows are.
+        declared: the input of the model, in whose pixels the rows are.
     """
-    found: Floats = rows[rows[:, 4] > 0].astype(np.float64)
-    boxes = found[:, :4] / np.array(size * 2, dtype=np.float64) * _size(example)
-    return Objects(boxes, found[:, 5].astype(np.int64), found[:, 4])
+    found = rows[rows[:, 4] > 0]
+    boxes = place(declared, example.width_px, example.height_px).on_image(found[:, :4])
+    return Objects(boxes, found[:, 5].astype(np.int64), found[:, 4].astype(np.float64))
 
 
 def _size(example: BoxedExample) -> Floats:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from threadpoolctl import threadpool_limits
-from vesta_contracts.training.v1 import Comparison, ExclusionCounts, Metrics
+from vesta_contracts.training.v1 import Comparison, ExclusionCounts, HeldOutPredictions, Metrics
 
 from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Split
@@ -21,6 +21,7 @@ from vesta_training.tasks.detection.detector import find_with_file, predictions_
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.export import export_detector
 from vesta_training.tasks.detection.fit import step_count
+from vesta_training.tasks.detection.held_out import held_out_predictions
 from vesta_training.tasks.detection.learn import Learned, Learner
 from vesta_training.tasks.detection.view_maps import view_maps
 from vesta_training.tasks.model_card import card_markdown, make_card
@@ -45,7 +46,6 @@ def train(assignment: Assignment, dependencies: Dependencies, progress: Callable
 def _train(assignment: Assignment, dependencies: Dependencies, progress: Callable[[ProgressUpdate], None]) -> Trained:
     choices = assignment.recipe.detection or DetectionChoices()
     usable, excluded = _usable(assignment)
-    test = [example for example in usable if example.split is Split.TEST]
     known = _learned_from(usable, choices, assignment.seed)
     if not any(len(example.boxes) for example in known):
         left_out = describe_excluded(excluded)
@@ -66,7 +66,7 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
         network, learned.detector, backbone, choices.side_px, dependencies.run_folder / "model.onnx"
     )
     report.begin("evaluate")
-    measured = _measure(assignment, dependencies, export, test)
+    measured = _measure(assignment, dependencies, export)
     report.step(1, 1)
     return _trained(assignment, dependencies, backbone, usable, excluded, learned, export, measured)
 
@@ -80,17 +80,22 @@ class _Measured:
     champion_predictions: ObjectPredictions | None
     comparison: Comparison | None
     comparison_missing: str
+    held_out: HeldOutPredictions | None
 
 
-def _measure(
-    assignment: Assignment, dependencies: Dependencies, export: Export, test: Sequence[BoxedExample]
-) -> _Measured:
+def _measure(assignment: Assignment, dependencies: Dependencies, export: Export) -> _Measured:
     model, choices, seed = read_model(export.path), assignment.recipe.evaluation, assignment.seed
     champion = read_model(assignment.champion.path) if assignment.champion is not None else None
+    annotated = [one for one in assignment.examples if isinstance(one, BoxedExample) and one.split is Split.TEST]
+    all_predictions = find_with_file(export.path, model, annotated, dependencies)
+    held_out = held_out_predictions(all_predictions, annotated, drawn_at_random=assignment.test_split_is_random)
+    is_usable = [set(model.concepts).issuperset(example.concepts) for example in annotated]
+    test = [example for example, usable in zip(annotated, is_usable, strict=True) if usable]
     missing = _incomparable(assignment, model, champion, test)
     if not test:
-        return _Measured(None, None, None, None, missing)
-    predictions = find_with_file(export.path, model, test, dependencies)
+        return _Measured(None, None, None, None, missing, held_out)
+    found_in_test = [found for found, usable in zip(all_predictions.found, is_usable, strict=True) if usable]
+    predictions = predictions_of(test, found_in_test, model.concepts, model.thresholds)
     champion_predictions, comparison = None, None
     if champion is not None and not missing:
         assert assignment.champion is not None
@@ -102,7 +107,7 @@ def _measure(
             predictions, champion_predictions, choices, champion_name=assignment.champion.name, seed=seed
         )
     metrics = measure_objects(predictions, choices, seed=seed)
-    return _Measured(metrics, predictions, champion_predictions, comparison, missing)
+    return _Measured(metrics, predictions, champion_predictions, comparison, missing, held_out)
 
 
 def _incomparable(
@@ -195,6 +200,7 @@ def _trained(
         card=card,
         card_markdown=card_markdown(card, measured.metrics),
         finetune_skipped="",
+        held_out=measured.held_out,
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
+from vesta_common.media.model_input import InputFormat
 
 from vesta_training.atomic_files import write_whole
 from vesta_training.example import Pixels
@@ -74,8 +75,9 @@ class ViewMaps:
         image_sha256, number = key.split(".")
         view = draw_view(image_sha256, int(number), self.choices)
         if view.is_whole:
-            return dependencies.pixels(image_sha256, self.side_px)
-        source = dependencies.pixels(image_sha256, round(SOURCE_SCALE * self.side_px))
+            return dependencies.pixels(image_sha256, InputFormat(self.side_px, self.side_px))
+        source_px = round(SOURCE_SCALE * self.side_px)
+        source = dependencies.pixels(image_sha256, InputFormat(source_px, source_px))
         return view_pixels(source, view, self.side_px)
 
 
