@@ -1,12 +1,14 @@
 """The tasks that a Loop creates, including those of the test split."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from conductor_builders import (
     DATASET,
     a_campaign,
     a_dataset,
+    a_deployment,
     a_label,
     a_policy,
     a_situation,
@@ -16,12 +18,14 @@ from conductor_builders import (
     answered,
     command_of,
     question_of,
+    scored,
     version,
 )
 from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_contracts.annotation.v1 import BatchCreateTasksRequest
 from vesta_contracts.conductor.v1 import LoopStatus
 from vesta_contracts.datasets.v1 import SelectedItem, SelectItemsResponse
+from vesta_contracts.serving.v1 import UncertaintyPolicy
 
 
 class TestAsking:
@@ -176,6 +180,31 @@ class TestTestSide:
     def test_later_trainings_do_not_wait_for_test_labels(self) -> None:
         situation = after_round_one(dataset=a_dataset(test_labelled_count=5, train_labelled_count=100))
         assert command_of(answered(situation, test_items=self.ITEMS)).action == "snapshot"
+
+    @pytest.mark.parametrize(
+        ("policy", "labelled", "expected"),
+        [
+            ({}, 100, 12),
+            ({}, 297, 1),
+            ({}, 298, 0),
+            ({"error_rate_max": 0.1}, 100, 0),
+            ({"error_rate_max": 0.001}, 999, 1),
+            ({"margin_certain": 0.2}, 100, 0),
+            ({"test_labels": 20}, 100, 0),
+        ],
+    )
+    def test_later_batches_contain_test_items_until_they_show_the_error_rate(
+        self, policy: dict[str, Any], labelled: int, expected: int
+    ) -> None:
+        free = tuple(f"{DATASET}/items/t{place}" for place in range(100))
+        dataset = a_dataset(test_labelled_count=labelled, test_item_count=labelled + len(free), train_labelled_count=50)
+        bounds = UncertaintyPolicy(**{name: value for name, value in policy.items() if name != "test_labels"})
+        deployment = a_deployment(version(1), scoring=scored(version(1)), uncertainty=bounds)
+        observed = after_round_one(dataset=dataset, deployment=deployment)
+        situation = replace(observed, policy=a_policy(**{"test_labels": 0, **policy}))
+        request = command_of(answered(situation, test_items=free)).request
+        assert isinstance(request, BatchCreateTasksRequest)
+        assert sum("test split" in task.selection_reason for task in request.tasks) == expected
 
     def test_a_spent_budget_trains_with_the_existing_test_labels(self) -> None:
         observed = an_observed_state(

@@ -12,6 +12,7 @@ from vesta_conductor.reconciliation.names import version_in_words
 from vesta_conductor.reconciliation.state import Command, RoundOutcome, RoundRecord, Situation, Step
 from vesta_conductor.reconciliation.training_stage import take_snapshot
 
+TEST_SHARE_FIRST, TEST_SHARE_LATER = 2, 4  # at most one of so many tasks of a batch is of the test split
 EXCLUDED_MAX = 100_000  # the most items that one selection can exclude
 
 
@@ -22,7 +23,7 @@ class LabellingProgress:
     Attributes:
         new_labels: labels in the training split since the last training.
         undecided_train: undecided tasks for items of the training split.
-        missing_test: labels that the test split needs before the first training.
+        missing_test: labels that the test split needs before the first training, or later, to show the error rate of accepted predictions.
         missing_test_to_ask: those of `missing_test` that have no task yet. Before items of the test split are drawn, accepted tasks whose
             items are not labelled are not known, and not subtracted.
         pool: items of the training split that can still become tasks.
@@ -41,7 +42,8 @@ class LabellingProgress:
         unlabelled_test = counts.test_item_count - counts.test_labelled_count
         undecided_test = sum(_is_of_test_split(task) for task in situation.observed.undecided)
         undecided_train = len(situation.observed.undecided) - undecided_test
-        missing = max(0, min(situation.policy.test_labels - counts.test_labelled_count, unlabelled_test))
+        wanted = situation.policy.test_labels_later if situation.observed.champion else situation.policy.test_labels
+        missing = max(0, min(wanted - counts.test_labelled_count, unlabelled_test))
         drawn = situation.observed.test_selection
         asked_test = undecided_test if drawn is None else max(0, unlabelled_test - drawn.pool_count)
         missing_to_ask = max(0, missing - asked_test)
@@ -113,8 +115,11 @@ def _ask(situation: Situation, progress: LabellingProgress) -> Step | None:
     train_needed = min(situation.policy.retrain_after - progress.new_labels - progress.undecided_train, progress.pool)
     if situation.observed.selection is not None and not situation.observed.selection.items:
         train_needed = 0  # the remaining items are duplicates of labelled ones
-    train = max(0, min(train_needed, room - min(progress.missing_test_to_ask, room // 2)))
+    test_room = room // (TEST_SHARE_LATER if _is_measurable(situation) else TEST_SHARE_FIRST)
+    train = max(0, min(train_needed, room - min(progress.missing_test_to_ask, test_room)))
     test = min(progress.missing_test_to_ask, room - train)
+    if _is_measurable(situation):
+        test = min(test, test_room if train else 0)  # more test labels alone start no training
     if train + test <= 0:
         return None
     if test and situation.observed.test_selection is None:
@@ -127,6 +132,13 @@ def _ask(situation: Situation, progress: LabellingProgress) -> Step | None:
         return Step(LoopStatus.SELECTING, f"Selects {train} of {progress.pool} items.", question=question)
     chosen = list(situation.observed.selection.items)[:train] if situation.observed.selection is not None else []
     return _batch(situation, _selected_tasks(chosen) + _test_tasks(situation, test), progress)
+
+
+def _is_measurable(situation: Situation) -> bool:
+    """Whether a model is deployed and the test split has the labels to measure it: more only show smaller error rates."""
+    dataset = situation.observed.dataset
+    assert dataset is not None
+    return bool(situation.observed.champion) and dataset.counts.test_labelled_count >= situation.policy.test_labels
 
 
 def _question(situation: Situation, count: int, **fields: Any) -> SelectItemsRequest:

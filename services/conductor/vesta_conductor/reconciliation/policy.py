@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from vesta_common.risk_control import ERROR_RATE_MAX_DEFAULT, labels_needed
 from vesta_contracts.conductor.v1 import Gate, LoopPolicy
 from vesta_contracts.datasets.v1 import SelectionStrategy
 
 BATCH_SIZE_DEFAULT = 50
 CONTROL_SHARE_DEFAULT = 0.15
 TEST_LABELS_DEFAULT = 100
+TEST_LABELS_LATER_MAX = 1000
+ERRORS_ALLOWED_FOR = (
+    2  # times as many labels as the limit of the error rate needs without an error: a few errors are then possible
+)
 
 
 @dataclass(frozen=True)
@@ -21,6 +26,8 @@ class Policy:
         score_certain, margin_certain, score_threshold, error_rate_max: None keeps the deployment's value.
         concept_error_rates_max: empty keeps the deployment's values.
         lease_duration: None keeps the campaign's value.
+        test_labels: the number of labelled test items before the first training.
+        test_labels_later: the number that is reached gradually once a model is deployed.
     """
 
     dataset: str
@@ -34,6 +41,7 @@ class Policy:
     gate: Gate
     instructions: str
     test_labels: int
+    test_labels_later: int
     score_certain: float | None
     margin_certain: float | None
     score_threshold: float | None
@@ -57,6 +65,7 @@ class Policy:
             gate=policy.gate,
             instructions=policy.instructions,
             test_labels=policy.test_labels or TEST_LABELS_DEFAULT,
+            test_labels_later=policy.test_labels or _test_labels_later(policy),
             score_certain=policy.score_certain if policy.HasField("score_certain") else None,
             margin_certain=policy.margin_certain if policy.HasField("margin_certain") else None,
             score_threshold=policy.score_threshold if policy.HasField("score_threshold") else None,
@@ -65,3 +74,12 @@ class Policy:
             strategy=policy.strategy,
             lease_duration=policy.lease_duration.ToTimedelta() if policy.HasField("lease_duration") else None,
         )
+
+
+def _test_labels_later(policy: LoopPolicy) -> int:
+    """Returns how many test labels show that accepted predictions keep their error rate, also with a few errors; see `risk_control`."""
+    if policy.HasField("score_certain") or policy.HasField("margin_certain"):
+        return TEST_LABELS_DEFAULT
+    rate = policy.error_rate_max if policy.HasField("error_rate_max") else ERROR_RATE_MAX_DEFAULT
+    wanted = ERRORS_ALLOWED_FOR * (labels_needed(rate) or 0)
+    return max(TEST_LABELS_DEFAULT, min(wanted, TEST_LABELS_LATER_MAX))

@@ -138,7 +138,8 @@ class LoopPolicy(_message.Message):
     """Instructions for annotators."""
     test_labels: _builtins.int
     """The number of items in the test split that must be labelled before the first training. Missing ones are drawn at random and
-    annotated. 100 if unset, or all items of the split if there are fewer.
+    annotated. 100 if unset, or all items of the split if there are fewer. If unset, up to a quarter of each later batch is of the test
+    split too, until it has twice as many labels as `error_rate_max` needs without an error (298 for 2 %), at most 1,000.
     """
     score_certain: _builtins.float
     """Sets `uncertainty.score_certain` of the loop's deployment. If unset, the value of the deployment is kept."""
