@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from google.protobuf import json_format
 
-from vesta.cli.commands import data, models, monitoring, resources
+from vesta.cli.commands import data, evaluation, models, monitoring, resources
 from vesta.cli.session import EXIT_REJECTED, EXIT_USAGE, Session
 from vesta.errors import ApiError
 
@@ -36,6 +36,7 @@ for _command in (
     data.upload,
     data.import_dataset,
     data.export_dataset,
+    evaluation.evaluate_results,
     models.predict,
     models.rollback,
     models.runs,

@@ -88,7 +88,9 @@ def import_dataset(session: Session, dataset: str, archive: Path, format_: str, 
         reviewed=reviewed,
     )
     operation = session.client.datasets.ImportDataset(request)
-    _finish(session, operation.name, "importing", ImportDatasetResponse())
+    answer = ImportDatasetResponse()
+    _finish(session, operation.name, "importing", answer)
+    show(answer, json_output=session.json_output)
 
 
 @click.command("export")
@@ -102,14 +104,20 @@ def export_dataset(session: Session, dataset: str, archive: Path, format_: str, 
     if not archive.parent.is_dir():
         raise ValueError(f"{archive.parent} is not a folder; create it first, or choose another path")
     request = ExportDatasetRequest(name=dataset, format=_FORMATS[format_], snapshot=snapshot or "")
+    show(export_archive(session, request, archive), json_output=session.json_output)
+
+
+def export_archive(session: Session, request: ExportDatasetRequest, archive: Path) -> ExportDatasetResponse:
+    """Exports a dataset, waits, and downloads the archive."""
     operation = session.client.datasets.ExportDataset(request)
     answer = ExportDatasetResponse()
     _finish(session, operation.name, "exporting", answer)
-    session.client.download_archive(_project_of(dataset), answer.archive_key, archive)
+    session.client.download_archive(_project_of(request.name), answer.archive_key, archive)
+    return answer
 
 
 def _finish(session: Session, operation: str, what: str, answer: Any) -> None:
-    """Waits for an operation with a progress bar, and prints its response or exits with its error."""
+    """Waits for an operation with a progress bar, and unpacks its response into `answer`, or exits with its error."""
     with session.progress() as progress:
         bar = progress.add_task(what, total=None)
 
@@ -122,7 +130,6 @@ def _finish(session: Session, operation: str, what: str, answer: Any) -> None:
     if ended.HasField("error"):
         raise click.ClickException(_message_of(ended.error))
     ended.response.Unpack(answer)
-    show(answer, json_output=session.json_output)
 
 
 def _message_of(error: Any) -> str:
