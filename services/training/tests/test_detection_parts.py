@@ -205,6 +205,10 @@ def test_maps_are_computed_once_and_the_oldest_are_deleted(tmp_path: Path) -> No
 
     assert runtime.count == 10
     assert [one.shape for one in cache.load(keys[:3])] == [(3, 2, 4, 4), (3, 2, 2, 2), (3, 2, 1, 1)]
+    damaged = next(tmp_path.rglob(f"{keys[0]}.npy"))
+    damaged.write_bytes(bytes(damaged.stat().st_size))
+    compute(keys)
+    assert runtime.count == 11
     size = sum(file.stat().st_size for file in tmp_path.rglob("*.npy"))
     cache.prune(size // 2)
     assert len(list(tmp_path.rglob("*.npy"))) == 5

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.format import MAGIC_PREFIX
 
 from vesta_training.example import Pixels
 from vesta_training.features.features import BATCH_SIZE, BATCHES_AHEAD
@@ -56,7 +57,7 @@ class MapCache:
             pixels: returns the input of the model for a key, `(S, S, 3)`. Called from several threads.
             computed: called with the number of computed and of missing maps; raises an exception to stop.
         """
-        missing = [key for key in dict.fromkeys(keys) if not self._path(key).exists()]
+        missing = [key for key in dict.fromkeys(keys) if not _is_readable(self._path(key))]
         if not missing:
             return
         runtime = model()
@@ -99,6 +100,15 @@ class MapCache:
         with unfinished.open("wb") as file:
             np.save(file, values)
         unfinished.replace(path)
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether the file exists and begins as an array. After a power failure it can consist of zeros."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC_PREFIX)) == MAGIC_PREFIX
+    except FileNotFoundError:
+        return False
 
 
 def _in_threads(keys: Sequence[str], call: Callable[[Sequence[str]], int], threads: int) -> Iterator[int]:

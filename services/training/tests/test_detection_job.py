@@ -1,0 +1,103 @@
+"""A detection run reads the boxes of a snapshot and returns a model version, with a real object store."""
+
+import io
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from boxed_scenes import CONCEPTS, HEIGHT_PX, WIDTH_PX, Scenes
+from vesta_common.manifests import Manifest, Part
+from vesta_common.storage.objects import ObjectStore
+from vesta_contracts.common.v1 import Annotation, PixelBox, TaskType
+from vesta_contracts.datasets.v1 import AnnotationList
+from vesta_contracts.training.v1 import ModelVersion
+from vesta_training.recipes.recipe import builtin_yaml
+from vesta_training.runs.job import Job, run_job
+from vesta_training.settings import Settings
+
+
+@pytest.fixture
+def settings(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> Settings:
+    return Settings(
+        **service_settings("training"),
+        datasets_address="127.0.0.1:1",
+        serving_address="127.0.0.1:1",
+        work_folder=str(tmp_path / "work"),
+    )
+
+
+@pytest.fixture
+def objects(settings: Settings) -> Iterator[ObjectStore]:
+    store = ObjectStore.of(settings)
+    yield store
+    store.close()
+
+
+def a_manifest(objects: ObjectStore, scenes: Scenes, train: int) -> str:
+    """Stores the manifest of a snapshot of the scenes, and returns its key."""
+    rows = []
+    for number, (sha256, boxes, concepts) in enumerate(scenes.scenes):
+        annotations = [
+            Annotation(concept=concept, box=PixelBox(x_min_px=x, y_min_px=y, x_max_px=x_max, y_max_px=y_max))
+            for concept, (x, y, x_max, y_max) in zip(concepts, boxes, strict=True)
+        ]
+        rows.append(
+            {
+                "name": f"items/{number:02d}",
+                "sha256": objects.put("media", scenes.png(sha256)).sha256,
+                "width_px": WIDTH_PX,
+                "height_px": HEIGHT_PX,
+                "split": "TRAIN" if number < train else "TEST",
+                "annotations": AnnotationList(annotations=annotations).SerializeToString(),
+                "control": False,
+                "accept_time": datetime(2026, 3, 1, tzinfo=UTC),
+            }
+        )
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    part = Part(objects.put("manifests", file.getvalue()).key, "d" * 64, "items/00", rows[-1]["name"], len(rows))
+    return objects.put("manifests", Manifest("d" * 64, (part,)).to_json()).key
+
+
+def small_recipe() -> str:
+    recipe = yaml.safe_load(builtin_yaml("detection"))
+    recipe["detection"] |= {"side_px": 128, "views": 2, "steps_min": 30, "steps_max": 30, "pyramid_channels": 16}
+    return yaml.safe_dump(recipe)
+
+
+def test_a_run_on_a_snapshot_with_boxes_gives_a_detector(objects: ObjectStore, settings: Settings) -> None:
+    job = Job(
+        run="projects/acme/trainingRuns/r",
+        recipe_name="detection",
+        recipe_yaml=small_recipe(),
+        concepts=CONCEPTS,
+        snapshot="projects/acme/datasets/scenes/snapshots/1",
+        snapshot_digest="d" * 64,
+        manifest_key=a_manifest(objects, Scenes(14), 10),
+        champion="",
+        champion_key="",
+        champion_digest="",
+        control_curve=False,
+        seed=0,
+        work_folder=settings.work_folder,
+    )
+    phases: list[str] = []
+
+    outcome = run_job(job, objects, lambda progress: phases.append(progress.phase))
+
+    version = ModelVersion.FromString(outcome.version)
+    assert (version.task, version.task_type) == ("detection", TaskType.TASK_TYPE_DETECTION)
+    assert [output.name for output in version.signature.outputs] == ["objects", "embedding"]
+    assert tuple(version.concepts) == CONCEPTS
+    assert len(version.thresholds) == 2
+    assert version.metrics.item_count == 4
+    assert version.metrics.object_count == 9
+    assert version.metrics.HasField("mean_average_precision_50")
+    assert not version.metrics.HasField("accuracy")
+    assert objects.get(version.onnx_key, sha256=version.digest)
+    assert list(dict.fromkeys(phases)) == ["features", "calibrate", "head", "export", "evaluate"]
