@@ -302,3 +302,21 @@ def test_few_images_are_learned_without_calibration_and_the_card_says_so(
     assert trained.metrics is None
     assert trained.excluded.unknown_concept_count == 1
     assert "not calibrated" in trained.card_markdown
+
+
+def test_the_curve_of_random_labels_is_measured_in_map(assignment: Assignment, scenes: Scenes, folder: Path) -> None:
+    detection = assignment.recipe.detection
+    assert detection is not None
+    quick = detection.model_copy(update={"steps_min": 20, "steps_max": 20, "curve_steps": 20, "calibration_folds": 8})
+    with_curve = replace(
+        assignment,
+        recipe=replace(assignment.recipe, detection=quick),
+        control_curve=True,
+        test_split_is_random=True,
+    )
+
+    trained = train(with_curve, dependencies_of(scenes, folder, "eighth"))
+
+    assert [point.label_count for point in trained.control_curve] == [10, 17]
+    assert trained.random_labels is not None
+    assert "more than 40" in trained.random_labels.reason

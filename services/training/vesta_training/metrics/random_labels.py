@@ -7,7 +7,7 @@ items with replacement, the same ones for the curve and for the model, because e
 `benchmarks/saving_coverage.py` measures the coverage of the interval.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -46,10 +46,20 @@ def random_labels(curve: LearningCurve | None, correct: npt.NDArray[np.bool_], *
             "the control arm and, if the content hash assigned the test split, from four fifths "
             "of its labels"
         )
-    counts = np.array(curve.label_counts, dtype=np.float64)
+    accuracies, targets = _replicates(curve, correct[curve.items], np.random.default_rng(seed))
+    return solve_curve(curve.label_counts, accuracies, targets)
+
+
+def solve_curve(label_counts: Sequence[int], accuracies: Floats, targets: Floats) -> RandomLabels:
+    """Estimates the number of random labels from bootstrap replicates of the primary metric.
+
+    Args:
+        label_counts: `(S,)`, ascending.
+        accuracies: `(R, S)`, replicates of the curve.
+        targets: `(R,)`, of the model.
+    """
+    counts = np.array(label_counts, dtype=np.float64)
     largest = int(counts[-1])
-    generator = np.random.default_rng(seed)
-    accuracies, targets = _replicates(curve, correct[curve.items], generator)
     weights = 1.0 / np.maximum(accuracies.std(axis=0), SPREAD_MIN) ** 2
     weights /= weights.sum()
     half = len(accuracies) // 2
@@ -57,7 +67,7 @@ def random_labels(curve: LearningCurve | None, correct: npt.NDArray[np.bool_], *
     by_saturating = _fit_saturating(counts, accuracies[half:], weights)(targets[half:])
     rises = ~np.isnan(by_power)
     if rises.mean() < RISING_MIN:
-        return RandomLabels(reason=f"accuracy does not increase with random labels yet: up to {largest} were tried")
+        return RandomLabels(reason=f"the metric does not increase with random labels yet: up to {largest} were tried")
     limit = EXTRAPOLATION_MAX * largest
     needed = np.minimum(np.concatenate([by_power[rises], by_saturating]), limit)
     low, value, high = (

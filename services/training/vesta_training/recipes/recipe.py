@@ -98,6 +98,8 @@ class DetectionChoices(_Section):
     # Cross-fitting of calibration: number of folds, and steps of each as a share of those of the model.
     calibration_folds: Annotated[int, Field(ge=2, le=10)] = 3
     calibration_steps_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    # Steps of each fit of the learning curve of random labels, which sees one view of each image.
+    curve_steps: Annotated[int, Field(ge=1, le=100_000)] = 80
     # How candidates become objects.
     score_min: Annotated[float, Field(gt=0, lt=1)] = 0.02
     iou_max: Annotated[float, Field(gt=0, lt=1)] = 0.5

@@ -1,7 +1,7 @@
 """A training from images with boxes to an evaluated detector."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -17,6 +17,7 @@ from vesta_training.models.model_file import ModelFile, read_model
 from vesta_training.progress import ProgressUpdate, Reporter
 from vesta_training.recipes.recipe import DetectionChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, describe_excluded
+from vesta_training.tasks.detection.curve import control_curve
 from vesta_training.tasks.detection.detector import find_with_file, predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.export import export_detector
@@ -46,6 +47,7 @@ def train(assignment: Assignment, dependencies: Dependencies, progress: Callable
 def _train(assignment: Assignment, dependencies: Dependencies, progress: Callable[[ProgressUpdate], None]) -> Trained:
     choices = assignment.recipe.detection or DetectionChoices()
     usable, excluded = _usable(assignment)
+    test = [example for example in usable if example.split is Split.TEST]
     known = _learned_from(usable, choices, assignment.seed)
     if not any(len(example.boxes) for example in known):
         left_out = describe_excluded(excluded)
@@ -60,7 +62,8 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     network = load_network(backbone)
     views = view_maps(network, backbone, choices, len(known), dependencies.folder)
     views.compute(known, dependencies, report)
-    learned = Learner(assignment, dependencies, report, views).learn(known)
+    learner = Learner(assignment, dependencies, report, views)
+    learned = learner.learn(known)
     report.begin("export", 1)
     export = export_detector(
         network, learned.detector, backbone, choices.side_px, dependencies.run_folder / "model.onnx"
@@ -68,7 +71,12 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     report.begin("evaluate")
     measured = _measure(assignment, dependencies, export)
     report.step(1, 1)
-    return _trained(assignment, dependencies, backbone, usable, excluded, learned, export, measured)
+    trained = _trained(assignment, dependencies, backbone, usable, excluded, learned, export, measured)
+    if not assignment.control_curve or not test:
+        return trained
+    report.begin("curve")
+    solved = control_curve(learner, known, test)
+    return replace(trained, control_curve=solved.points, random_labels=solved.random_labels)
 
 
 @dataclass(frozen=True, slots=True)

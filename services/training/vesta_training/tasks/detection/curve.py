@@ -1,0 +1,72 @@
+"""Fits the detectors of the learning curve of random labels."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from vesta_training.metrics.learning_curve import curve_counts
+from vesta_training.metrics.objects import ObjectPredictions, Objects
+from vesta_training.metrics.precision_curve import PrecisionCurve, Solved, solve
+from vesta_training.tasks.detection.detector import predictions_of
+from vesta_training.tasks.detection.examples import BoxedExample
+from vesta_training.tasks.detection.learn import Learner
+
+FOLDS = 2
+ITEMS_MAX = 500
+"""Maximum number of test items, and of random labels. More take minutes and change little."""
+
+
+def control_curve(learner: Learner, known: Sequence[BoxedExample], test: Sequence[BoxedExample]) -> Solved:
+    """Returns the curve of labels of the control arm and, cross-fitted, of the test split, and the comparison with all known labels.
+
+    Detectors see one view of each image, and take the steps of the recipe's `curve_steps`.
+
+    Args:
+        known: the examples that the model has learned from.
+        test: the examples of the test split; at most 500 are predicted.
+    """
+    assignment = learner.assignment
+    generator = np.random.default_rng(assignment.seed)
+    test = [test[int(position)] for position in np.sort(generator.permutation(len(test))[:ITEMS_MAX])]
+    control = [example for example in known if example.control]
+    fold_count = min(FOLDS, len(test)) if assignment.test_split_is_random else 1
+    learned_count = len(test) - -(-len(test) // fold_count) if fold_count else 0
+    counts = [count for count in curve_counts(len(control) + learned_count) if count <= ITEMS_MAX]
+    if not counts or not test:
+        return solve(None, None, seed=assignment.seed)
+    learner = replace(learner, views=replace(learner.views, count=1))
+    learner.views.compute(test, learner.dependencies, learner.report)
+    folds, predictions = [], []
+    for draw in range(assignment.recipe.evaluation.control_curve_draws):
+        fold_of = generator.permutation(len(test)) % fold_count
+        found: list[dict[int, Objects]] = [{} for _ in counts]
+        for fold in range(fold_count):
+            others = [one for one, own in zip(test, fold_of, strict=True) if own != fold] if fold_count > 1 else []
+            labelled = [*control, *others]
+            order = [labelled[int(position)] for position in generator.permutation(len(labelled))]
+            for index, count in enumerate(counts):
+                positions = [int(position) for position in np.flatnonzero(fold_of == fold)]
+                own = [test[position] for position in positions]
+                objects = _found(learner, order[:count], own, f"curve-{draw}-{fold}-{count}")
+                found[index] |= dict(zip(positions, objects, strict=True))
+        folds.append(fold_of)
+        predictions.append(tuple(_predictions(learner, test, one) for one in found))
+    model = dict(enumerate(_found(learner, known, test, "curve-model")))
+    curve = PrecisionCurve(tuple(counts), tuple(folds), tuple(predictions))
+    return solve(curve, _predictions(learner, test, model), seed=assignment.seed)
+
+
+def _found(
+    learner: Learner, labelled: Sequence[BoxedExample], test: Sequence[BoxedExample], name: str
+) -> list[Objects]:
+    """Returns what a detector that has learned from some labels finds in test items; nothing if it has no box to learn from."""
+    if not any(len(example.boxes) for example in labelled):
+        return [Objects(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0)) for _ in test]
+    detector = learner.fit(labelled, learner.choices.curve_steps, name)
+    return detector.find(test, [learner.views.whole(example) for example in test], learner.maps)
+
+
+def _predictions(learner: Learner, test: Sequence[BoxedExample], found: dict[int, Objects]) -> ObjectPredictions:
+    concepts = learner.assignment.concepts
+    return predictions_of(test, [found[position] for position in range(len(test))], concepts, (0.5,) * len(concepts))
