@@ -17,7 +17,13 @@ from vesta_contracts.annotation.v1 import Agreement, AnnotatorAgreement, Submiss
 def the_answers(*told: str, accepted: str = "") -> list[Answer]:
     """Builds answers. Each string of `told` is a task: the answers of ada, bob and cyd, one letter each, or a dot for none."""
     return [
-        Answer(f"task-{index}", who, letter.encode(), accepted[index].encode() if accepted[index:] else None)
+        Answer(
+            f"task-{index}",
+            who,
+            letter.encode(),
+            accepted[index].encode() if accepted[index:] else None,
+            is_accepted=bool(accepted[index:]),
+        )
         for index, letters in enumerate(told)
         for who, letter in zip(("ada", "bob", "cyd"), letters, strict=False)
         if letter != "."
@@ -80,13 +86,15 @@ def test_the_disagreement_of_others_does_not_affect_the_agreement_of_an_expert()
 def test_a_rejected_answer_is_wrong_unless_it_was_accepted_in_the_end(
     value: str, accepted: str | None, right: float
 ) -> None:
-    answer = Answer("t", "ada", value.encode(), accepted.encode() if accepted else None, rejected=True)
+    answer = Answer(
+        "t", "ada", value.encode(), accepted.encode() if accepted else None, is_accepted=bool(accepted), rejected=True
+    )
     (ada,) = agreement([answer]).annotators
     assert (ada.submission_count, ada.decided_count, ada.accuracy) == (1, 1, right)
 
 
 def test_a_rejected_answer_does_not_count_for_agreement() -> None:
-    rejected = Answer("task-0", "ada", b"c", None, rejected=True)
+    rejected = Answer("task-0", "ada", b"c", None, is_accepted=False, rejected=True)
     assert agreement([rejected, *the_answers("vv", "cc")]).alpha == 1
 
 
@@ -151,5 +159,5 @@ def test_an_answer_stored_without_a_key_counts_by_its_content() -> None:
     assert (
         answer_of(row | old, ImageLabels())
         == answer_of(row | new, ImageLabels())
-        == Answer("t", "ada", answer_key(said), answer_key(said))
+        == Answer("t", "ada", answer_key(said), answer_key(said), is_accepted=True)
     )

@@ -2,6 +2,7 @@
 
 import pytest
 from annotation_builders import CAMPAIGN, FakeDatasets, Service, label
+from vesta_annotation.task_types.objects import ObjectTask
 from vesta_common.errors import InvalidArgument
 from vesta_contracts.annotation.v1 import GetAgreementRequest, GetReviewRequest, Review, Task
 from vesta_contracts.common.v1 import Annotation, PixelBox, TaskType
@@ -116,3 +117,21 @@ def test_alpha_measures_how_much_boxes_overlap(annotation: Service) -> None:
             annotation.submit(name, task, a_box(x))
     alpha = annotation.campaigns.GetAgreement(GetAgreementRequest(name=CAMPAIGN)).alpha
     assert 0.8 < alpha < 1
+
+
+def test_agreement_is_estimated_from_some_tasks_and_counts_all(
+    annotation: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ObjectTask, "tasks_measured_max", 2)
+    annotation.has_campaign(annotators_per_task=2)
+    for task in annotation.has_tasks("one", "two", "three", "four"):
+        for name in ("ada", "bob"):
+            assert annotation.lease(name)
+            annotation.submit(name, task, a_box(0))
+    agreement = annotation.campaigns.GetAgreement(GetAgreementRequest(name=CAMPAIGN))
+    assert (agreement.task_count, agreement.alpha) == (4, 1)
+    assert [(one.submission_count, one.decided_count, one.accuracy, one.f1) for one in agreement.annotators] == [
+        (4, 4, 1, 1),
+        (4, 4, 1, 1),
+    ]
+    assert [(one.concept, one.object_count) for one in agreement.concepts] == [("van", 4)]

@@ -1,6 +1,6 @@
 """Agreement of annotators on the objects of each concept. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from vesta_contracts.annotation.v1 import ConceptAgreement
@@ -11,8 +11,22 @@ Pair = tuple[Any, Any]
 """Two values that a task type compares."""
 
 
+class Parts:
+    """The parts of answers about each concept, computed once for each answer. Answers are told apart by identity."""
+
+    def __init__(self, task_type: AnnotationTask[Any]) -> None:
+        self.task_type = task_type
+        self._parts: dict[int, tuple[Any, Mapping[str, Any]]] = {}
+
+    def __call__(self, value: Any) -> Mapping[str, Any]:
+        """Returns the part of an answer about each concept that it states."""
+        if id(value) not in self._parts:
+            self._parts[id(value)] = value, self.task_type.parts(value)
+        return self._parts[id(value)][1]
+
+
 def agreement_by_concept(
-    units: Sequence[Sequence[Any]], stated: Iterable[Any], compared: Sequence[Pair], task_type: AnnotationTask[Any]
+    units: Sequence[Sequence[Any]], stated: Iterable[Any], compared: Sequence[Pair], parts_of: Parts
 ) -> list[ConceptAgreement]:
     """Returns the agreement on each concept, sorted by concept; none if the task type does not measure it by concept.
 
@@ -21,12 +35,13 @@ def agreement_by_concept(
         stated: the answers whose objects are counted.
         compared: the pairs of answers whose objects are matched for F1.
     """
-    counts = {concept: 0 for pair in compared for value in pair for concept in task_type.parts(value)}
+    task_type = parts_of.task_type
+    counts = {concept: 0 for pair in compared for value in pair for concept in parts_of(value)}
     for value in stated:
-        for concept, part in task_type.parts(value).items():
+        for concept, part in parts_of(value).items():
             counts[concept] = counts.get(concept, 0) + task_type.count_objects(part)
-    parts = [[task_type.parts(value) for value in unit] for unit in units]
-    compared_parts = [(task_type.parts(one), task_type.parts(other)) for one, other in compared]
+    parts = [[parts_of(value) for value in unit] for unit in units]
+    compared_parts = [(parts_of(one), parts_of(other)) for one, other in compared]
     nothing = task_type.value(())
     return [
         ConceptAgreement(

@@ -126,12 +126,14 @@ SELECT body FROM submissions WHERE task = :task AND round = :round ORDER BY name
 
 -- name: list_answers
 -- All answers of a campaign, with the state of the task, the accepted answer's key, and whether the answer's round was rejected. Returns
--- bodies only for rows without a key.
+-- bodies only for rows without a key, and only for `tasks_max` random tasks, always the same (all if it is NULL).
 SELECT
     submissions.task, annotator, state, round <= rejection_count AS rejected, answer_key, accepted_key, time_spent,
-    CASE WHEN answer_key IS NULL THEN submissions.body END AS body,
-    CASE WHEN accepted_key IS NULL AND state = 'ACCEPTED' THEN tasks.body END AS task_body
-FROM tasks JOIN submissions ON submissions.task = tasks.name
+    CASE WHEN answer_key IS NULL AND measured.name IS NOT NULL THEN submissions.body END AS body,
+    CASE WHEN accepted_key IS NULL AND state = 'ACCEPTED' AND measured.name IS NOT NULL THEN tasks.body END AS task_body
+FROM tasks JOIN submissions ON submissions.task = tasks.name LEFT JOIN (
+    SELECT name FROM tasks WHERE campaign = :campaign AND submission_total > 0 ORDER BY md5(name) LIMIT :tasks_max::bigint
+) AS measured ON measured.name = tasks.name
 WHERE campaign = :campaign;
 
 -- name: count_undecided_tasks

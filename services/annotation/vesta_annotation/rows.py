@@ -68,15 +68,18 @@ def task_of(row: Mapping[str, Any], now: datetime) -> Task:
 def answer_of(row: Mapping[str, Any], task_type: AnnotationTask[Any]) -> Answer:
     """Returns the answer of a row. Reads the annotations of task types without keys, and of rows that are older than the keys."""
     value, accepted = row["answer_key"], row["accepted_key"]
-    if value is None:
+    is_measured = value is not None or row["body"] is not None
+    if value is None and is_measured:
         value = task_type.value(Submission.FromString(row["body"]).annotations)
-    if accepted is None and row["state"] == "ACCEPTED":
+    if accepted is None and row["task_body"] is not None:
         accepted = task_type.value(Task.FromString(row["task_body"]).accepted)
     return Answer(
         row["task"],
         row["annotator"],
         value,
         accepted,
+        is_accepted=row["state"] == "ACCEPTED",
+        is_measured=is_measured,
         rejected=row["rejected"],
         time_spent=row["time_spent"],
     )

@@ -284,7 +284,8 @@ class Store:
     def list_answers(self, connection: Connection, campaign: Campaign) -> list[Answer]:
         """Returns all answers to a campaign's tasks."""
         task_type = task_type_of(campaign)
-        return [answer_of(row, task_type) for row in queries.list_answers(connection, campaign=campaign.name)]
+        rows = queries.list_answers(connection, campaign=campaign.name, tasks_max=task_type.tasks_measured_max)
+        return [answer_of(row, task_type) for row in rows]
 
     # Reviews
 

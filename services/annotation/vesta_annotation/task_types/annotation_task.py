@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from vesta_contracts.annotation.v1 import Disagreement, Submission
 from vesta_contracts.common.v1 import Annotation
@@ -32,8 +32,18 @@ class Consensus:
         return any(disagreement.disputed for disagreement in self.disagreements)
 
 
+OBJECT_TASKS_MAX = 300
+"""The number of tasks that the agreement on objects is estimated from: to match the objects of all would take minutes."""
+
+
 class AnnotationTask(ABC, Generic[Value]):
-    """How answers of a task type are compared. Stateless."""
+    """How answers of a task type are compared. Stateless.
+
+    Attributes:
+        tasks_measured_max: the number of tasks from which agreement is estimated; None for all.
+    """
+
+    tasks_measured_max: ClassVar[int | None] = None
 
     def key(self, annotations: Sequence[Annotation]) -> bytes | None:  # noqa: ARG002
         """Returns a key that is equal for answers that agree; None if answers of this task type have no key."""

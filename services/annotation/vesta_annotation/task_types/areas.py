@@ -54,6 +54,8 @@ class Areas(Shapes):
 
     def _pixel_iou(self, own: int, other: "Areas", index: int) -> float:
         frame = self._annotations[own].mask if self._is_mask[own] else other._annotations[index].mask
+        if other._is_mask[index] and frame.width_px != other._annotations[index].mask.width_px:
+            return 0.0  # of two images: agreement by chance
         return mask_runs.iou(self.edges(own, frame), other.edges(index, frame))
 
 

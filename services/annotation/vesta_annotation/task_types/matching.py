@@ -65,6 +65,8 @@ def match(one: Objects, other: Objects, *, same_concept: bool) -> dict[tuple[int
         same_concept: only objects of one concept are matched. Without it, equal concepts decide only between objects that are equally
             similar.
     """
+    if not len(one) or not len(other):
+        return {}
     rows, columns = _overlapping(one.shapes.extents, other.shapes.extents)
     concepts, others = (np.array([a.concept for a in objects.annotations]) for objects in (one, other))
     equal = concepts[rows] == others[columns] if len(rows) else np.zeros(0, np.bool_)

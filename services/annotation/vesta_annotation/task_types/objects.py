@@ -10,12 +10,14 @@ from vesta_contracts.annotation.v1 import Disagreement, Opinion, Submission
 from vesta_contracts.common.v1 import Annotation
 
 from vesta_annotation.alpha import distance_alpha
-from vesta_annotation.task_types.annotation_task import AnnotationTask, Consensus
+from vesta_annotation.task_types.annotation_task import OBJECT_TASKS_MAX, AnnotationTask, Consensus
 from vesta_annotation.task_types.matching import Objects, Shapes, match
 
 
 class ObjectTask(AnnotationTask[Objects]):
     """Objects, each with a concept and a shape. No object is an answer too: nothing is in the image."""
+
+    tasks_measured_max = OBJECT_TASKS_MAX
 
     @abstractmethod
     def shapes(self, annotations: Sequence[Annotation]) -> Shapes:
@@ -145,9 +147,10 @@ class _SeenObject:
 
 def distance(one: Objects, other: Objects) -> float:
     """Returns 1 minus the summed similarity of matched objects of the same concept, by the number of all objects; 0 without objects."""
+    if not len(one) or not len(other):
+        return float(len(one) != len(other))
     pairs = match(one, other, same_concept=True)
-    objects = len(one) + len(other) - len(pairs)
-    return 1 - sum(pairs.values()) / objects if objects else 0.0
+    return 1 - sum(pairs.values()) / (len(one) + len(other) - len(pairs))
 
 
 def add_attributes(merged: Annotation, annotations: Sequence[Annotation]) -> None:

@@ -10,7 +10,7 @@ from vesta_common.media.mask_runs import Edges, area, covered, overlap
 from vesta_contracts.annotation.v1 import Disagreement, Opinion, Submission
 from vesta_contracts.common.v1 import Annotation
 
-from vesta_annotation.task_types.annotation_task import AnnotationTask, Consensus
+from vesta_annotation.task_types.annotation_task import OBJECT_TASKS_MAX, AnnotationTask, Consensus
 from vesta_annotation.task_types.matching import SIMILARITY_MIN
 from vesta_annotation.task_types.objects import add_attributes, attributes_disputed
 
@@ -32,6 +32,8 @@ class ConceptMap:
 
 class SemanticSegmentation(AnnotationTask[ConceptMap]):
     """Masks. A pixel has the concept that more than half of the annotators state; "none of the concepts" is one of them."""
+
+    tasks_measured_max = OBJECT_TASKS_MAX
 
     def value(self, annotations: Sequence[Annotation]) -> ConceptMap:
         parts: defaultdict[str, list[Edges]] = defaultdict(list)
