@@ -101,7 +101,7 @@ class RandomControl:
                 parent=project,
                 training_run=TrainingRun(
                     snapshot=snapshot.name,
-                    recipe=f"{project}/recipes/{self._world.task_type.recipe}",
+                    recipe=self._world.recipe,
                     model=f"{project}/models/random-control",
                 ),
             )

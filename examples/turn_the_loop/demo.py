@@ -196,7 +196,7 @@ def _tell(photographs: Photographs) -> None:
 def _set_up(owner: Vesta, platform: Platform, photographs: Photographs) -> World:
     """Creates a project with the photographs."""
     project_id = f"demo-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    return set_up(owner, platform.inbox, photographs, project_id, test_share=TEST_SHARE, watch=_progress)
+    return set_up(owner, platform.inbox, photographs, project_id, test_share=TEST_SHARE, watch=_progress, quick=True)
 
 
 def _run_loop(owner: Vesta, platform: Platform, world: World, round_count: int) -> Ran:

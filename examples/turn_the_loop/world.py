@@ -12,6 +12,7 @@ from pathlib import Path
 
 from experts import Experts, hire
 from photographs import Photograph, Photographs
+from quick_recipes import create_quick_recipe
 from task_types import TASK_TYPES, DemoTask
 from vesta import ApiError, Vesta
 from vesta_contracts.common.v1 import Annotation
@@ -50,6 +51,7 @@ class World:
         photographs: the photograph of each item, by its name.
         labels: the classes, in order.
         task_type: what the photographs are annotated with.
+        recipe: the name of the recipe that the loop and the random arm train with.
     """
 
     owner: Vesta
@@ -59,6 +61,7 @@ class World:
     photographs: dict[str, Photograph]
     labels: list[str]
     task_type: DemoTask
+    recipe: str
 
     def truth(self, item: str) -> tuple[Annotation, ...]:
         """Returns the true annotations of an item."""
@@ -81,6 +84,7 @@ class World:
         defaults.
         """
         policy.dataset = self.dataset.name
+        policy.recipe = self.recipe
         request = CreateLoopRequest(parent=self.project, loop_id="photographs", loop=Loop(policy=policy))
         return self.owner.loops.CreateLoop(request).name
 
@@ -99,12 +103,14 @@ def set_up(
     *,
     test_share: float = TEST_SHARE,
     watch: Watch = unwatched,
+    quick: bool = False,
 ) -> World:
     """Creates the project, imports the photographs, and labels the test split.
 
     Args:
         inbox: the folder whose sub-folders Sources can read; None to upload the photographs.
         test_share: the share of the test split, if the photographs have none.
+        quick: trains with a recipe for a demo of some minutes instead of the default one.
 
     Raises:
         ValueError: an import failed.
@@ -140,7 +146,9 @@ def set_up(
             by_file_name = _import(owner, Path(folder), project, dataset.name, photographs, watch, _upload)
     items = list(owner.pages(owner.items.ListItems, ListItemsRequest(parent=dataset.name)))
     of_item = {item.name: by_file_name[Path(item.media.provenance.file_name).name] for item in items}
-    world = World(owner, project, dataset, items, of_item, photographs.labels, TASK_TYPES[photographs.task_type])
+    task = TASK_TYPES[photographs.task_type]
+    recipe = create_quick_recipe(owner, f"{project}/recipes/{task.recipe}", task.quick_changes if quick else {})
+    world = World(owner, project, dataset, items, of_item, photographs.labels, task, recipe)
     _label_test_side(world)
     return world
 

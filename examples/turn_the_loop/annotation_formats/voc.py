@@ -3,7 +3,7 @@
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
-from defusedxml.ElementTree import parse  # type: ignore[import-untyped]
+from defusedxml.ElementTree import parse
 from photographs import Photograph, Photographs
 
 from annotation_formats.boxed_images import RawBox, boxed_image, boxed_images, image_files, is_test

@@ -2,10 +2,11 @@
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from photographs import Photograph, Photographs
 from PIL import Image
@@ -29,7 +30,8 @@ class DemoTask(ABC):
     """How the demo gets, labels, measures and draws images of a task type. Stateless.
 
     Attributes:
-        recipe: the id of the recipe that the loop and the random arm train with.
+        recipe: the id of the default recipe.
+        quick_changes: values of this recipe by their path, with which a demo takes some minutes.
         metric: the primary metric in words.
         instructions: for annotators.
         error_rates: the simulated errors of annotators, in words.
@@ -37,6 +39,7 @@ class DemoTask(ABC):
     """
 
     recipe: ClassVar[str]
+    quick_changes: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     metric: ClassVar[str]
     instructions: ClassVar[str]
     error_rates: ClassVar[str]

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from annotation_formats import read_boxes
 from boxes import SizePx, clipped, image_size, mistakes, pairs
@@ -29,6 +30,15 @@ class Detection(DemoTask):
     """Boxes of a data set of the user, or of synthetic scenes."""
 
     recipe = "detection"
+    quick_changes = MappingProxyType(
+        {
+            "detection.views": 4,
+            "detection.epochs": 12,
+            "detection.steps_min": 200,
+            "detection.steps_max": 600,
+            "detection.calibration_folds": 2,
+        }
+    )
     metric = "mAP@50"
     instructions = "Draw a box around each object, as close to it as possible."
     error_rates = (
