@@ -79,7 +79,7 @@ class FakeRegistry(ModelServiceServicer):
         self._store.put_named(key, onnx_bytes)
         known = ModelVersion(
             name=name,
-            task="multilabel" if thresholds else "classification" if concepts else "embedding",
+            task_type=_task_type(concepts, thresholds),
             thresholds=thresholds,
             onnx_key=key,
             digest=hashlib.sha256(onnx_bytes).hexdigest(),
@@ -122,6 +122,12 @@ class FakeRegistry(ModelServiceServicer):
         if request.name not in self._versions:
             raise missing(request.name)
         return self._versions[request.name]
+
+
+def _task_type(concepts: Sequence[str], thresholds: Sequence[float]) -> TaskType.ValueType:
+    if thresholds:
+        return TaskType.TASK_TYPE_MULTI_LABEL
+    return TaskType.TASK_TYPE_CLASSIFICATION if concepts else TaskType.TASK_TYPE_EMBEDDING
 
 
 class FakeItems(ItemServiceServicer):
