@@ -3,12 +3,17 @@
 import random
 from collections.abc import Callable
 
-from datasets_builders import PROJECT, Datasets, a_medium, handle_accepted
-from vesta_contracts.common.v1 import ConceptScore, Prediction
-from vesta_contracts.datasets.v1 import DeleteItemRequest, Split
+from datasets_builders import PROJECT, Datasets, a_medium, handle_accepted, says
+from vesta_contracts.common.v1 import Annotation, ConceptScore, PixelBox, Prediction
+from vesta_contracts.datasets.v1 import BatchAnnotateItemsRequest, DeleteItemRequest, ItemAnnotations, Split
 from vesta_datasets.ingest.count_folding import CountFolder
 
 HASHES = (0x0123456789ABCDEF, 0xFEDCBA9876543210)
+
+
+def a_box(side_px: float, **fields: float) -> Annotation:
+    """Returns a van of this width and height."""
+    return Annotation(concept="van", box=PixelBox(x_max_px=side_px, y_max_px=side_px), **fields)
 
 
 class RandomChanges:
@@ -50,7 +55,10 @@ class RandomChanges:
         self._names += [one.name for one in self._datasets.add(self._dataset, *media, labels=labels, split=split)]
 
     def annotate(self) -> None:
-        self._datasets.annotate(self._dataset, self._random.choice(self._names), "car")
+        """Labels an item, and adds boxes to it, some of them nearly equal."""
+        boxes = [a_box(self._random.randint(1, 4) + index / 100) for index in range(self._random.randint(0, 3))]
+        entry = ItemAnnotations(item=self._random.choice(self._names), annotations=[*says("car"), *boxes])
+        self._datasets.items.BatchAnnotateItems(BatchAnnotateItemsRequest(parent=self._dataset, items=[entry]))
 
     def accept(self) -> None:
         """Accepts an answer, possibly an outdated one."""
@@ -62,7 +70,11 @@ class RandomChanges:
         """Scores items by an older, the same or a newer generation of one of two deployments, in one of two spaces."""
         names = self._random.sample(self._names, min(len(self._names), self._random.randint(1, 6)))
         scores = {
-            name: Prediction(scores=[ConceptScore(concept="van", score=1)], uncertain=self._random.random() < 0.5)
+            name: Prediction(
+                scores=[ConceptScore(concept="van", score=1)],
+                uncertain=self._random.random() < 0.5,
+                annotations=[a_box(2, score=1)] * self._random.randint(0, 2),
+            )
             for name in names
         }
         self._datasets.predicts(

@@ -42,6 +42,9 @@ FILTERS = (
     'file_name >= "1" AND file_name < "2" AND NOT labelled',
     "score > 0.5 OR split = TEST",
     'metadata.line = "7"',
+    "object_count >= 1 AND NOT object_area_min < 2",
+    'predicted_count = 0 AND predicted : "van"',
+    "duplicate_object_count > 0 OR predicted_area_max > 3",
 )
 
 

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vesta_common.manifests import Part, read_file
+from vesta_contracts.common.v1 import Annotation
+from vesta_contracts.datasets.v1 import AnnotationList
 from vesta_datasets.items.splits import Shares
 from vesta_datasets.snapshots.manifest import (
     COLUMNS,
@@ -25,6 +27,10 @@ from vesta_datasets.snapshots.parts import PART_LIMITS, PartLimits, cut, revise,
 from vesta_datasets.snapshots.statistics import Statistics, statistics
 
 NOON = datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+
+def stored_annotations(concepts: list[str]) -> bytes:
+    return AnnotationList(annotations=[Annotation(concept=concept) for concept in concepts]).SerializeToString()
 
 
 def a_row(name="projects/acme/datasets/vans/items/01", **changes):
@@ -64,7 +70,7 @@ rows = st.lists(
         height_px=st.integers(0, 2**31 - 1),
         split=st.sampled_from(["TRAIN", "VALIDATION", "TEST"]),
         labels=st.none() | st.lists(text, max_size=3).map(tuple),
-        annotations=st.binary(max_size=20),
+        annotations=st.lists(text, max_size=3).map(stored_annotations),
         annotators=st.lists(text, max_size=2).map(tuple),
         reviewer=text,
         reviewed=st.booleans(),

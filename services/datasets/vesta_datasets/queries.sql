@@ -227,9 +227,12 @@ DELETE FROM items WHERE name = :name;
 UPDATE items SET
     accepted = new.accepted, labels = ARRAY(SELECT jsonb_array_elements_text(new.labels)),
     shape_concepts = ARRAY(SELECT jsonb_array_elements_text(new.shape_concepts)), reviewed = new.reviewed,
-    control = items.control OR new.control, update_time = :now
-FROM unnest(:names::text[], :accepted::bytea[], :labels::jsonb[], :shape_concepts::jsonb[], :reviewed::boolean[], :control::boolean[])
-    AS new (name, accepted, labels, shape_concepts, reviewed, control)
+    control = items.control OR new.control, update_time = :now, object_count = new.object_count,
+    duplicate_object_count = new.duplicate_count, object_area_min = new.area_min, object_area_max = new.area_max
+FROM unnest(
+    :names::text[], :accepted::bytea[], :labels::jsonb[], :shape_concepts::jsonb[], :reviewed::boolean[], :control::boolean[],
+    :object_counts::integer[], :duplicate_counts::integer[], :area_mins::real[], :area_maxs::real[]
+) AS new (name, accepted, labels, shape_concepts, reviewed, control, object_count, duplicate_count, area_min, area_max)
 WHERE items.name = new.name;
 
 -- name: lock_scored
@@ -242,9 +245,11 @@ SELECT name FROM items WHERE name = ANY(:names) ORDER BY name FOR NO KEY UPDATE;
 UPDATE items SET
     scores = new.scores, scored_by = :scored_by, scored_deployment = :deployment, scored_generation = :generation,
     predicted_labels = ARRAY(SELECT jsonb_array_elements_text(new.predicted)), score = new.score, margin = new.margin,
-    uncertain = new.uncertain
-FROM unnest(:names::text[], :scores::bytea[], :predicted::jsonb[], :top_scores::real[], :margins::real[], :uncertain::boolean[])
-    AS new (name, scores, predicted, score, margin, uncertain)
+    uncertain = new.uncertain, predicted_count = new.object_count, predicted_area_min = new.area_min, predicted_area_max = new.area_max
+FROM unnest(
+    :names::text[], :scores::bytea[], :predicted::jsonb[], :top_scores::real[], :margins::real[], :uncertain::boolean[],
+    :object_counts::integer[], :area_mins::real[], :area_maxs::real[]
+) AS new (name, scores, predicted, score, margin, uncertain, object_count, area_min, area_max)
 WHERE items.name = new.name AND (scored_deployment <> :deployment OR scored_generation <= :generation);
 
 -- name: put_embeddings!

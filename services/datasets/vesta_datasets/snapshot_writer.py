@@ -104,7 +104,9 @@ class SnapshotWriter:
             yield from (batch.to_pydict() for batch in found)
 
     def _parts_of(self, dataset: str, base: SnapshotBase) -> tuple[Sequence[Part], set[int]]:
-        """Returns the parts of a base, and the indices of those whose files are missing. No parts if the index is damaged."""
+        """Returns the parts of a base, and the indices of those that are written again: those whose files are missing, and those of a
+        version that did not count objects. No parts if the index is damaged.
+        """
         if not base.manifest_key:
             return (), set()
         try:
@@ -113,7 +115,11 @@ class SnapshotWriter:
             log.warning("snapshot_base_unreadable", dataset=dataset, error=str(error))
             return (), set()
         stored = set(self._objects.list_keys(f"{manifest_folder(dataset)}/"))
-        return parts, {index for index, part in enumerate(parts) if part.key not in stored}
+        return parts, {
+            index
+            for index, part in enumerate(parts)
+            if part.key not in stored or not Statistics.is_complete(part.statistics)
+        }
 
     def _read(
         self, now: PointInTime, parts: Sequence[Part], lost: set[int], shares: Shares, folder: Path

@@ -14,6 +14,10 @@ _FIELDS: Mapping[str, Field] = {
     "label": Field("", has="(items.labels @> ARRAY[%(value)s])"),
     "labels": Field("", has="(items.labels @> ARRAY[%(value)s])"),
     "concept": Field("", has="(items.labels @> ARRAY[%(value)s] OR items.shape_concepts @> ARRAY[%(value)s])"),
+    "object_count": Field("items.object_count", int, ordered=True),
+    "object_area_min": Field("items.object_area_min", float, ordered=True),
+    "object_area_max": Field("items.object_area_max", float, ordered=True),
+    "duplicate_object_count": Field("items.duplicate_object_count", int, ordered=True),
     "file_name": Field("items.file_name", ordered=True),
     "sha256": Field("items.sha256"),
     "source": Field("items.source"),
@@ -27,6 +31,9 @@ _PREDICTION_FIELDS: Mapping[str, Field] = {
     "model_version": Field("items.scored_by"),
     "score": Field("items.score", float, ordered=True),
     "margin": Field("items.margin", float, ordered=True),
+    "predicted_count": Field("items.predicted_count", int, ordered=True),
+    "predicted_area_min": Field("items.predicted_area_min", float, ordered=True),
+    "predicted_area_max": Field("items.predicted_area_max", float, ordered=True),
 }
 
 

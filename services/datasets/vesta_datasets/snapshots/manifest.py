@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from vesta_common.manifests import FORMAT
+from vesta_contracts.common.v1 import Annotation
+from vesta_contracts.datasets.v1 import AnnotationList
 
 _SCHEMA: Final = pa.schema(
     [
@@ -82,6 +84,11 @@ class ManifestRow:
     def annotated(self) -> bool:
         """Whether the item has accepted annotations: image labels, shapes, or "none of the concepts"."""
         return self.accept_time is not None
+
+    @property
+    def whole_annotations(self) -> Sequence[Annotation]:
+        """The accepted annotations; none if there are none."""
+        return AnnotationList.FromString(self.annotations).annotations
 
     @property
     def only_shapes(self) -> bool:

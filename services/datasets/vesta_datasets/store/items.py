@@ -18,6 +18,7 @@ from vesta_contracts.datasets.v1 import AcceptedAnnotations, Item
 
 from vesta_datasets.items.accepted_annotations import latest
 from vesta_datasets.items.duplicates import bands
+from vesta_datasets.items.objects import figures_of
 from vesta_datasets.items.splits import Placement
 from vesta_datasets.search.segments import Ids, ids_of
 from vesta_datasets.store.item_lists import ListPosition, ids_statement, list_rows, matching_statement
@@ -214,6 +215,7 @@ class Items:
             return {}
         answers = list(accepted.values())
         reduced = {name: self.reduced(name, answer) for name, answer in accepted.items()}
+        figures = [figures_of(answer.annotations) for answer in answers]
         queries.put_accepted(
             connection,
             names=list(accepted),
@@ -222,6 +224,10 @@ class Items:
             shape_concepts=[json.dumps(task.other_concepts(answer.annotations)) for answer in answers],
             reviewed=[answer.reviewed for answer in answers],
             control=[answer.control for answer in answers],
+            object_counts=[found.object_count for found in figures],
+            duplicate_counts=[found.duplicate_count for found in figures],
+            area_mins=[found.area_min_px for found in figures],
+            area_maxs=[found.area_max_px for found in figures],
             now=self._clock.now(),
         )
         return reduced

@@ -15,8 +15,10 @@ from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import Prediction
 from vesta_contracts.datasets.v1 import Item
 
+from vesta_datasets.items.objects import figures_of
 from vesta_datasets.store.rows import array_of, item_of
 from vesta_datasets.store.statements import queries
+from vesta_datasets.task_types.predicted_objects import predicted_objects
 
 # In the binary format, in which psycopg writes vectors 15 times as fast.
 _PUT_EMBEDDINGS = queries.put_embeddings.sql.replace("%(embeddings)s", "%(embeddings)b").encode()
@@ -77,6 +79,7 @@ class Predictions:
         the last one is stored.
         """
         said = dict(rows)
+        figures = [figures_of(predicted_objects(prediction)) for prediction in said.values()]
         queries.lock_scored(connection, names=list(said))
         queries.put_scores(
             connection,
@@ -86,6 +89,9 @@ class Predictions:
             top_scores=[prediction.scores[0].score if prediction.scores else 0.0 for prediction in said.values()],
             margins=[prediction.margin for prediction in said.values()],
             uncertain=[prediction.uncertain for prediction in said.values()],
+            object_counts=[found.object_count for found in figures],
+            area_mins=[found.area_min_px for found in figures],
+            area_maxs=[found.area_max_px for found in figures],
             scored_by=model.version,
             deployment=model.deployment,
             generation=model.generation,

@@ -126,6 +126,66 @@ class SplitStatistics(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ObjectCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class SizeCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class DensityCountsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     SPLIT_FIELD_NUMBER: _builtins.int
     ITEM_COUNT_FIELD_NUMBER: _builtins.int
     CONCEPT_COUNTS_FIELD_NUMBER: _builtins.int
@@ -134,6 +194,11 @@ class SplitStatistics(_message.Message):
     MULTIPLE_LABELS_COUNT_FIELD_NUMBER: _builtins.int
     SHAPES_ONLY_COUNT_FIELD_NUMBER: _builtins.int
     HASH_ASSIGNED_COUNT_FIELD_NUMBER: _builtins.int
+    OBJECT_COUNT_FIELD_NUMBER: _builtins.int
+    OBJECT_COUNTS_FIELD_NUMBER: _builtins.int
+    SIZE_COUNTS_FIELD_NUMBER: _builtins.int
+    DENSITY_COUNTS_FIELD_NUMBER: _builtins.int
+    DUPLICATE_BOX_COUNT_FIELD_NUMBER: _builtins.int
     split: _builtins.str
     """"TRAIN", "VALIDATION" or "TEST"."""
     item_count: _builtins.int
@@ -149,9 +214,29 @@ class SplitStatistics(_message.Message):
     """Items that the content hash assigned to this split by the dataset's split policy. The others requested a split, or are
     near-duplicates of an item in this split.
     """
+    object_count: _builtins.int
+    """Objects: boxes, polygons, masks, keypoints and other annotations than image labels."""
+    duplicate_box_count: _builtins.int
+    """Boxes that overlap another box of the same item and concept with an IoU of at least 0.9. The filter
+    `duplicate_object_count > 0` of ListItems finds their items.
+    """
     @_builtins.property
     def concept_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """The number of items by image label."""
+
+    @_builtins.property
+    def object_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """The number of objects by concept."""
+
+    @_builtins.property
+    def size_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """The number of objects by size: "small" below 32 x 32 pixels, "medium" below 96 x 96 pixels, or "large", as in COCO. Objects without
+        an area, such as keypoints, do not count.
+        """
+
+    @_builtins.property
+    def density_counts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """The number of annotated items by the number of their objects. The keys are lower bounds of ranges: 0, 1, 2, 5, 10, 20, 50 and 100."""
 
     def __init__(
         self,
@@ -164,10 +249,15 @@ class SplitStatistics(_message.Message):
         multiple_labels_count: _builtins.int = ...,
         shapes_only_count: _builtins.int = ...,
         hash_assigned_count: _builtins.int = ...,
+        object_count: _builtins.int = ...,
+        object_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        size_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        density_counts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        duplicate_box_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept_counts", b"concept_counts", "hash_assigned_count", b"hash_assigned_count", "item_count", b"item_count", "labelled_count", b"labelled_count", "multiple_labels_count", b"multiple_labels_count", "no_label_count", b"no_label_count", "shapes_only_count", b"shapes_only_count", "split", b"split"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept_counts", b"concept_counts", "density_counts", b"density_counts", "duplicate_box_count", b"duplicate_box_count", "hash_assigned_count", b"hash_assigned_count", "item_count", b"item_count", "labelled_count", b"labelled_count", "multiple_labels_count", b"multiple_labels_count", "no_label_count", b"no_label_count", "object_count", b"object_count", "object_counts", b"object_counts", "shapes_only_count", b"shapes_only_count", "size_counts", b"size_counts", "split", b"split"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
