@@ -14,7 +14,7 @@ from vesta_common.errors import DeadlineExceeded, FailedPrecondition, InvalidArg
 from vesta_common.events.cloudevents import Event
 from vesta_common.ids import new_id
 from vesta_common.resources.methods import existing, missing
-from vesta_contracts.common.v1 import ConceptScore, Media, Prediction
+from vesta_contracts.common.v1 import Annotation, ConceptScore, Media, PixelBox, Prediction
 from vesta_contracts.connection.v1 import (
     FolderSource,
     GetSourceRequest,
@@ -42,12 +42,14 @@ FOLDER = f"{PROJECT}/sources/folder"
 PIPELINE = f"{PROJECT}/pipelines/yard"
 FRAME_TYPE = "vesta.pipelining.frame.v1.captured"
 PATIENCE_SECONDS = 40.0
+OBJECTS_MANY = 2_000
+"""Too many for an event."""
 
 
-def a_jpeg(red: int = 200, green: int = 0) -> bytes:
-    """Returns an image: certain if red, uncertain if dark, of several labels if green."""
+def a_jpeg(red: int = 200, green: int = 0, blue: int = 0) -> bytes:
+    """Returns an image: certain if red, uncertain if dark, of several labels if green, of objects if blue."""
     target = io.BytesIO()
-    Image.new("RGB", (32, 24), (red, green, 0)).save(target, "JPEG")
+    Image.new("RGB", (32, 24), (red, green, blue)).save(target, "JPEG")
     return target.getvalue()
 
 
@@ -108,6 +110,16 @@ def _check_deployment(name: str) -> None:
         raise missing(name)
 
 
+def a_detection(count: int) -> Prediction:
+    """Vans side by side, the last one below the threshold."""
+    boxes = [PixelBox(x_min_px=place, y_min_px=1, x_max_px=place + 0.5, y_max_px=20) for place in range(count)]
+    return Prediction(
+        scores=[ConceptScore(concept="van", score=0.9, predicted=True, threshold=0.5)],
+        annotations=[Annotation(concept="van", score=0.25 if box is boxes[-1] else 0.9, box=box) for box in boxes],
+        model_version=MODEL_VERSION,
+    )
+
+
 def _answer(data: bytes) -> ImagePrediction:
     try:
         with Image.open(io.BytesIO(data)) as picture:
@@ -115,6 +127,8 @@ def _answer(data: bytes) -> ImagePrediction:
     except OSError:
         return ImagePrediction(reason="IMAGE_FORMAT_UNSUPPORTED", message="not an image")
     assert isinstance(pixel, tuple)
+    if pixel[2] > 100:
+        return ImagePrediction(prediction=a_detection(OBJECTS_MANY if pixel[1] > 100 else 2))
     if pixel[1] > 100:  # low and high thresholds: the lower score is predicted, the higher one is not
         van = ConceptScore(concept="van", score=0.2, predicted=True, threshold=0.1)
         car = ConceptScore(concept="car", score=0.8, threshold=0.9)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import psycopg
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
-from pipelining_builders import PIPELINE, a_frame, a_jpeg, eventually
+from pipelining_builders import OBJECTS_MANY, PIPELINE, a_detection, a_frame, a_jpeg, eventually
 from pipelining_service import Pipelining
 from vesta_common.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from vesta_contracts.pipelining.v1 import DeleteStreamRequest, Stream, UpdateStreamRequest
@@ -45,6 +45,30 @@ def test_an_observation_has_the_labels_that_serving_predicts_and_all_scores_best
 
     assert [label.concept for label in seen.labels] == ["van"]
     assert [(one.concept, one.predicted) for one in seen.prediction.scores] == [("car", False), ("van", True)]
+
+
+def test_an_observation_has_the_objects_of_a_frame_and_their_concepts_as_labels(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door = pipelining.a_stream("door")
+    pipelining.publish(a_frame(door, data=a_jpeg(red=0, blue=200)))
+    (event,) = pipelining.told(1)
+    (seen,) = pipelining.observed(door, "label = van")
+
+    assert list(seen.prediction.annotations) == list(a_detection(2).annotations)
+    assert [label.concept for label in seen.labels] == ["van"]
+    assert event.payload.observation.prediction == seen.prediction
+
+
+def test_the_event_of_a_frame_with_too_many_objects_leaves_them_out(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door = pipelining.a_stream("door")
+    pipelining.publish(a_frame(door, data=a_jpeg(red=0, green=200, blue=200)))
+    (event,) = pipelining.told(1)
+    (seen,) = pipelining.observed(door)
+
+    assert len(seen.prediction.annotations) == OBJECTS_MANY
+    assert list(event.payload.observation.prediction.annotations) == []
+    assert [label.concept for label in event.payload.observation.labels] == ["van"]
 
 
 def test_a_duplicate_frame_is_observed_once(pipelining: Pipelining) -> None:
