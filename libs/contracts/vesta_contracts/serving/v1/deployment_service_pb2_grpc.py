@@ -130,7 +130,7 @@ class DeploymentServiceServicer:
     def Predict(self, request, context):
         """Predicts up to 64 images. Returns a prediction per image, or the reason why it was rejected, in the order of the request. A
         rejected image does not fail the others. Errors: NOT_FOUND; UNAVAILABLE DEPLOYMENT_NOT_READY; RESOURCE_EXHAUSTED OVERLOADED,
-        with the retry delay.
+        with the retry delay; FAILED_PRECONDITION MODEL_OUTPUT_INVALID the model returns concepts that it does not have.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,7 +60,7 @@ class DeploymentServiceStub:
     Predict: _grpc.UnaryUnaryMultiCallable[_deployment_service_pb2.PredictRequest, _deployment_service_pb2.PredictResponse]
     """Predicts up to 64 images. Returns a prediction per image, or the reason why it was rejected, in the order of the request. A
     rejected image does not fail the others. Errors: NOT_FOUND; UNAVAILABLE DEPLOYMENT_NOT_READY; RESOURCE_EXHAUSTED OVERLOADED,
-    with the retry delay.
+    with the retry delay; FAILED_PRECONDITION MODEL_OUTPUT_INVALID the model returns concepts that it does not have.
     """
 
 @_typing.type_check_only
@@ -93,7 +93,7 @@ class DeploymentServiceAsyncStub(DeploymentServiceStub):
     Predict: _aio.UnaryUnaryMultiCallable[_deployment_service_pb2.PredictRequest, _deployment_service_pb2.PredictResponse]  # type: ignore[assignment]
     """Predicts up to 64 images. Returns a prediction per image, or the reason why it was rejected, in the order of the request. A
     rejected image does not fail the others. Errors: NOT_FOUND; UNAVAILABLE DEPLOYMENT_NOT_READY; RESOURCE_EXHAUSTED OVERLOADED,
-    with the retry delay.
+    with the retry delay; FAILED_PRECONDITION MODEL_OUTPUT_INVALID the model returns concepts that it does not have.
     """
 
 class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -165,7 +165,7 @@ class DeploymentServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_deployment_service_pb2.PredictResponse, _abc.Awaitable[_deployment_service_pb2.PredictResponse]]:
         """Predicts up to 64 images. Returns a prediction per image, or the reason why it was rejected, in the order of the request. A
         rejected image does not fail the others. Errors: NOT_FOUND; UNAVAILABLE DEPLOYMENT_NOT_READY; RESOURCE_EXHAUSTED OVERLOADED,
-        with the retry delay.
+        with the retry delay; FAILED_PRECONDITION MODEL_OUTPUT_INVALID the model returns concepts that it does not have.
         """
 
 def add_DeploymentServiceServicer_to_server(servicer: DeploymentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
