@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from vesta_common.media.model_input import UNREAD
-from vesta_common.risk_control import level_of, pack
+from vesta_common.media.model_input import UNREAD, InputFormat, place
+from vesta_common.risk_control import level_of, pack, unpack
 from vesta_conductor.reconciliation.control_arm import accepted_errors
 from vesta_conductor.task_types import TASK_TYPES as LOOP_TASKS
 from vesta_contracts.annotation.v1 import Task
@@ -18,9 +18,13 @@ from vesta_datasets.selection.pool_builder import choose
 from vesta_datasets.task_types import TASK_TYPES as DATASET_TASKS
 from vesta_serving.task_types import TASK_TYPES as SERVING_TASKS
 from vesta_serving.task_types import Policy, Vocabulary
+from vesta_training.example import Split
 from vesta_training.heads.linear_head import Head
 from vesta_training.recipes.recipe import Task as RecipeTask
 from vesta_training.tasks.classification.held_out import held_out
+from vesta_training.tasks.detection.detector import objects_of, predictions_of
+from vesta_training.tasks.detection.examples import BoxedExample
+from vesta_training.tasks.detection.held_out import held_out_predictions as held_out_objects
 
 CONCEPTS = ("crack", "dent", "rust")
 MODEL = "projects/acme/models/parts"
@@ -99,6 +103,47 @@ def test_the_control_arm_counts_exactly_the_errors_among_the_accepted_prediction
     assert (errors.answer_count, errors.control_answer_count) == (len(certain), ITEMS)
     assert errors.error_rate.value == len(wrong) / len(certain) <= LIMIT
     assert not errors.exceeded
+
+
+@pytest.mark.parametrize("size", [(100, 100), (100, 40), (30, 90)])
+def test_serving_finds_the_same_objects_with_the_same_margin_as_the_evidence(size: tuple[int, int]) -> None:
+    """Also where objects are found beside the image, in the border of the model's input."""
+    generator = np.random.default_rng(7)
+    declared, thresholds = InputFormat(100, 100, "letterbox"), (0.4, 0.5, 0.6)
+    placement = place(declared, *size)
+    policy = Policy.of(UncertaintyPolicy(margin_certain=0.2))
+    task, vocabulary = SERVING_TASKS[TaskType.TASK_TYPE_DETECTION], Vocabulary("v", CONCEPTS, thresholds)
+    examples, found, said = [], [], []
+    for number in range(50):
+        rows = _some_objects(generator, generator.integers(0, 4))
+        example = BoxedExample(
+            f"{number}",
+            f"{number:03}",
+            (),
+            Split.TEST,
+            boxes=np.zeros((0, 4), np.float32),
+            width_px=size[0],
+            height_px=size[1],
+        )
+        examples.append(example)
+        found.append(objects_of(rows, example, declared))
+        said.append(task.prediction(rows, vocabulary, policy, placement))
+    evidence = held_out_objects(predictions_of(examples, found, CONCEPTS, thresholds), examples, drawn_at_random=True)
+    assert evidence is not None
+    for answer, known, is_correct in zip(said, unpack(evidence, CONCEPTS), evidence.correct, strict=True):
+        predicted = {one.concept for one in answer.scores if one.predicted}
+        assert (predicted, level_of(answer.margin)) == (set(known.concepts), level_of(known.margin))
+        assert is_correct == (not predicted)
+
+
+def _some_objects(generator: np.random.Generator, count: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """Rows `(6, 6)` of a detector's output, padded."""
+    rows = np.zeros((6, 6), np.float32)
+    low = generator.uniform(0, 90, (count, 2))
+    rows[:count, :4] = np.concatenate([low, low + generator.uniform(1, 10, (count, 2))], axis=1)
+    rows[:count, 4] = -np.sort(-generator.random(count))
+    rows[:count, 5] = generator.integers(0, 3, count)
+    return rows
 
 
 def _selected(model: Model, said: list[Prediction]) -> list[SelectedItem]:

@@ -108,14 +108,16 @@ def truth_of(example: BoxedExample, concepts: Sequence[str]) -> Objects:
 
 
 def objects_of(rows: Array, example: BoxedExample, declared: InputFormat) -> Objects:
-    """Returns the objects in the rows `(K, 6)` of the output of a model.
+    """Returns the objects in the rows `(K, 6)` of the output of a model. Objects beside the image are left out, as in serving.
 
     Args:
         declared: the input of the model, in whose pixels the rows are.
     """
     found = rows[rows[:, 4] > 0]
     boxes = place(declared, example.width_px, example.height_px).on_image(found[:, :4])
-    return Objects(boxes, found[:, 5].astype(np.int64), found[:, 4].astype(np.float64))
+    is_visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    found = found[is_visible]
+    return Objects(boxes[is_visible], found[:, 5].astype(np.int64), found[:, 4].astype(np.float64))
 
 
 def _size(example: BoxedExample) -> Floats:
