@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets_builders import a_zip
+from datasets_builders import Datasets, Ingest, a_zip
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_masks
@@ -23,7 +23,7 @@ from vesta_datasets.archives.run_lengths import RunsError, uncompressed
 from vesta_datasets.archives.voc_writer import _xml
 from vesta_datasets.archives.yolo_writer import _values
 from vesta_datasets.operations.converted import converted_to
-from vesta_datasets.operations.incoming import Ingested
+from vesta_datasets.operations.incoming import IncomingFiles, Ingested
 from vesta_datasets.task_types.detection import Detection
 
 FORMATS = ArchiveFormat.Value
@@ -389,3 +389,11 @@ def test_a_wrong_format_is_named_with_the_detected_one(tmp_path: Path) -> None:
         unpack(tmp_path / "a.zip", tmp_path / "in", FORMATS("ARCHIVE_FORMAT_YOLO"))
     (item,) = unpack(tmp_path / "a.zip", tmp_path / "again", FORMATS("ARCHIVE_FORMAT_UNSPECIFIED"))
     assert item.annotations == []
+
+
+def test_an_image_with_an_invalid_object_is_not_ingested(datasets: Datasets, tmp_path: Path) -> None:
+    (item,) = read_yolo(tmp_path, {"labels/train/a.txt": "0 .5"}).values()
+    ingest = Ingest()
+    ((ingested,),) = IncomingFiles(datasets.store, ingest).batches(datasets.a_dataset(), [item], 0)  # type: ignore[arg-type]
+    assert (ingested.result.reason, ingested.result.message) == ("ANNOTATION_INVALID", item.flaw)
+    assert ingest.calls == 0
