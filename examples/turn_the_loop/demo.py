@@ -30,6 +30,7 @@ from vesta import ApiError, Vesta
 from vesta_contracts.conductor.v1 import GetLoopRequest, Loop, LoopPolicy
 from vesta_contracts.connection.v1 import Sync
 from vesta_contracts.datasets.v1 import ListItemsRequest, Split
+from vesta_contracts.serving.v1 import GetDeploymentRequest
 from world import TEST_SHARE, World, set_up
 
 ROUNDS = 5
@@ -219,7 +220,10 @@ def _run_loop(owner: Vesta, platform: Platform, world: World, round_count: int) 
     )
     rounds = Rounds(owner, world, loop, experts, control, console.print).play(round_count)
     _tell_mistakes(owner, world, experts)
-    return Ran(rounds, owner.loops.GetLoop(GetLoopRequest(name=loop)))
+    ran = Ran(rounds, owner.loops.GetLoop(GetLoopRequest(name=loop)))
+    acceptance = owner.deployments.GetDeployment(GetDeploymentRequest(name=ran.deployment)).acceptance
+    console.print(f"Predictions that need no human: {acceptance.message}")
+    return ran
 
 
 def _tell_mistakes(owner: Vesta, world: World, experts: Experts) -> None:

@@ -108,19 +108,40 @@ def set_up_at(
 ) -> SmallLoop:
     """Likewise, at a gateway's address; without an inbox the digits are uploaded."""
     digits, unused = _some_digits(samples, images_per_class)
-    made = world.set_up(owner, inbox, digits, f"t{new_id()}", test_share=0.25)
-    experts = made.hire_experts(address, ("ada", "ben"), seed=3, makes_mistakes=False)
-    loop = made.start_loop(
+    policy = LoopPolicy(label_budget=budget, batch_size=batch)
+    return _start(owner, address, inbox, digits, policy, unused, makes_mistakes=False)
+
+
+def set_up_boxes(platform: WholePlatform, scenes: Photographs, *, rounds: int, batch: int) -> SmallLoop:
+    """Imports images with boxes, for two annotators per task who make mistakes."""
+    address = platform.home.addresses("gateway_grpc")
+    policy = LoopPolicy(label_budget=2 * rounds * batch, batch_size=batch, annotators_per_task=2)
+    owner = Vesta(address, platform.owner_key)
+    return _start(owner, address, platform.home.inbox, scenes, policy, [], makes_mistakes=True)
+
+
+def _start(
+    owner: Vesta,
+    address: str,
+    inbox: Path | None,
+    photographs: Photographs,
+    policy: LoopPolicy,
+    unused: list[Path],
+    *,
+    makes_mistakes: bool,
+) -> SmallLoop:
+    made = world.set_up(owner, inbox, photographs, f"t{new_id()}", test_share=0.25, quick=True)
+    experts = made.hire_experts(address, ("ada", "ben"), seed=3, makes_mistakes=makes_mistakes)
+    policy.MergeFrom(
         LoopPolicy(
-            label_budget=budget,
-            batch_size=batch,
-            retrain_after=batch,
+            retrain_after=policy.batch_size,
             test_labels=10,
             control_share=0.2,
             score_certain=0.8,  # so few test labels show no error rate
             margin_certain=0.2,
         )
     )
+    loop = made.start_loop(policy)
     return SmallLoop(owner, made.project, made.dataset.name, loop, experts, made.truth, unused)
 
 
