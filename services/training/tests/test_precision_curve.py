@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_average_precision import some_predictions
+from object_predictions import some_predictions
 from vesta_training.metrics.objects import ObjectPredictions
 from vesta_training.metrics.precision_curve import PrecisionCurve, solve
 

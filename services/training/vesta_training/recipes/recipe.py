@@ -90,12 +90,12 @@ class DetectionChoices(_Section):
     boxes_per_cell: Annotated[int, Field(ge=1, le=12)] = 3
     batch_size: Annotated[int, Field(ge=2, le=256)] = 6
     epochs: Annotated[int, Field(ge=1, le=1000)] = 24
-    steps_min: Annotated[int, Field(ge=1, le=100_000)] = 300
+    steps_min: Annotated[int, Field(ge=1, le=100_000)] = 240
     steps_max: Annotated[int, Field(ge=1, le=1_000_000)] = 2500
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     warmup_steps: Annotated[int, Field(ge=0, le=10_000)] = 20
-    # Cross-fitting of calibration: number of folds, and steps of each as a share of those of the model.
+    # Cross-fitting of calibration: number of folds, and steps of each as a share of those of the model, at least steps_min.
     calibration_folds: Annotated[int, Field(ge=2, le=10)] = 3
     calibration_steps_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     # Steps of each fit of the learning curve of random labels, which sees one view of each image.

@@ -71,7 +71,8 @@ class Learner:
         held_out, caution = None, NOT_CALIBRATED.format(len(examples))
         if len(examples) >= 2 * folds:
             self.report.begin("calibrate")
-            found = self._cross_fit(examples, folds, max(1, round(steps * self.choices.calibration_steps_share)))
+            share = round(steps * self.choices.calibration_steps_share)
+            found = self._cross_fit(examples, folds, max(share, self.choices.steps_min))
             predictions = predictions_of(examples, found, self.assignment.concepts, thresholds)
             calibration, thresholds = calibrate(predictions)
             held_out = mean_precision_50(predictions, self.assignment.recipe.evaluation, seed=self.assignment.seed)

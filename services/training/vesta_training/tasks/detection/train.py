@@ -215,11 +215,13 @@ def _trained(
 def _plan(choices: DetectionChoices, image_count: int, threads: int) -> dict[str, float]:
     """Returns the planned duration of each phase in seconds, in order."""
     views = min(choices.views * image_count, max(choices.views_total_max, image_count))
-    head = step_count(image_count, choices) * choices.batch_size * SECONDS_PER_IMAGE_IN_STEP / threads
+    steps = step_count(image_count, choices)
+    seconds_per_step = choices.batch_size * SECONDS_PER_IMAGE_IN_STEP / threads
+    fold = max(round(steps * choices.calibration_steps_share), choices.steps_min) * seconds_per_step
     return {
         "features": views * SECONDS_PER_VIEW / threads,
-        "calibrate": head * choices.calibration_steps_share * choices.calibration_folds,
-        "head": head,
+        "calibrate": fold * choices.calibration_folds,
+        "head": steps * seconds_per_step,
         "export": SECONDS_TO_EXPORT,
         "evaluate": SECONDS_TO_EVALUATE,
     }
