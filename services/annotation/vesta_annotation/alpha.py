@@ -15,13 +15,20 @@ PAIRS_MAX = 2000
 """The number of random pairs of answers that chance is estimated from."""
 
 
-def distance_alpha(units: Iterable[Sequence[T]], distance: Callable[[T, T], float]) -> float | None:
+def distance_alpha(
+    units: Iterable[Sequence[T]],
+    distance: Callable[[T, T], float],
+    is_empty: Callable[[T], bool] = lambda _: False,
+    pairs_max: int = PAIRS_MAX,
+) -> float | None:
     """Returns alpha for values with a distance in [0, 1].
 
-    The distance that chance leads to is the mean over pairs of answers, of at most `PAIRS_MAX` random ones.
+    The distance that chance leads to is the mean over pairs of answers. Of pairs without an empty answer, at most `pairs_max` random ones
+    are compared.
 
     Args:
         units: the answers to each task, at least two per task.
+        distance: 0 for two empty answers, and 1 for an empty and another one.
 
     Returns:
         None for fewer than two tasks; 1 if all values are equal.
@@ -33,16 +40,20 @@ def distance_alpha(units: Iterable[Sequence[T]], distance: Callable[[T, T], floa
     observed = sum(
         2 * sum(distance(one, other) for one, other in combinations(unit, 2)) / (len(unit) - 1) for unit in shared
     ) / len(values)
-    expected = [distance(one, other) for one, other in _pairs(values)]
-    chance = sum(expected) / len(expected)
+    filled = [value for value in values if not is_empty(value)]
+    expected = [distance(one, other) for one, other in _pairs(filled, pairs_max)]
+    pair_count = len(filled) * (len(filled) - 1) / 2
+    total = sum(expected) / len(expected) * pair_count if expected else 0.0
+    total += len(filled) * (len(values) - len(filled))  # pairs of an empty answer and another one
+    chance = total / (len(values) * (len(values) - 1) / 2)
     return 1 - observed / chance if chance else 1.0
 
 
-def _pairs(values: Sequence[T]) -> Iterable[tuple[T, T]]:
-    if len(values) * (len(values) - 1) // 2 <= PAIRS_MAX:
+def _pairs(values: Sequence[T], pairs_max: int) -> Iterable[tuple[T, T]]:
+    if len(values) * (len(values) - 1) // 2 <= pairs_max:
         return combinations(values, 2)
     draw = random.Random(0)  # noqa: S311 - the same pairs for the same answers
-    indices = (draw.sample(range(len(values)), 2) for _ in range(PAIRS_MAX))
+    indices = (draw.sample(range(len(values)), 2) for _ in range(pairs_max))
     return ((values[one], values[other]) for one, other in indices)
 
 

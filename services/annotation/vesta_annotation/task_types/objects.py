@@ -13,6 +13,9 @@ from vesta_annotation.alpha import distance_alpha
 from vesta_annotation.task_types.annotation_task import OBJECT_TASKS_MAX, AnnotationTask, Consensus
 from vesta_annotation.task_types.matching import Objects, Shapes, match
 
+CHANCE_PAIRS_MAX = 300
+"""The number of random pairs of answers whose objects are matched to estimate agreement by chance."""
+
 
 class ObjectTask(AnnotationTask[Objects]):
     """Objects, each with a concept and a shape. No object is an answer too: nothing is in the image."""
@@ -66,7 +69,7 @@ class ObjectTask(AnnotationTask[Objects]):
 
     def alpha(self, units: Iterable[Sequence[Objects]]) -> float | None:
         """With the distance of `distance`."""
-        return distance_alpha(units, distance)
+        return distance_alpha(units, distance, lambda value: not len(value), CHANCE_PAIRS_MAX)
 
     def parts(self, value: Objects) -> Mapping[str, Objects]:
         concepts = sorted({annotation.concept for annotation in value.annotations})
