@@ -12,7 +12,7 @@ Pair = tuple[Any, Any]
 
 
 class Parts:
-    """The parts of answers about each concept, computed once for each answer. Answers are told apart by identity."""
+    """The parts of answers about each concept, computed once for each answer. Answers are distinguished by identity."""
 
     def __init__(self, task_type: AnnotationTask[Any]) -> None:
         self.task_type = task_type
