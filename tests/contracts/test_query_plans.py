@@ -67,6 +67,7 @@ ANNOTATION = Service(
         "after": "", "limit": 10, "campaign": "small", "campaigns": ["small"], "item": "small3", "items": ["small3"], "priority": 0.5,
         "control": False, "blind": False, "caller": "members/me", "annotators_per_task": 2, "expire_time": NOW, "own_too": True,
         "annotator": "members/me", "accepted_key": b"", "task": "small/tasks/00003", "round": 1, "answer_key": b"", "time_spent": None,
+        "tasks_max": 300,
     },
     distinct={
         "insert_tasks": {"name": "small/tasks/new", "item": "new"},

@@ -114,7 +114,10 @@ def a_detection(count: int) -> Prediction:
     """Vans side by side, the last one below the threshold."""
     boxes = [PixelBox(x_min_px=place, y_min_px=1, x_max_px=place + 0.5, y_max_px=20) for place in range(count)]
     return Prediction(
-        scores=[ConceptScore(concept="van", score=0.9, predicted=True, threshold=0.5)],
+        scores=[
+            ConceptScore(concept="van", score=0.9, predicted=True, threshold=0.5),
+            ConceptScore(concept="car", score=0, threshold=0.5),
+        ],
         annotations=[Annotation(concept="van", score=0.25 if box is boxes[-1] else 0.9, box=box) for box in boxes],
         model_version=MODEL_VERSION,
     )
