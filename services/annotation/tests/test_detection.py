@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vesta_annotation.task_types import matching
-from vesta_annotation.task_types.boxes import corners, iou
 from vesta_annotation.task_types.detection import Detection
 from vesta_annotation.task_types.matching import match
 from vesta_annotation.task_types.objects import distance
+from vesta_common.media.boxes import box_iou, corners
 from vesta_contracts.annotation.v1 import Submission
 from vesta_contracts.common.v1 import Annotation, PixelBox
 
@@ -126,7 +126,7 @@ def test_the_distance_is_the_share_that_does_not_overlap() -> None:
     assert far([a_box(0, 0)], [a_box(0, 0, "car")]) == 1
     assert far([a_box(0, 0)], [a_box(5, 0)]) == pytest.approx(1 - 15 / 25)
     assert far([a_box(0, 0), a_box(60, 0)], [a_box(0, 0)]) == 0.5
-    np.testing.assert_allclose(iou(corners([a_box(0, 0)] * 2), corners([a_box(5, 0), a_box(40, 0)])), [0.6, 0.0])
+    np.testing.assert_allclose(box_iou(corners([a_box(0, 0)] * 2), corners([a_box(5, 0), a_box(40, 0)])), [0.6, 0.0])
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from object_predictions import CONCEPTS, nothing, some_predictions
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from vesta_common.media.boxes import box_ious
 from vesta_training.metrics.average_precision import (
     _annotations,
     average_precisions,
@@ -17,7 +18,7 @@ from vesta_training.metrics.average_precision import (
     mean_over_concepts,
 )
 from vesta_training.metrics.detection import compare_objects, measure_objects
-from vesta_training.metrics.objects import ObjectPredictions, Objects, box_overlap, match_concept, over_concepts
+from vesta_training.metrics.objects import ObjectPredictions, Objects, match_concept, over_concepts
 from vesta_training.recipes.recipe import EvaluationChoices
 
 CHOICES = EvaluationChoices(bootstrap_draws=200)
@@ -176,8 +177,8 @@ def test_predictions_over_other_concepts_drop_unknown_ones() -> None:
 def test_overlap_of_empty_and_disjoint_boxes_is_zero() -> None:
     boxes = np.array([[0, 0, 10, 10], [20, 20, 30, 30], [5, 5, 5, 5]], dtype=np.float64)
 
-    assert box_overlap(boxes, boxes).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
-    assert box_overlap(boxes[:0], boxes).shape == (0, 3)
+    assert box_ious(boxes, boxes).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+    assert box_ious(boxes[:0], boxes).shape == (0, 3)
 
 
 def test_draws_without_objects_are_left_out_of_intervals() -> None:

@@ -10,12 +10,13 @@ import torch
 from boxed_scenes import CONCEPTS, Scenes
 from memory_features import MemoryFeatureStore
 from torchvision.ops import batched_nms
+from vesta_common.media.boxes import box_ious
 from vesta_common.media.model_input import InputFormat
 from vesta_contracts.training.v1 import ModelInput
 from vesta_training.errors import ExportError, TooFewLabelsError
 from vesta_training.features.backbone import Backbone, load_network
 from vesta_training.features.runtime import ModelRuntime
-from vesta_training.metrics.objects import Objects, box_overlap
+from vesta_training.metrics.objects import Objects
 from vesta_training.models.detector_graph import OBJECTS, Calibration, Selection
 from vesta_training.models.model_file import read_model
 from vesta_training.progress import ProgressUpdate, ignore_progress
@@ -145,7 +146,7 @@ def test_objects_are_in_pixels_of_an_input_of_any_size(trained: Trained, scenes:
         objects = runtime.run(scenes.pixels(example.image_sha256, InputFormat(side, side))[None], OBJECTS)[
             0, :20
         ].astype(np.float64)
-        assert (box_overlap(example.boxes.astype(np.float64) * side, objects[:, :4]).max(axis=1) > 0.3).all()
+        assert (box_ious(example.boxes.astype(np.float64) * side, objects[:, :4]).max(axis=1) > 0.3).all()
 
 
 def test_images_of_a_batch_are_answered_as_alone(trained: Trained, scenes: Scenes) -> None:

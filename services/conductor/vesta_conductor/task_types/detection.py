@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+from vesta_common.media.boxes import box_ious, corners
 from vesta_contracts.annotation.v1 import Task
-from vesta_contracts.common.v1 import Annotation, PixelBox
+from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.training.v1 import Estimate, Metrics
 
 from vesta_conductor.task_types.loop_task import LoopTask
@@ -32,25 +34,9 @@ class Detection(LoopTask):
         accepted, predicted = list(task.accepted), list(task.pre_annotations)
         if len(accepted) != len(predicted):
             return False
-        fits = [[_is_same_object(one, other) for other in predicted] for one in accepted]
-        return _matching_size(fits) == len(accepted)
-
-
-def _is_same_object(one: Annotation, other: Annotation) -> bool:
-    return one.concept == other.concept and _iou(one.box, other.box) >= IOU_MIN
-
-
-def _iou(one: PixelBox, other: PixelBox) -> float:
-    """Returns the intersection over union, in [0, 1]; 0 if both boxes are empty."""
-    width = min(one.x_max_px, other.x_max_px) - max(one.x_min_px, other.x_min_px)
-    height = min(one.y_max_px, other.y_max_px) - max(one.y_min_px, other.y_min_px)
-    intersection = max(0.0, width) * max(0.0, height)
-    union = _area(one) + _area(other) - intersection
-    return intersection / union if union else 0.0
-
-
-def _area(box: PixelBox) -> float:
-    return (box.x_max_px - box.x_min_px) * (box.y_max_px - box.y_min_px)
+        concepts, others = (np.array([one.concept for one in boxes], np.str_) for boxes in (accepted, predicted))
+        fits = (concepts[:, None] == others) & (box_ious(corners(accepted), corners(predicted)) >= IOU_MIN)
+        return _matching_size(fits.tolist()) == len(accepted)
 
 
 def _matching_size(fits: Sequence[Sequence[bool]]) -> int:

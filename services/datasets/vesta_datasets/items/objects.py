@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from vesta_common.media.boxes import box_ious, corners
 from vesta_contracts.common.v1 import Annotation, PixelPoint
 
 DUPLICATE_IOU_MIN: Final = 0.9
@@ -70,12 +70,11 @@ def duplicate_boxes(annotations: Sequence[Annotation]) -> list[int]:
             by_concept.setdefault(annotation.concept, []).append(index)
     found = []
     for indices in by_concept.values():
-        corners = [annotations[index].box for index in indices]
-        boxes = np.array([(box.x_min_px, box.y_min_px, box.x_max_px, box.y_max_px) for box in corners])
+        boxes = corners([annotations[index] for index in indices])
         for start in range(0, len(indices), _BLOCK):
             block = boxes[start : start + _BLOCK]
             earlier = np.arange(len(indices))[None, :] < np.arange(start, start + len(block))[:, None]
-            repeated = ((_ious(block, boxes) >= DUPLICATE_IOU_MIN) & earlier).any(axis=1)
+            repeated = ((box_ious(block, boxes) >= DUPLICATE_IOU_MIN) & earlier).any(axis=1)
             found += [indices[start + row] for row in np.flatnonzero(repeated)]
     return sorted(found)
 
@@ -83,17 +82,6 @@ def duplicate_boxes(annotations: Sequence[Annotation]) -> list[int]:
 def size_of(area: float) -> str:
     """Returns COCO's name of the size of an object: small, medium or large."""
     return "small" if area < MEDIUM_AREA_PX else "medium" if area < LARGE_AREA_PX else "large"
-
-
-def _ious(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns `(N, M)` overlaps of `(N, 4)` and `(M, 4)` boxes."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    common = np.clip(high - low, 0.0, None).prod(axis=2)
-    areas, other_areas = ((pair[:, 2:] - pair[:, :2]).prod(axis=1) for pair in (boxes, others))
-    union = areas[:, None] + other_areas[None, :] - common
-    shares: NDArray[np.float64] = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    return shares
 
 
 def _enclosed(points: Sequence[PixelPoint]) -> float:

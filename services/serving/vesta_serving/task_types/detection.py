@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from vesta_common.errors import FailedPrecondition
+from vesta_common.media.boxes import box_ious
 from vesta_common.media.model_input import Placement
 from vesta_common.media.model_signatures import OBJECTS
 from vesta_common.media.predictions import margin_to_thresholds, share_to_certainty
 from vesta_contracts.common.v1 import Annotation, ConceptScore, PixelBox, Prediction
 
-from vesta_serving.task_types.boxes import overlaps
 from vesta_serving.task_types.policy import Policy
 from vesta_serving.task_types.serving_task import ServingTask, Vocabulary
 
@@ -121,7 +121,7 @@ def _crowding(found: _Objects, predicted: NDArray[np.bool_], vocabulary: Vocabul
     """Returns how the predicted objects are crowded; empty if they are not."""
     if vocabulary.objects_max and len(found.scores) >= vocabulary.objects_max:
         return f"there are {len(found.scores)} objects, as many as the model can return"
-    shares = np.triu(overlaps(found.boxes_xyxy[predicted]), 1)
+    shares = np.triu(box_ious(found.boxes_xyxy[predicted], found.boxes_xyxy[predicted]), 1)
     if shares.size and shares.max() >= OVERLAP_MIN:
         numbers = found.numbers[predicted][list(np.unravel_index(shares.argmax(), shares.shape))]
         first, second = (vocabulary.concepts[number] for number in numbers)

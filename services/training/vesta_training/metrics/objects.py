@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from vesta_common.media.boxes import box_ious
 
 IOUS = np.linspace(0.5, 0.95, 10)
 OBJECTS_MAX = 100
@@ -61,17 +62,6 @@ class Matches:
     truth_counts: Numbers
 
 
-def box_overlap(boxes_a: Floats, boxes_b: Floats) -> Floats:
-    """Returns the `(N, M)` intersection over union of boxes `(N, 4)` and `(M, 4)`; 0 where a box is empty."""
-    low = np.maximum(boxes_a[:, None, :2], boxes_b[None, :, :2])
-    high = np.minimum(boxes_a[:, None, 2:], boxes_b[None, :, 2:])
-    common = np.maximum(high - low, 0).prod(axis=2)
-    areas_a, areas_b = ((boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (boxes_a, boxes_b))
-    union = areas_a[:, None] + areas_b[None] - common
-    overlap: Floats = np.divide(common, union, out=np.zeros_like(common), where=union > 0)
-    return overlap
-
-
 def match_concept(predictions: ObjectPredictions, number: int) -> Matches:
     """Matches the objects of one concept in each item: the highest score chooses first, and takes the free true object it overlaps most.
 
@@ -82,7 +72,7 @@ def match_concept(predictions: ObjectPredictions, number: int) -> Matches:
         true_boxes = truth.boxes_xyxy_px[truth.numbers == number]
         own = found.numbers == number
         order = np.argsort(-found.scores[own], kind="stable")[:OBJECTS_MAX]
-        overlap = box_overlap(found.boxes_xyxy_px[own][order], true_boxes)
+        overlap = box_ious(found.boxes_xyxy_px[own][order], true_boxes)
         scores.append(found.scores[own][order])
         items.append(np.full(len(order), position))
         hits.append(_hits(overlap))

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+from vesta_common.media.boxes import box_ious
 from vesta_common.media.predictions import margin_to_thresholds
 from vesta_common.risk_control import HELD_OUT_MAX, HeldOut, pack
 from vesta_contracts.training.v1 import HeldOutPredictions
 
-from vesta_training.metrics.objects import IOUS, ObjectPredictions, Objects, box_overlap
+from vesta_training.metrics.objects import IOUS, ObjectPredictions, Objects
 from vesta_training.tasks.detection.examples import BoxedExample
 
 
@@ -42,7 +43,7 @@ def are_same(predicted: Objects, truth: Objects) -> bool:
     """Whether each predicted object is a true one of its concept, with an IoU of at least 0.5, and none is missing."""
     if len(predicted.scores) != len(truth.scores):
         return False
-    overlap = box_overlap(predicted.boxes_xyxy_px, truth.boxes_xyxy_px)
+    overlap = box_ious(predicted.boxes_xyxy_px, truth.boxes_xyxy_px)
     overlap[predicted.numbers[:, None] != truth.numbers[None]] = 0
     free = np.ones(len(truth.scores), dtype=np.bool_)
     for row in overlap[np.argsort(-predicted.scores, kind="stable")]:
