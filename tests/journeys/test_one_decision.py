@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from vesta_common.media.model_input import UNREAD
+from vesta_common.media.model_signatures import PROBABILITIES
 from vesta_conductor.reconciliation.control_arm import live_accuracy
 from vesta_conductor.task_types import TASK_TYPES as LOOP_TASKS
 from vesta_contracts.annotation.v1 import Task
@@ -32,7 +33,7 @@ def answers(probabilities: Shares, thresholds: tuple[float, ...], overrides: dic
     vocabulary = Vocabulary(f"{MODEL}/versions/1", CONCEPTS, thresholds)
     policy = Policy.of(UncertaintyPolicy(thresholds=overrides))
     task = SERVING_TASKS[TaskType.TASK_TYPE_MULTI_LABEL]
-    return [task.prediction(row, vocabulary, policy, UNREAD) for row in probabilities]
+    return [task.prediction({PROBABILITIES: row}, vocabulary, policy, UNREAD) for row in probabilities]
 
 
 def selected(said: list[Prediction]) -> list[SelectedItem]:

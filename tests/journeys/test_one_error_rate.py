@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from vesta_common.media.model_input import UNREAD, InputFormat, place
+from vesta_common.media.model_signatures import OBJECTS, PROBABILITIES
 from vesta_common.risk_control import level_of, pack, unpack
 from vesta_conductor.reconciliation.control_arm import accepted_errors
 from vesta_conductor.task_types import TASK_TYPES as LOOP_TASKS
@@ -45,7 +46,10 @@ class Model:
     def answers(self, policy: UncertaintyPolicy) -> list[Prediction]:
         vocabulary = Vocabulary(self.version.name, CONCEPTS, self.head.thresholds)
         task, applied = SERVING_TASKS[self.task_type], Policy.of(policy, self.version)
-        return [task.prediction(row, vocabulary, applied, UNREAD) for row in self.head.probabilities(self.embeddings)]
+        return [
+            task.prediction({PROBABILITIES: row}, vocabulary, applied, UNREAD)
+            for row in self.head.probabilities(self.embeddings)
+        ]
 
 
 @pytest.fixture(params=[TaskType.TASK_TYPE_CLASSIFICATION, TaskType.TASK_TYPE_MULTI_LABEL])
@@ -127,7 +131,7 @@ def test_serving_finds_the_same_objects_with_the_same_margin_as_the_evidence(siz
         )
         examples.append(example)
         found.append(objects_of(rows, example, declared))
-        said.append(task.prediction(rows, vocabulary, policy, placement))
+        said.append(task.prediction({OBJECTS: rows}, vocabulary, policy, placement))
     evidence = held_out_objects(predictions_of(examples, found, CONCEPTS, thresholds), examples, drawn_at_random=True)
     assert evidence is not None
     for answer, known, is_correct in zip(said, unpack(evidence, CONCEPTS), evidence.correct, strict=True):

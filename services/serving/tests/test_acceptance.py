@@ -9,6 +9,7 @@ from serving_builders import PROJECT, a_picture
 from serving_models import CONCEPTS, an_onnx
 from serving_service import Serving
 from vesta_common.media.model_input import UNREAD
+from vesta_common.media.model_signatures import PROBABILITIES
 from vesta_common.risk_control import HeldOut, pack
 from vesta_contracts.common.v1 import Prediction, TaskType
 from vesta_contracts.serving.v1 import (
@@ -38,7 +39,9 @@ def classified(probabilities: list[float], version: ModelVersion, **policy: Any)
     vocabulary = Vocabulary(NAME, CONCEPTS)
     applied = Policy.of(UncertaintyPolicy(**policy), version)
     output = np.array(probabilities, np.float32)
-    return TASK_TYPES[TaskType.TASK_TYPE_CLASSIFICATION].prediction(output, vocabulary, applied, UNREAD)
+    return TASK_TYPES[TaskType.TASK_TYPE_CLASSIFICATION].prediction(
+        {PROBABILITIES: output}, vocabulary, applied, UNREAD
+    )
 
 
 def test_a_large_margin_is_certain_and_a_small_one_states_the_bound() -> None:
@@ -89,7 +92,9 @@ def test_other_thresholds_than_those_of_the_version_make_everything_uncertain() 
     def said(**policy: Any) -> Prediction:
         applied = Policy.of(UncertaintyPolicy(**policy), version)
         output = np.array([0.99, 0.01, 0.0], np.float32)
-        return TASK_TYPES[TaskType.TASK_TYPE_MULTI_LABEL].prediction(output, vocabulary, applied, UNREAD)
+        return TASK_TYPES[TaskType.TASK_TYPE_MULTI_LABEL].prediction(
+            {PROBABILITIES: output}, vocabulary, applied, UNREAD
+        )
 
     assert not said().uncertain
     assert not said(thresholds={"red": 0.5}).uncertain

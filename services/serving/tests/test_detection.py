@@ -10,6 +10,7 @@ from serving_service import Serving
 from vesta_common.errors import FailedPrecondition
 from vesta_common.events.outbox import EVENT_BYTES_MAX
 from vesta_common.media.model_input import InputFormat, Placement, place
+from vesta_common.media.model_signatures import OBJECTS
 from vesta_contracts.common.v1 import Annotation, PixelBox, Prediction, TaskType
 from vesta_contracts.serving.v1 import (
     Deployment,
@@ -42,7 +43,7 @@ def detected(
     padded = np.zeros((6, 6), np.float32)
     for row, values in enumerate(objects):
         padded[row] = values
-    return TASK_TYPES[TaskType.TASK_TYPE_DETECTION].prediction(padded, vocabulary, policy, placement)
+    return TASK_TYPES[TaskType.TASK_TYPE_DETECTION].prediction({OBJECTS: padded}, vocabulary, policy, placement)
 
 
 def corners(annotation: Annotation) -> list[float]:

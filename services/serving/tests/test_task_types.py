@@ -27,7 +27,9 @@ def task_of(vocabulary: Vocabulary) -> ServingTask:
 
 def score(probabilities: list[float], vocabulary: Vocabulary, policy: Policy = POLICY) -> Prediction:
     output = np.array(probabilities, np.float32)
-    return task_of(vocabulary).prediction(output, vocabulary, policy, UNREAD)
+    return task_of(vocabulary).prediction(
+        dict.fromkeys(task_of(vocabulary).outputs, output), vocabulary, policy, UNREAD
+    )
 
 
 def answered(probabilities: list[float], vocabulary: Vocabulary) -> tuple[list[str], list[str], bool, float]:

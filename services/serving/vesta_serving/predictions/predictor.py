@@ -157,21 +157,24 @@ class Predictor:
         """
         now = self._clock.now()
         task, vocabulary = served.version.task, served.version.vocabulary
-        found = outputs[task.output]
+        found = [
+            dict(zip(task.outputs, rows, strict=True))
+            for rows in zip(*(outputs[name] for name in task.outputs), strict=True)
+        ]
         embeddings = outputs.get(EMBEDDING, np.empty((len(found), 0), np.float32))
         results = []
-        for output, embedding, placement in zip(found, embeddings, placements, strict=True):
-            prediction = task.prediction(output, vocabulary, served.policy, placement)
+        for of_image, embedding, placement in zip(found, embeddings, placements, strict=True):
+            prediction = task.prediction(of_image, vocabulary, served.policy, placement)
             prediction.predict_time.FromDatetime(now)
             results.append(PredictedImage(prediction, embedding))
         return results
 
     def _infer(self, served: ServedModel, batch: NDArray[np.uint8], embeds: bool) -> Outputs:
-        """Runs the model in Triton, then its head. Returns the output of the task type, and embeddings if requested."""
+        """Runs the model in Triton, then its head. Returns the outputs of the task type, and embeddings if requested."""
         triton, head = served.parts.triton, served.parts.head
         if head:
             embeddings = self._triton.infer(triton.name, batch, [EMBEDDING])[EMBEDDING]
             probabilities = {PROBABILITIES: head.probabilities(embeddings)}
             return probabilities | {EMBEDDING: embeddings} if embeds else probabilities
-        wanted = {served.version.task.output, *([EMBEDDING] if embeds else [])}
+        wanted = {*served.version.task.outputs, *([EMBEDDING] if embeds else [])}
         return self._triton.infer(triton.name, batch, [name for name in triton.output_names if name in wanted])

@@ -1,35 +1,34 @@
 """Classification: the best concept is predicted if its score reaches the policy's threshold, otherwise none. Pure."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from vesta_common.media.model_input import Placement
 from vesta_common.media.model_signatures import PROBABILITIES
 from vesta_common.media.predictions import margin_of_best
 from vesta_contracts.common.v1 import ConceptScore, Prediction
 
 from vesta_serving.task_types.policy import Policy
-from vesta_serving.task_types.serving_task import ServingTask, Vocabulary, check_no_thresholds
+from vesta_serving.task_types.serving_task import ImageOutputs, ServingTask, Vocabulary, check_no_thresholds
 
 
 class Classification(ServingTask):
     """One concept or none. Uncertain if the best score is low, or another one is nearly as high."""
 
-    output = PROBABILITIES
+    outputs = (PROBABILITIES,)
 
     def check_thresholds(self, thresholds: Mapping[str, float], vocabulary: Vocabulary) -> None:
         check_no_thresholds(thresholds, vocabulary)
 
     def prediction(
         self,
-        output: NDArray[Any],
+        outputs: ImageOutputs,
         vocabulary: Vocabulary,
         policy: Policy,
         placement: Placement,  # noqa: ARG002
     ) -> Prediction:
         """From `(C,)` calibrated probabilities."""
+        output = outputs[PROBABILITIES]
         order = np.argsort(-output, kind="stable")
         scores = output[order].tolist()
         names = [vocabulary.concepts[index] for index in order]

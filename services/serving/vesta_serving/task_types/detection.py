@@ -13,7 +13,7 @@ from vesta_common.media.predictions import margin_to_thresholds, share_to_certai
 from vesta_contracts.common.v1 import Annotation, ConceptScore, PixelBox, Prediction
 
 from vesta_serving.task_types.policy import Policy
-from vesta_serving.task_types.serving_task import ServingTask, Vocabulary
+from vesta_serving.task_types.serving_task import ImageOutputs, ServingTask, Vocabulary
 
 OVERLAP_MIN = 0.5
 """Predicted boxes with at least this intersection over union may be one object."""
@@ -39,13 +39,13 @@ class Detection(ServingTask):
     model can return.
     """
 
-    output = OBJECTS
+    outputs = (OBJECTS,)
 
     def prediction(
-        self, output: NDArray[Any], vocabulary: Vocabulary, policy: Policy, placement: Placement
+        self, outputs: ImageOutputs, vocabulary: Vocabulary, policy: Policy, placement: Placement
     ) -> Prediction:
         """From `(K, 6)`, see `vesta.training.v1.ModelOutput`. Boxes outside of the area to predict are left out."""
-        found = _found(output, vocabulary, placement)
+        found = _found(outputs[OBJECTS], vocabulary, placement)
         thresholds = np.array(vocabulary.applied_thresholds(policy), np.float32)
         predicted = found.scores >= thresholds[found.numbers]
         margin = float(margin_to_thresholds(found.scores[None], thresholds[found.numbers])[0])

@@ -1,28 +1,26 @@
 """Models that only compute embeddings: they predict nothing. Pure."""
 
 from collections.abc import Mapping
-from typing import Any
 
-from numpy.typing import NDArray
 from vesta_common.media.model_input import Placement
 from vesta_common.media.model_signatures import EMBEDDING
 from vesta_contracts.common.v1 import Prediction
 
 from vesta_serving.task_types.policy import Policy
-from vesta_serving.task_types.serving_task import ServingTask, Vocabulary, check_no_thresholds
+from vesta_serving.task_types.serving_task import ImageOutputs, ServingTask, Vocabulary, check_no_thresholds
 
 
 class Embedding(ServingTask):
     """Predictions without scores, which are always uncertain."""
 
-    output = EMBEDDING
+    outputs = (EMBEDDING,)
 
     def check_thresholds(self, thresholds: Mapping[str, float], vocabulary: Vocabulary) -> None:
         check_no_thresholds(thresholds, vocabulary)
 
     def prediction(
         self,
-        output: NDArray[Any],  # noqa: ARG002
+        outputs: ImageOutputs,  # noqa: ARG002
         vocabulary: Vocabulary,
         policy: Policy,  # noqa: ARG002
         placement: Placement,  # noqa: ARG002

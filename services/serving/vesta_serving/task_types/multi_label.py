@@ -1,31 +1,29 @@
 """Multi-label classification: every concept whose score reaches its threshold is predicted. Pure."""
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from vesta_common.media.model_input import Placement
 from vesta_common.media.model_signatures import PROBABILITIES
 from vesta_common.media.predictions import margin_to_thresholds, share_to_certainty
 from vesta_contracts.common.v1 import ConceptScore, Prediction
 
 from vesta_serving.task_types.policy import Policy
-from vesta_serving.task_types.serving_task import ServingTask, Vocabulary
+from vesta_serving.task_types.serving_task import ImageOutputs, ServingTask, Vocabulary
 
 
 class MultiLabel(ServingTask):
     """Any number of concepts. Uncertain if a score is close to its threshold."""
 
-    output = PROBABILITIES
+    outputs = (PROBABILITIES,)
 
     def prediction(
         self,
-        output: NDArray[Any],
+        outputs: ImageOutputs,
         vocabulary: Vocabulary,
         policy: Policy,
         placement: Placement,  # noqa: ARG002
     ) -> Prediction:
         """From `(C,)` calibrated probabilities."""
+        output = outputs[PROBABILITIES]
         thresholds = np.array(vocabulary.applied_thresholds(policy), np.float32)
         predicted = output >= thresholds
         margin = float(margin_to_thresholds(output[None], thresholds)[0])

@@ -12,6 +12,9 @@ from vesta_contracts.common.v1 import Prediction
 
 from vesta_serving.task_types.policy import Policy
 
+ImageOutputs = Mapping[str, NDArray[Any]]
+"""The outputs of a model for one image, by name."""
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -42,18 +45,18 @@ class ServingTask(ABC):
     scores, selection, pre-annotations and observations all agree.
     """
 
-    output: ClassVar[str]
-    """The name of the model's output from which predictions are made."""
+    outputs: ClassVar[tuple[str, ...]]
+    """The names of the model's outputs from which predictions are made."""
 
     @abstractmethod
     def prediction(
-        self, output: NDArray[Any], vocabulary: Vocabulary, policy: Policy, placement: Placement
+        self, outputs: ImageOutputs, vocabulary: Vocabulary, policy: Policy, placement: Placement
     ) -> Prediction:
         """Returns the prediction for one image under a deployment's policy, without the time.
 
         Args:
-            output: of the model for this image.
-            placement: of the model's input on the image; `UNREAD` if `output` was computed from a stored embedding.
+            outputs: of the model for this image, those of the task type.
+            placement: of the model's input on the image; `UNREAD` if the outputs were computed from a stored embedding.
         """
 
     def check_thresholds(self, thresholds: Mapping[str, float], vocabulary: Vocabulary) -> None:
