@@ -7,9 +7,11 @@ from conductor_builders import EMBEDDING, NAMES, a_label, a_task, version
 from vesta_conductor.reconciliation.control_arm import accepted_errors, live_accuracy
 from vesta_conductor.task_types.classification import Classification
 from vesta_conductor.task_types.detection import Detection
+from vesta_conductor.task_types.instance_segmentation import InstanceSegmentation
 from vesta_conductor.task_types.multi_label import MultiLabel
+from vesta_conductor.task_types.semantic_segmentation import SemanticSegmentation
 from vesta_contracts.annotation.v1 import Task
-from vesta_contracts.common.v1 import Annotation, PixelBox
+from vesta_contracts.common.v1 import Annotation, Mask, PixelBox, PixelPoint, Polygon, Ring
 from vesta_contracts.conductor.v1 import AcceptedErrors
 from vesta_contracts.serving.v1 import UncertaintyPolicy
 from vesta_contracts.training.v1 import ModelVersion
@@ -99,6 +101,56 @@ def test_a_detection_is_right_if_each_object_is_found_and_no_other(
     live = live_accuracy([task], model=NAMES.model, task_type=Detection())
     assert live is not None
     assert live.estimate.value == is_correct
+
+
+def a_mask(concept: str, *runs: int) -> Annotation:
+    """Returns a mask of 10 x 10 pixels."""
+    return Annotation(concept=concept, mask=Mask(height_px=10, width_px=10, runs_px=[*runs, 100 - sum(runs)]))
+
+
+def a_polygon(concept: str, y: float, y_end: float) -> Annotation:
+    """Returns a polygon over the whole width of 10 pixels."""
+    points = [PixelPoint(x_px=x, y_px=edge) for x, edge in ((0, y), (10, y), (10, y_end), (0, y_end))]
+    return Annotation(concept=concept, polygon=Polygon(outline=Ring(points=points)))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "accepted", "is_correct"),
+    [
+        ([], [], True),
+        ([], [a_mask("car", 0, 50)], False),
+        ([a_mask("car", 0, 50)], [], False),
+        ([a_mask("car", 0, 50)], [a_polygon("car", 0, 6)], True),
+        ([a_mask("car", 0, 50)], [a_polygon("car", 2, 7)], False),  # IoU 30 / 70
+        ([a_mask("car", 0, 50)], [a_mask("van", 0, 50)], False),
+        ([a_mask("car", 0, 50), a_mask("car", 60, 40)], [a_mask("car", 60, 40), a_mask("car", 0, 40)], True),
+        ([a_mask("car", 0, 50), a_mask("car", 0, 40)], [a_mask("car", 0, 50), a_mask("car", 60, 40)], False),
+    ],
+)
+def test_instances_are_right_if_each_is_found_and_no_other(
+    predicted: list[Annotation], accepted: list[Annotation], is_correct: bool
+) -> None:
+    task = a_task(1, pre_annotations=predicted, accepted=accepted, model_version=version(1), control=True)
+    assert InstanceSegmentation().is_correct(task) == is_correct
+
+
+@pytest.mark.parametrize(
+    ("predicted", "accepted", "is_correct"),
+    [
+        ([], [], True),
+        ([], [a_mask("car", 0, 50)], False),
+        ([a_mask("car", 0, 50), a_mask("van", 60, 9)], [a_mask("van", 60, 6), a_mask("car", 0, 40)], True),
+        ([a_mask("car", 0, 50)], [a_mask("car", 0, 50), a_mask("van", 60, 1)], False),
+        ([a_mask("car", 0, 50)], [a_mask("car", 0, 20)], False),
+        ([a_mask("car", 0, 50)], [a_mask("van", 0, 50)], False),
+        ([a_mask("car", 0, 50), a_mask("car", 50, 40)], [a_mask("car", 0, 90)], True),  # two masks are one area
+    ],
+)
+def test_a_map_is_right_if_the_pixels_of_each_concept_are_found(
+    predicted: list[Annotation], accepted: list[Annotation], is_correct: bool
+) -> None:
+    task = a_task(1, pre_annotations=predicted, accepted=accepted, model_version=version(1), control=True)
+    assert SemanticSegmentation().is_correct(task) == is_correct
 
 
 def errors_of(tasks: list[Task], **policy: Any) -> AcceptedErrors | None:

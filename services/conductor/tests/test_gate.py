@@ -6,6 +6,8 @@ from vesta_conductor.reconciliation import gate
 from vesta_conductor.task_types import LoopTask
 from vesta_conductor.task_types.classification import Classification
 from vesta_conductor.task_types.detection import Detection
+from vesta_conductor.task_types.instance_segmentation import InstanceSegmentation
+from vesta_conductor.task_types.semantic_segmentation import SemanticSegmentation
 from vesta_contracts.conductor.v1 import Gate, GateVerdict
 from vesta_contracts.training.v1 import Comparison, Estimate, Metrics
 
@@ -135,3 +137,10 @@ def test_detectors_are_judged_by_their_mean_average_precision() -> None:
     assert "mAP@50 82.0 % against 85.0 %" in judged[0].reason
     assert "significantly lower average precision for van" in judged[1].reason
     assert "mAP@50 82.0 %" in judge(Gate(), average_precision(0.82), "", None, task_type=Detection()).reason
+
+
+def test_segmentation_is_judged_by_the_metric_of_its_masks() -> None:
+    instances = judge(Gate(), average_precision(0.82), "", None, task_type=InstanceSegmentation())
+    assert "mask mAP@50 82.0 %" in instances.reason
+    pixels = Metrics(item_count=100, mean_iou=Estimate(value=0.7, low=0.6, high=0.8))
+    assert "mIoU 70.0 %" in judge(Gate(), pixels, "", None, task_type=SemanticSegmentation()).reason

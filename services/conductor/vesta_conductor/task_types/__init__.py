@@ -12,14 +12,18 @@ from vesta_contracts.datasets.v1 import Dataset
 
 from vesta_conductor.task_types.classification import Classification
 from vesta_conductor.task_types.detection import Detection
+from vesta_conductor.task_types.instance_segmentation import InstanceSegmentation
 from vesta_conductor.task_types.loop_task import LoopTask
 from vesta_conductor.task_types.multi_label import MultiLabel
+from vesta_conductor.task_types.semantic_segmentation import SemanticSegmentation
 
 TASK_TYPES: Final[Mapping[TaskType.ValueType, LoopTask]] = MappingProxyType(
     {
         TaskType.TASK_TYPE_CLASSIFICATION: Classification(),
         TaskType.TASK_TYPE_MULTI_LABEL: MultiLabel(),
         TaskType.TASK_TYPE_DETECTION: Detection(),
+        TaskType.TASK_TYPE_INSTANCE_SEGMENTATION: InstanceSegmentation(),
+        TaskType.TASK_TYPE_SEMANTIC_SEGMENTATION: SemanticSegmentation(),
     }
 )
 

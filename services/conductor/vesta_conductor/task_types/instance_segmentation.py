@@ -1,0 +1,20 @@
+"""Instance segmentation: each predicted mask is compared with an accepted mask or polygon."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from vesta_common.media.areas import area_ious
+from vesta_contracts.common.v1 import Annotation
+
+from vesta_conductor.task_types.objects import ObjectLoopTask
+
+
+class InstanceSegmentation(ObjectLoopTask):
+    """Polygons and masks."""
+
+    recipe = "instance-segmentation"
+    metric = "mask mAP@50"
+
+    def overlaps(self, one: Sequence[Annotation], other: Sequence[Annotation]) -> NDArray[np.float64]:
+        return area_ious(one, other)
