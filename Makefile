@@ -15,6 +15,8 @@ PYTHON_CODE := libs services deploy docs tests benchmarks examples conftest.py
 # What `make test-cluster` puts onto its node: an OCI image layout.
 IMAGES := $(or $(VESTA_CACHE),$(HOME)/.cache/vesta)/images/layout
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Idle OpenMP threads sleep, as in the services: tests and benchmarks that train share the cores with services.
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: help
 help:  ## Prints this help
