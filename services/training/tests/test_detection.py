@@ -239,7 +239,7 @@ def test_equal_trainings_give_equal_files_and_use_cached_maps(
 def test_an_interrupted_training_resumes_with_the_same_result(
     trained: Trained, assignment: Assignment, scenes: Scenes, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vesta_training.tasks.detection.fit.STEPS_PER_CHECKPOINT", 20)
+    monkeypatch.setattr("vesta_training.tasks.views.fit.STEPS_PER_CHECKPOINT", 20)
     dependencies = dependencies_of(scenes, folder, "third")
     steps: list[int] = []
 

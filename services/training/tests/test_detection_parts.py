@@ -16,7 +16,7 @@ from vesta_training.tasks.detection.calibrate import best_threshold, calibrate
 from vesta_training.tasks.detection.default_boxes import choose_sizes, lay_out
 from vesta_training.tasks.detection.examples import read_boxed
 from vesta_training.tasks.detection.network import decode, encode
-from vesta_training.tasks.detection.views import WHOLE, View, ViewChoices, draw_view, view_boxes, view_pixels
+from vesta_training.tasks.views.views import WHOLE, View, ViewChoices, draw_view, view_boxes, view_pixels
 
 SHA256 = "a" * 64
 CHOICES = ViewChoices(zoom_min=0.65, zoom_max=1.6, flip=True)

@@ -18,6 +18,7 @@ from vesta_training.features.onnx_graph import (
     add_images,
     add_maps,
 )
+from vesta_training.models.graph_layers import add_block, add_depthwise
 
 OBJECTS = "objects"
 CANDIDATE_BOXES, CANDIDATE_SCORES = "candidate_boxes", "candidate_scores"
@@ -114,7 +115,7 @@ def _candidates(
     flow = ""
     logits, offsets = [], []
     for level in reversed(range(len(STRIDES))):
-        own = _block(writer, head.lateral[level], maps[level])
+        own = add_block(writer, head.lateral[level], maps[level])
         if flow:
             twice = writer.constant("twice", np.array([1, 1, 2, 2], dtype=np.float32))
             flow = writer.node(
@@ -126,7 +127,7 @@ def _candidates(
             )
             own = writer.node("Add", [own, flow])
         flow = own
-        smooth = _depthwise(writer, head.smooth[level], flow)
+        smooth = add_depthwise(writer, head.smooth[level], flow)
         logits.append(_by_box(writer, _predictor(writer, head.classes[level], smooth), head.class_count))
         offsets.append(_by_box(writer, _predictor(writer, head.offsets[level], smooth), 4))
     all_logits = writer.node("Concat", logits[::-1], axis=1)
@@ -236,16 +237,6 @@ def _by_box(writer: Writer, predicted: str, values: int) -> str:
     return writer.node("Reshape", [rows, writer.constant(f"by_box{values}", np.array([0, -1, values], dtype=np.int64))])
 
 
-def _block(writer: Writer, block: Any, flow: str) -> str:
-    """Adds a `Conv2dNormActivation` with ReLU6."""
-    return writer.convolution(block[0], block[1], flow, relu6=True)
-
-
-def _depthwise(writer: Writer, module: Any, flow: str) -> str:
-    """Adds a `Depthwise`."""
-    return _block(writer, module.pointwise, _block(writer, module.depthwise, flow))
-
-
 def _predictor(writer: Writer, module: Any, flow: str) -> str:
     """Adds a `Predictor`."""
-    return writer.convolution(module.pointwise, None, _block(writer, module.depthwise, flow), relu6=False)
+    return writer.convolution(module.pointwise, None, add_block(writer, module.depthwise, flow), relu6=False)

@@ -75,8 +75,8 @@ class FinetuneChoices(_Section):
     holdout_share: Annotated[float, Field(gt=0, le=0.5)] = 0.15
 
 
-class DetectionChoices(_Section):
-    """How the detection head is fitted on cached feature maps of augmented views."""
+class MapHeadChoices(_Section):
+    """How a head is fitted on cached feature maps of augmented views."""
 
     # Side of the input of the network.
     side_px: Annotated[int, Field(ge=128, le=640, multiple_of=32)] = 320
@@ -86,8 +86,6 @@ class DetectionChoices(_Section):
     zoom_min: Annotated[float, Field(gt=0, le=1)] = 0.65
     zoom_max: Annotated[float, Field(ge=1, le=4)] = 1.6
     flip: bool = True
-    pyramid_channels: Annotated[int, Field(ge=8, le=512)] = 64
-    boxes_per_cell: Annotated[int, Field(ge=1, le=12)] = 3
     batch_size: Annotated[int, Field(ge=2, le=256)] = 6
     epochs: Annotated[int, Field(ge=1, le=1000)] = 24
     steps_min: Annotated[int, Field(ge=1, le=100_000)] = 240
@@ -100,16 +98,22 @@ class DetectionChoices(_Section):
     calibration_steps_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     # Steps of each fit of the learning curve of random labels, which sees one view of each image.
     curve_steps: Annotated[int, Field(ge=1, le=100_000)] = 80
-    # How candidates become objects.
-    score_min: Annotated[float, Field(gt=0, lt=1)] = 0.02
-    iou_max: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    objects_max: Annotated[int, Field(ge=1, le=1000)] = 100
 
     @model_validator(mode="after")
-    def _limits_are_in_order(self) -> "DetectionChoices":
+    def _limits_are_in_order(self) -> "MapHeadChoices":
         if self.steps_min > self.steps_max:
             raise ValueError(f"steps_min is {self.steps_min} and steps_max {self.steps_max}; exchange them")
         return self
+
+
+class DetectionChoices(MapHeadChoices):
+    """How the detection head is fitted, and how its candidates become objects."""
+
+    pyramid_channels: Annotated[int, Field(ge=8, le=512)] = 64
+    boxes_per_cell: Annotated[int, Field(ge=1, le=12)] = 3
+    score_min: Annotated[float, Field(gt=0, lt=1)] = 0.02
+    iou_max: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    objects_max: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 class EvaluationChoices(_Section):

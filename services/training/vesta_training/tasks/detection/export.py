@@ -1,7 +1,7 @@
 """Exports a detector as a model file, after verifying its candidates and its embeddings against torch."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -11,16 +11,16 @@ from torch import nn
 from vesta_contracts.training.v1 import ModelInput, ObjectSelection
 
 from vesta_training.errors import ExportError
-from vesta_training.example import Array, Pixels
+from vesta_training.example import Array
 from vesta_training.features.backbone import EMBEDDING_DIMENSION, Backbone
-from vesta_training.features.onnx_graph import EMBEDDING, PIXELS, STRIDES
+from vesta_training.features.onnx_graph import EMBEDDING, PIXELS
 from vesta_training.models.detector_graph import (
     CANDIDATE_BOXES,
     CANDIDATE_SCORES,
     PROBABILITY_MIN,
     detector_graph,
 )
-from vesta_training.models.export import Export, probe_pixels, torch_embeddings
+from vesta_training.models.export import Export, probe_pixels, torch_embeddings, torch_maps
 from vesta_training.models.model_file import write_file
 from vesta_training.models.signature import make_signature
 from vesta_training.recipes.recipe import Task
@@ -51,21 +51,6 @@ def export_detector(network: nn.Module, detector: Detector, backbone: Backbone, 
     difference = _difference(network, detector, backbone, side_px)
     digest = write_file(model, Task.DETECTION, detector.concepts, detector.thresholds, backbone.digest, signature, path)
     return Export(path=path, digest=digest, size_bytes=path.stat().st_size, difference_max=difference)
-
-
-def torch_maps(network: nn.Module, side_px: int, pixels: Pixels) -> list[torch.Tensor]:
-    """Computes the maps of a backbone by stride with torch, as the reference for the graph."""
-    network_parts: Any = network.cpu()
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
-    flow = nn.functional.interpolate(images, size=(side_px, side_px), mode="bilinear", align_corners=False) / 127.5 - 1
-    relu6 = nn.functional.relu6
-    flow = relu6(network_parts._bn0(network_parts._conv_stem(flow)))
-    maps, stride = {}, network_parts._conv_stem.stride[0]
-    for block in network_parts._blocks:
-        flow = block(flow)
-        stride *= block._depthwise_conv.stride[0]
-        maps[stride] = flow
-    return [maps[stride] for stride in STRIDES]
 
 
 def torch_candidates(

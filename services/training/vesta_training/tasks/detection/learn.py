@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from vesta_contracts.training.v1 import Estimate
 
 from vesta_training.example import Array
@@ -20,8 +21,11 @@ from vesta_training.tasks.detection.calibrate import calibrate, uncalibrated
 from vesta_training.tasks.detection.default_boxes import choose_sizes, lay_out
 from vesta_training.tasks.detection.detector import Detector, predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample
-from vesta_training.tasks.detection.fit import FitInput, LearnedView, fit, step_count
-from vesta_training.tasks.detection.view_maps import ViewMaps
+from vesta_training.tasks.detection.loss import BoxedView, detection_loss
+from vesta_training.tasks.detection.network import DetectionHead
+from vesta_training.tasks.views.fit import FitInput, fit, step_count
+from vesta_training.tasks.views.view_maps import ViewMaps
+from vesta_training.tasks.views.views import view_boxes
 
 NOT_CALIBRATED = "Scores are not calibrated and thresholds are 0.5: {} labelled images are too few to hold some out."
 UNCALIBRATED_THRESHOLD = 0.5
@@ -96,19 +100,22 @@ class Learner:
             name: of the fit in its checkpoint.
         """
         choices, concepts = self.choices, self.assignment.concepts
-        images = [self.views.learned(example, concepts) for example in examples]
+        images = [_learned(self.views, example, concepts) for example in examples]
         sizes = choose_sizes(_sizes(images), choices.side_px, choices.boxes_per_cell, self.assignment.seed)
+        defaults = lay_out(sizes, choices.side_px)
+        defaults_on_device = torch.from_numpy(defaults).to(self.dependencies.device)
+        channels = [shape[0] for shape in self.maps.shapes]
         head = fit(
             FitInput(
                 images=images,
-                concept_count=len(concepts),
-                sizes=sizes,
                 choices=choices,
                 steps=steps,
                 seed=self.assignment.seed,
                 fingerprint=f"{self.assignment.fingerprint};{self.maps.digest};{name};{len(examples)}",
             ),
             self.maps,
+            make_head=lambda: DetectionHead(channels, choices.pyramid_channels, choices.boxes_per_cell, len(concepts)),
+            loss_of=lambda outputs, batch: detection_loss(outputs, batch, defaults_on_device),
             resumable=CheckpointFile(
                 self.dependencies.run_folder / f"detection-{name}.checkpoint", self.dependencies.checkpoints
             ),
@@ -118,7 +125,7 @@ class Learner:
         )
         return Detector(
             head=head,
-            defaults=lay_out(sizes, choices.side_px),
+            defaults=defaults,
             concepts=concepts,
             selection=Selection(choices.score_min, choices.iou_max, choices.objects_max),
             calibration=uncalibrated(len(concepts)),
@@ -139,7 +146,17 @@ class Learner:
         return [found[position] for position in range(len(examples))]
 
 
-def _sizes(images: Sequence[Sequence[LearnedView]]) -> Array:
+def _learned(views: ViewMaps, example: BoxedExample, concepts: Sequence[str]) -> list[BoxedView]:
+    """Returns the views of an example, with their boxes."""
+    numbers = example.numbers({concept: number for number, concept in enumerate(concepts)})
+    learned = []
+    for key, view in views.views(example):
+        boxes, visible = view_boxes(example.boxes, view, views.side_px)
+        learned.append(BoxedView(key, boxes[visible], numbers[visible]))
+    return learned
+
+
+def _sizes(images: Sequence[Sequence[BoxedView]]) -> Array:
     """Returns the `(M, 2)` widths and heights of all boxes in all views."""
     boxes = np.concatenate([view.boxes for views in images for view in views])
     sizes: Array = boxes[:, 2:] - boxes[:, :2]

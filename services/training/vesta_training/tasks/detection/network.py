@@ -11,24 +11,11 @@ from torch import nn
 from torchvision.ops.misc import Conv2dNormActivation
 
 from vesta_training.features.onnx_graph import STRIDES
+from vesta_training.tasks.views.layers import Depthwise
 
 # Scales of the predicted offsets of centre and size, as in SSD.
 OFFSET_SCALES = (10.0, 10.0, 5.0, 5.0)
 BACKGROUND_PRIOR = 0.99
-
-
-class Depthwise(nn.Module):
-    """A depthwise 3 × 3 convolution, then a pointwise one."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.depthwise = Conv2dNormActivation(channels, channels, 3, groups=channels, activation_layer=nn.ReLU6)
-        self.pointwise = Conv2dNormActivation(channels, channels, 1, activation_layer=nn.ReLU6)
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """`(N, channels, H, W)` → the same shape."""
-        answer: torch.Tensor = self.pointwise(self.depthwise(features))
-        return answer
 
 
 class Predictor(nn.Module):

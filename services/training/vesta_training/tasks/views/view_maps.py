@@ -10,17 +10,15 @@ import onnx
 from vesta_common.media.model_input import InputFormat
 
 from vesta_training.atomic_files import write_whole
-from vesta_training.example import Pixels
+from vesta_training.example import Example, Pixels
 from vesta_training.features.backbone import Backbone
 from vesta_training.features.feature_maps import MapCache
 from vesta_training.features.onnx_graph import maps_graph
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.progress import Reporter
-from vesta_training.recipes.recipe import DetectionChoices
+from vesta_training.recipes.recipe import MapHeadChoices
 from vesta_training.tasks.assignment import Dependencies
-from vesta_training.tasks.detection.examples import BoxedExample
-from vesta_training.tasks.detection.fit import LearnedView
-from vesta_training.tasks.detection.views import SOURCE_SCALE, ViewChoices, draw_view, view_boxes, view_pixels
+from vesta_training.tasks.views.views import SOURCE_SCALE, View, ViewChoices, draw_view, view_pixels
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +41,7 @@ class ViewMaps:
     side_px: int
     choices: ViewChoices
 
-    def compute(self, examples: Sequence[BoxedExample], dependencies: Dependencies, report: Reporter) -> None:
+    def compute(self, examples: Sequence[Example], dependencies: Dependencies, report: Reporter) -> None:
         """Computes the missing maps of all views of the examples."""
         self.cache.prune()
         self.cache.compute(
@@ -54,19 +52,14 @@ class ViewMaps:
             computed=report.step,
         )
 
-    def whole(self, example: BoxedExample) -> str:
+    def whole(self, example: Example) -> str:
         """Returns the key of the maps of the image itself."""
         return self._key(example.image_sha256, 0)
 
-    def learned(self, example: BoxedExample, concepts: Sequence[str]) -> list[LearnedView]:
-        """Returns the views of an example, with their boxes."""
-        numbers = example.numbers({concept: number for number, concept in enumerate(concepts)})
-        views = []
-        for number in range(self.count):
-            view = draw_view(example.image_sha256, number, self.choices)
-            boxes, visible = view_boxes(example.boxes, view, self.side_px)
-            views.append(LearnedView(self._key(example.image_sha256, number), boxes[visible], numbers[visible]))
-        return views
+    def views(self, example: Example) -> list[tuple[str, View]]:
+        """Returns the views of an example, with the keys of their maps."""
+        sha256 = example.image_sha256
+        return [(self._key(sha256, number), draw_view(sha256, number, self.choices)) for number in range(self.count)]
 
     def _key(self, image_sha256: str, number: int) -> str:
         return f"{image_sha256}.{number}"
@@ -82,7 +75,7 @@ class ViewMaps:
 
 
 def view_maps(
-    network: "torch.nn.Module", backbone: Backbone, choices: DetectionChoices, image_count: int, folder: Path
+    network: "torch.nn.Module", backbone: Backbone, choices: MapHeadChoices, image_count: int, folder: Path
 ) -> ViewMaps:
     """Returns the views of so many images: as many of each as the recipe allows.
 

@@ -1,0 +1,169 @@
+"""What trainings of heads on cached feature maps have in common: their examples, the planned time, and the result."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from vesta_contracts.training.v1 import Comparison, Estimate, ExclusionCounts, HeldOutPredictions, Metrics
+
+from vesta_training.example import Example, Split
+from vesta_training.features.backbone import EMBEDDING_DIMENSION, Backbone
+from vesta_training.models.export import Export
+from vesta_training.models.model_file import ModelFile, read_model
+from vesta_training.recipes.recipe import MapHeadChoices
+from vesta_training.tasks.assignment import Assignment, Dependencies, Trained
+from vesta_training.tasks.model_card import card_markdown, make_card
+from vesta_training.tasks.views.fit import step_count
+
+NO_TEST_LABELS = (
+    "No item in the test split of the snapshot is annotated. Annotate items of the test split; if it is empty, add items to it, or "
+    "create a dataset with a split_policy.test_share above 0."
+)
+# Durations on one CPU thread. They give the initial estimate of the time left, before steps are measured.
+SECONDS_PER_VIEW = 0.03
+SECONDS_PER_IMAGE_IN_STEP = 0.015
+SECONDS_TO_EVALUATE = 10.0
+SECONDS_TO_EXPORT = 2.0
+
+Shaped = TypeVar("Shaped", bound=Example)
+Predicted = TypeVar("Predicted")
+
+
+class LearnedHead(Protocol):
+    """What a training reports of its learning.
+
+    Attributes:
+        facts: for the model card.
+        held_out: the primary metric on images that were held out by cross-fitting; None if there were none.
+        caution: why the scores are not calibrated; empty if they are.
+    """
+
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+
+    @property
+    def held_out(self) -> Estimate | None: ...
+
+    @property
+    def caution(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Measured(Generic[Predicted]):
+    """The evaluation on the test items; all None if there are none."""
+
+    metrics: Metrics | None
+    predictions: Predicted | None
+    champion_predictions: Predicted | None
+    comparison: Comparison | None
+    comparison_missing: str
+    held_out: HeldOutPredictions | None
+
+
+def usable_shapes(assignment: Assignment, kind: type[Shaped]) -> tuple[list[Shaped], ExclusionCounts]:
+    """Returns the examples whose concepts are all known, and the numbers of annotated items that are excluded, by reason."""
+    concepts = set(assignment.concepts)
+    examples = [example for example in assignment.examples if isinstance(example, kind)]
+    usable = [example for example in examples if concepts.issuperset(example.concepts)]
+    excluded = ExclusionCounts(
+        shapes_only_count=assignment.shapes_only_count, unknown_concept_count=len(examples) - len(usable)
+    )
+    return usable, excluded
+
+
+def learned_from(usable: Sequence[Shaped], choices: MapHeadChoices, seed: int) -> list[Shaped]:
+    """Returns the examples to learn from: all outside the test split, or as many random ones as the recipe has views for."""
+    known = [example for example in usable if example.split is not Split.TEST]
+    if len(known) <= choices.views_total_max:
+        return known
+    chosen = np.random.default_rng(seed).permutation(len(known))[: choices.views_total_max]
+    return [known[int(position)] for position in np.sort(chosen)]
+
+
+def incomparable(assignment: Assignment, model: ModelFile, champion: ModelFile | None, test: Sequence[Example]) -> str:
+    """Returns why challenger and champion cannot be compared, with a suggested fix; empty if they can, or if there is no champion."""
+    if assignment.champion is None or champion is None:
+        return assignment.champion_missing
+    if champion.task is not model.task:
+        return (
+            f"the champion {assignment.champion.name} has the task {champion.task.value} and the challenger the task "
+            f"{model.task.value}; set model_version of the deployment to the challenger, or train with a recipe of the champion's task"
+        )
+    if not test:
+        return "no item of the test split is annotated; add items to the test split, or annotate its items"
+    return ""
+
+
+def result(
+    assignment: Assignment,
+    dependencies: Dependencies,
+    backbone: Backbone,
+    usable: Sequence[Example],
+    excluded: ExclusionCounts,
+    learned: LearnedHead,
+    export: Export,
+    measured: Measured[Any],
+) -> Trained:
+    """Returns the result of a training, with its model card."""
+    model = read_model(export.path)
+    missing_reason = "" if measured.metrics is not None else NO_TEST_LABELS
+    card = make_card(
+        recipe=assignment.recipe,
+        backbone=backbone,
+        snapshot=assignment.snapshot,
+        snapshot_digest=assignment.snapshot_digest,
+        examples=usable,
+        concepts=assignment.concepts,
+        excluded=excluded,
+        fitted=learned.facts,
+        metrics=measured.metrics,
+        metrics_missing_reason=missing_reason,
+        comparison=measured.comparison,
+        export=export,
+        embedding_digest=backbone.digest,
+        seed=assignment.seed,
+        device=dependencies.device,
+        threads=dependencies.threads,
+        finetune_skipped=learned.caution,
+    )
+    return Trained(
+        onnx_path=export.path,
+        digest=export.digest,
+        size_bytes=export.size_bytes,
+        task=model.task,
+        signature=model.signature,
+        concepts=model.concepts,
+        thresholds=model.thresholds,
+        embedding_digest=backbone.digest,
+        embedding_dimension=EMBEDDING_DIMENSION,
+        metrics=measured.metrics,
+        metrics_missing_reason=missing_reason,
+        excluded=excluded,
+        predictions=measured.predictions,
+        champion_predictions=measured.champion_predictions,
+        comparison=measured.comparison,
+        comparison_missing=measured.comparison_missing,
+        control_curve=(),
+        random_labels=None,
+        held_out_accuracy=learned.held_out,
+        card=card,
+        card_markdown=card_markdown(card, measured.metrics),
+        finetune_skipped="",
+        held_out=measured.held_out,
+    )
+
+
+def plan(choices: MapHeadChoices, image_count: int, threads: int) -> dict[str, float]:
+    """Returns the planned duration of each phase in seconds, in order."""
+    views = min(choices.views * image_count, max(choices.views_total_max, image_count))
+    steps = step_count(image_count, choices)
+    seconds_per_step = choices.batch_size * SECONDS_PER_IMAGE_IN_STEP / threads
+    fold = max(round(steps * choices.calibration_steps_share), choices.steps_min) * seconds_per_step
+    return {
+        "features": views * SECONDS_PER_VIEW / threads,
+        "calibrate": fold * choices.calibration_folds,
+        "head": steps * seconds_per_step,
+        "export": SECONDS_TO_EXPORT,
+        "evaluate": SECONDS_TO_EVALUATE,
+    }
