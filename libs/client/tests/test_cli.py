@@ -13,12 +13,14 @@ from google.protobuf import empty_pb2
 from google.protobuf.message import Message
 from PIL import Image
 from vesta import resources
+from vesta.cli.commands.pretrained import id_of
 from vesta.cli.fields import mask_of, read_fields, set_field
 from vesta.cli.main import cli
 from vesta.cli.render import Output, show, show_all
 from vesta.cli.settings import find_connection
 from vesta_contracts.common.v1 import Annotation, PixelBox
 from vesta_contracts.conductor.v1 import (
+    ListProjectsResponse,
     Loop,
     LoopStatus,
     Project,
@@ -45,8 +47,11 @@ from vesta_contracts.training.v1 import (
     Metrics,
     ModelServiceServicer,
     ModelVersion,
+    PretrainedDetector,
+    PretrainedDetectorServiceServicer,
     TrainingRun,
     add_ModelServiceServicer_to_server,
+    add_PretrainedDetectorServiceServicer_to_server,
 )
 
 
@@ -241,6 +246,7 @@ class Doors(
     DeploymentServiceServicer,
     DatasetServiceServicer,
     ModelServiceServicer,
+    PretrainedDetectorServiceServicer,
     ProjectServiceServicer,
 ):
     """Takes uploads, tags images, deletes datasets, and projects with force; refuses what is called broken."""
@@ -255,6 +261,17 @@ class Doors(
         if "broken" in first.file_name:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the file is truncated; upload it again")
         return UploadItemResponse(item=f"projects/acme/datasets/d/items/{first.file_name}")
+
+    projects = ("acme",)
+
+    def ListProjects(self, request, context):
+        return ListProjectsResponse(projects=[Project(name=f"projects/{one}") for one in self.projects])
+
+    def ImportPretrainedDetector(self, request_iterator, context):
+        first = next(request_iterator)
+        name = f"{first.parent}/pretrainedDetectors/{first.pretrained_detector_id}"
+        size_bytes = len(first.file.data) + sum(len(later.file.data) for later in request_iterator)
+        return PretrainedDetector(name=name, card=first.card, size_bytes=size_bytes)
 
     def Predict(self, request, context):
         return PredictResponse(
@@ -300,6 +317,7 @@ def vesta(tmp_path: Path) -> Iterator[Callable[..., Result]]:
     add_DeploymentServiceServicer_to_server(doors, server)
     add_DatasetServiceServicer_to_server(doors, server)
     add_ModelServiceServicer_to_server(doors, server)
+    add_PretrainedDetectorServiceServicer_to_server(doors, server)
     add_ProjectServiceServicer_to_server(doors, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -351,6 +369,40 @@ def test_force_is_refused_where_nothing_needs_it(vesta: Callable[..., Result]) -
     refused = vesta("delete", "projects/acme/datasets/d", "--force")
     assert refused.exit_code != 0
     assert "omit it" in str(refused.exception)
+
+
+def test_a_detector_is_imported_with_its_card_into_the_only_project(
+    vesta: Callable[..., Result], tmp_path: Path
+) -> None:
+    file, card = tmp_path / "YOLOX_nano 416.onnx", tmp_path / "card.md"
+    file.write_bytes(bytes(2_500_000))
+    card.write_text("license: Apache-2.0")
+    done = vesta("--json", "models", "import", str(file), "--card", str(card))
+    assert done.exit_code == 0, done.output
+    imported = json.loads(done.stdout)
+    assert imported["name"] == "projects/acme/pretrainedDetectors/yolox-nano-416"
+    assert (imported["card"], imported["sizeBytes"]) == ("license: Apache-2.0", "2500000")
+    done = vesta(
+        *("--json", "models", "import", str(file), "--card", str(card), "--project", "projects/b", "--id", "coco")
+    )
+    assert json.loads(done.stdout)["name"] == "projects/b/pretrainedDetectors/coco"
+
+
+def test_a_detector_needs_a_project_where_there_are_several(
+    vesta: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Doors, "projects", ("acme", "b"))
+    (tmp_path / "card.md").write_text("license: Apache-2.0")
+    done = vesta("models", "import", str(tmp_path / "a.jpg"), "--card", str(tmp_path / "card.md"))
+    assert isinstance(done.exception, ValueError)
+    assert "projects/acme, projects/b" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("YOLOX_s", "yolox-s"), ("8-bit", "bit"), ("2024", ""), ("a" * 70, "a" * 63)]
+)
+def test_the_id_of_a_detector_is_that_of_its_file(text: str, expected: str) -> None:
+    assert id_of(text) == expected
 
 
 def test_labels_are_told_beside_their_file(vesta: Callable[..., Result], tmp_path: Path) -> None:

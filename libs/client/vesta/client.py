@@ -46,7 +46,10 @@ from vesta_contracts.serving.v1 import (
 )
 from vesta_contracts.training.v1 import (
     GetTrainingRunRequest,
+    ImportPretrainedDetectorRequest,
     ModelServiceStub,
+    PretrainedDetector,
+    PretrainedDetectorServiceStub,
     RecipeServiceStub,
     StudyServiceStub,
     TrainingRun,
@@ -106,6 +109,7 @@ class Vesta:
         self.training_runs = TrainingRunServiceStub(channel)
         self.studies = StudyServiceStub(channel)
         self.models = ModelServiceStub(channel)
+        self.pretrained_detectors = PretrainedDetectorServiceStub(channel)
         self.deployments = DeploymentServiceStub(channel)
         self.predictions = PredictionServiceStub(channel)
         self.pipelines = PipelineServiceStub(channel)
@@ -183,6 +187,27 @@ class Vesta:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+    def import_detector(self, project: str, path: Path, card: str, detector_id: str = "") -> PretrainedDetector:
+        """Imports a pretrained detector from an ONNX file; see `ImportPretrainedDetector`.
+
+        Args:
+            card: YAML, or Markdown with a YAML header, with the key `license`.
+            detector_id: the last segment of its name; generated if empty.
+        """
+        return until_admitted(lambda: self._import_detector(project, path, card, detector_id), self._patience)
+
+    def _import_detector(self, project: str, path: Path, card: str, detector_id: str) -> PretrainedDetector:
+        with path.open("rb") as file:
+            chunks = iter(lambda: file.read(CHUNK_BYTES), b"")
+            first = ImportPretrainedDetectorRequest(
+                parent=project,
+                pretrained_detector_id=detector_id,
+                card=card,
+                file=httpbody_pb2.HttpBody(data=next(chunks, b"")),
+            )
+            later = (ImportPretrainedDetectorRequest(file=httpbody_pb2.HttpBody(data=chunk)) for chunk in chunks)
+            return self.pretrained_detectors.ImportPretrainedDetector(_chain(first, later))
 
     def predict(self, deployment: str, images: Iterable[bytes]) -> list[ImagePrediction]:
         """Predicts labels of image files, in order, in batches. At most one batch is in memory."""

@@ -70,6 +70,8 @@ FILES = (
     "vesta/training/v1/metrics.proto",
     "vesta/training/v1/model.proto",
     "vesta/training/v1/model_service.proto",
+    "vesta/training/v1/pretrained_detector.proto",
+    "vesta/training/v1/pretrained_detector_service.proto",
     "vesta/training/v1/recipe.proto",
     "vesta/training/v1/recipe_service.proto",
     "vesta/training/v1/study.proto",

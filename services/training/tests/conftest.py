@@ -24,6 +24,7 @@ from vesta_contracts.datasets.v1 import DatasetServiceStub, SnapshotServiceStub,
 from vesta_contracts.serving.v1 import DeploymentServiceStub
 from vesta_local.testing import identity_of
 from vesta_training.api.model_service import ModelService
+from vesta_training.api.pretrained_detector_service import PretrainedDetectorService
 from vesta_training.api.recipe_service import RecipeService
 from vesta_training.api.study_service import StudyService
 from vesta_training.api.training_run_service import TrainingRunService
@@ -168,6 +169,7 @@ def training(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) 
         TrainingRunService(store, book, datasets, []),
         StudyService(store, book, datasets, []),
         ModelService(store, objects, asked),
+        PretrainedDetectorService(store, objects, settings.work_folder),
     ]
     server = Server(identity_of("training"), "127.0.0.1:0", servicers)
     server.start()

@@ -30,6 +30,7 @@ from vesta_contracts.training.v1 import (
     Metrics,
     ModelServiceStub,
     ModelVersion,
+    PretrainedDetectorServiceStub,
     RecipeServiceStub,
     StudyServiceStub,
     TrainingProgress,
@@ -178,6 +179,7 @@ class Training:
         self.recipes = RecipeServiceStub(channel)
         self.studies = StudyServiceStub(channel)
         self.models = ModelServiceStub(channel)
+        self.pretrained_detectors = PretrainedDetectorServiceStub(channel)
 
     def a_run(self, run_id: str = "r", **fields: Any) -> TrainingRun:
         wanted = {

@@ -16,6 +16,7 @@ from vesta_contracts.datasets.v1 import DatasetServiceStub, SnapshotServiceStub,
 from vesta_contracts.serving.v1 import DeploymentServiceStub
 
 from vesta_training.api.model_service import ModelService
+from vesta_training.api.pretrained_detector_service import PretrainedDetectorService
 from vesta_training.api.recipe_service import RecipeService
 from vesta_training.api.study_service import StudyService
 from vesta_training.api.training_run_service import TrainingRunService
@@ -77,6 +78,7 @@ def build(settings: Settings) -> App:
             TrainingRunService(store, book, datasets, loops),
             StudyService(store, book, datasets, loops),
             ModelService(store, objects, deployments, [remover]),
+            PretrainedDetectorService(store, objects, settings.work_folder, [remover]),
         ],
         components=[
             Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),

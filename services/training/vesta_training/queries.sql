@@ -151,9 +151,10 @@ DELETE FROM files_of_deleted_versions WHERE object_key = :object_key;
 -- name: postpone_file_of_deleted!
 UPDATE files_of_deleted_versions SET retry_time = :retry_time WHERE object_key = :object_key;
 
--- name: is_file_of_version$
--- The serialised body contains the key as plain bytes.
-SELECT EXISTS (SELECT FROM model_versions WHERE position(convert_to(:object_key, 'UTF8') IN body) > 0);
+-- name: is_file_in_use$
+-- Of a version, whose serialised body contains the key as plain bytes, or of a pretrained detector.
+SELECT EXISTS (SELECT FROM model_versions WHERE position(convert_to(:object_key, 'UTF8') IN body) > 0)
+    OR EXISTS (SELECT FROM pretrained_detectors WHERE object_key = :object_key);
 
 -- name: find_version_of_run$
 -- By the name of the run, which can be deleted.
@@ -177,3 +178,19 @@ UPDATE studies SET cancelled = true WHERE name = :name;
 -- name: list_studies
 SELECT * FROM studies WHERE parent = :parent AND (create_time, name) < (:before_time, :before_name)
 ORDER BY create_time DESC, name DESC LIMIT :limit;
+
+-- name: insert_pretrained_detector!
+INSERT INTO pretrained_detectors (name, parent, object_key, body, create_time)
+VALUES (:name, :parent, :object_key, :body, :now);
+
+-- name: find_pretrained_detector^
+SELECT * FROM pretrained_detectors WHERE name = :name;
+
+-- name: find_newest_pretrained_detector^
+SELECT * FROM pretrained_detectors WHERE parent = :parent ORDER BY create_time DESC, name DESC LIMIT 1;
+
+-- name: list_pretrained_detectors
+SELECT * FROM pretrained_detectors WHERE parent = :parent AND name > :after ORDER BY name LIMIT :limit;
+
+-- name: delete_pretrained_detector^
+DELETE FROM pretrained_detectors WHERE name = :name RETURNING object_key;

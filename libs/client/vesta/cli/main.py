@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 from google.protobuf import json_format
 
-from vesta.cli.commands import data, evaluation, models, monitoring, resources
+from vesta.cli.commands import data, evaluation, models, monitoring, pretrained, resources
 from vesta.cli.session import EXIT_REJECTED, EXIT_USAGE, Session
 from vesta.errors import ApiError
 
@@ -40,6 +40,7 @@ for _command in (
     models.predict,
     models.rollback,
     models.runs,
+    pretrained.models,
     monitoring.loop,
     monitoring.events,
     monitoring.audit,

@@ -29,14 +29,17 @@ from vesta_contracts.training.v1 import (
     CancelStudyRequest,
     CancelTrainingRunRequest,
     DeleteModelRequest,
+    DeletePretrainedDetectorRequest,
     DeleteRecipeRequest,
     DeleteStudyRequest,
     DeleteTrainingRunRequest,
     ListModelsRequest,
+    ListPretrainedDetectorsRequest,
     ListRecipesRequest,
     ListStudiesRequest,
     ListTrainingRunsRequest,
     ModelServiceStub,
+    PretrainedDetectorServiceStub,
     RecipeServiceStub,
     StudyServiceStub,
     TrainingRunServiceStub,
@@ -73,6 +76,7 @@ def child_resources_of(channels: Mapping[str, grpc.Channel]) -> tuple[ChildResou
     deployments = DeploymentServiceStub(channels["serving"])
     campaigns = CampaignServiceStub(channels["annotation"])
     studies, runs = StudyServiceStub(channels["training"]), TrainingRunServiceStub(channels["training"])
+    pretrained = PretrainedDetectorServiceStub(channels["training"])
     models, recipes = ModelServiceStub(channels["training"]), RecipeServiceStub(channels["training"])
     sources, syncs = SourceServiceStub(channels["connection"]), SyncServiceStub(channels["connection"])
     datasets, taxonomies = DatasetServiceStub(channels["datasets"]), TaxonomyServiceStub(channels["datasets"])
@@ -115,6 +119,11 @@ def child_resources_of(channels: Mapping[str, grpc.Channel]) -> tuple[ChildResou
             "models",
             _names_by(models.ListModels, ListModelsRequest, "models"),
             lambda name: models.DeleteModel(DeleteModelRequest(name=name, force=True)),
+        ),
+        ChildResource(
+            "pretrainedDetectors",
+            _names_by(pretrained.ListPretrainedDetectors, ListPretrainedDetectorsRequest, "pretrained_detectors"),
+            lambda name: pretrained.DeletePretrainedDetector(DeletePretrainedDetectorRequest(name=name)),
         ),
         ChildResource(
             "recipes",

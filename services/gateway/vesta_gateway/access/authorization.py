@@ -168,6 +168,10 @@ RIGHTS: Mapping[str, Right] = {
     "vesta.training.v1.ModelService.DeleteModelVersion": ENGINEERS,
     # A model file contains the value of the company's labels.
     "vesta.training.v1.ModelService.DownloadModelVersion": ENGINEERS,
+    "vesta.training.v1.PretrainedDetectorService.ImportPretrainedDetector": ENGINEERS,
+    "vesta.training.v1.PretrainedDetectorService.GetPretrainedDetector": READERS,
+    "vesta.training.v1.PretrainedDetectorService.ListPretrainedDetectors": READERS,
+    "vesta.training.v1.PretrainedDetectorService.DeletePretrainedDetector": ENGINEERS,
     "vesta.training.v1.RecipeService.CreateRecipe": ENGINEERS,
     "vesta.training.v1.RecipeService.GetRecipe": READERS,
     "vesta.training.v1.RecipeService.ListRecipes": READERS,

@@ -1,4 +1,4 @@
-"""Garbage collection of the files of deleted versions, once no version and no deployment uses them. Failures are retried."""
+"""Garbage collection of the files of deleted versions and pretrained detectors, once nothing uses them. Failures are retried."""
 
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 class FileRemover:
-    """Deletes the files of deleted versions. Safe to run in any number of replicas."""
+    """Deletes the files of deleted resources. Safe to run in any number of replicas."""
 
     def __init__(self, store: Store, objects: ObjectStore, deployments: Deployments) -> None:
         self._store = store

@@ -5,6 +5,7 @@ from vesta_common.storage.postgres import Postgres
 
 from vesta_training.store.deleted_files import DeletedFiles
 from vesta_training.store.models import Models
+from vesta_training.store.pretrained_detectors import PretrainedDetectors
 from vesta_training.store.publisher import SERVICE, Publisher
 from vesta_training.store.recipes import Recipes
 from vesta_training.store.run_queue import RunQueue
@@ -27,3 +28,4 @@ class Store:
         self.run_queue = RunQueue(postgres, clock, publisher, self.runs, self.models)
         self.deleted_files = DeletedFiles(postgres, clock)
         self.studies = Studies(clock)
+        self.pretrained_detectors = PretrainedDetectors(clock)

@@ -1,4 +1,4 @@
-"""Files of deleted model versions in PostgreSQL, until they are deleted from the object store."""
+"""Files of deleted model versions and pretrained detectors in PostgreSQL, until they are deleted from the object store."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from vesta_training.store.statements import queries
 
 @dataclass(frozen=True)
 class DeletedFile:
-    """A file in the object store that belonged to deleted versions."""
+    """A file in the object store that belonged to deleted resources; `versions` are their names."""
 
     object_key: str
     versions: tuple[str, ...]
@@ -32,11 +32,11 @@ class DeletedFiles:
             return [DeletedFile(row["object_key"], tuple(row["versions"])) for row in rows]
 
     def delete(self, file: DeletedFile, delete: Callable[[str], None]) -> None:
-        """Deletes a file and its row, unless another version has the file. A lock prevents new versions with the file meanwhile."""
+        """Deletes a file and its row, unless another resource has the file. A lock prevents new ones with the file meanwhile."""
         with self._postgres.transaction() as connection:
             queries.lock_file(connection, object_key=file.object_key)
             row = queries.take_file_of_deleted(connection, object_key=file.object_key)
-            if row and not queries.is_file_of_version(connection, object_key=file.object_key):
+            if row and not queries.is_file_in_use(connection, object_key=file.object_key):
                 delete(file.object_key)
 
     def postpone(self, file: DeletedFile, delay: timedelta) -> None:

@@ -36,6 +36,15 @@ from vesta_contracts.training.v1.model_service_pb2 import DownloadModelVersionRe
 from vesta_contracts.training.v1.model_service_pb2_grpc import ModelServiceStub as ModelServiceStub
 from vesta_contracts.training.v1.model_service_pb2_grpc import ModelServiceServicer as ModelServiceServicer
 from vesta_contracts.training.v1.model_service_pb2_grpc import add_ModelServiceServicer_to_server as add_ModelServiceServicer_to_server
+from vesta_contracts.training.v1.pretrained_detector_pb2 import PretrainedDetector as PretrainedDetector
+from vesta_contracts.training.v1.pretrained_detector_service_pb2 import ImportPretrainedDetectorRequest as ImportPretrainedDetectorRequest
+from vesta_contracts.training.v1.pretrained_detector_service_pb2 import GetPretrainedDetectorRequest as GetPretrainedDetectorRequest
+from vesta_contracts.training.v1.pretrained_detector_service_pb2 import ListPretrainedDetectorsRequest as ListPretrainedDetectorsRequest
+from vesta_contracts.training.v1.pretrained_detector_service_pb2 import ListPretrainedDetectorsResponse as ListPretrainedDetectorsResponse
+from vesta_contracts.training.v1.pretrained_detector_service_pb2 import DeletePretrainedDetectorRequest as DeletePretrainedDetectorRequest
+from vesta_contracts.training.v1.pretrained_detector_service_pb2_grpc import PretrainedDetectorServiceStub as PretrainedDetectorServiceStub
+from vesta_contracts.training.v1.pretrained_detector_service_pb2_grpc import PretrainedDetectorServiceServicer as PretrainedDetectorServiceServicer
+from vesta_contracts.training.v1.pretrained_detector_service_pb2_grpc import add_PretrainedDetectorServiceServicer_to_server as add_PretrainedDetectorServiceServicer_to_server
 from vesta_contracts.training.v1.recipe_pb2 import Recipe as Recipe
 from vesta_contracts.training.v1.recipe_service_pb2 import CreateRecipeRequest as CreateRecipeRequest
 from vesta_contracts.training.v1.recipe_service_pb2 import GetRecipeRequest as GetRecipeRequest
@@ -80,6 +89,7 @@ __all__ = [
     "CreateTrainingRunRequest",
     "DeleteModelRequest",
     "DeleteModelVersionRequest",
+    "DeletePretrainedDetectorRequest",
     "DeleteRecipeRequest",
     "DeleteStudyRequest",
     "DeleteTrainingRunRequest",
@@ -88,15 +98,19 @@ __all__ = [
     "ExclusionCounts",
     "GetModelRequest",
     "GetModelVersionRequest",
+    "GetPretrainedDetectorRequest",
     "GetRecipeRequest",
     "GetStudyRequest",
     "GetTrainingRunRequest",
     "HeldOutPredictions",
+    "ImportPretrainedDetectorRequest",
     "LearningCurvePoint",
     "ListModelVersionsRequest",
     "ListModelVersionsResponse",
     "ListModelsRequest",
     "ListModelsResponse",
+    "ListPretrainedDetectorsRequest",
+    "ListPretrainedDetectorsResponse",
     "ListRecipesRequest",
     "ListRecipesResponse",
     "ListStudiesRequest",
@@ -114,6 +128,9 @@ __all__ = [
     "ModelVersionDeleted",
     "ModelVersionRegistered",
     "ObjectSelection",
+    "PretrainedDetector",
+    "PretrainedDetectorServiceServicer",
+    "PretrainedDetectorServiceStub",
     "RandomLabels",
     "Recipe",
     "RecipeServiceServicer",
@@ -135,6 +152,7 @@ __all__ = [
     "UpdateModelRequest",
     "UpdateRecipeRequest",
     "add_ModelServiceServicer_to_server",
+    "add_PretrainedDetectorServiceServicer_to_server",
     "add_RecipeServiceServicer_to_server",
     "add_StudyServiceServicer_to_server",
     "add_TrainingRunServiceServicer_to_server",
