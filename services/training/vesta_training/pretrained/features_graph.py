@@ -67,5 +67,7 @@ def _rename(graph: onnx.GraphProto) -> None:
             renamed = [PREFIX + name if name else "" for name in names]
             del names[:]
             names.extend(renamed)
-    for named in (*graph.initializer, *graph.input, *graph.output):
-        named.name = PREFIX + named.name
+    for tensor in graph.initializer:
+        tensor.name = PREFIX + tensor.name
+    for end in (*graph.input, *graph.output):
+        end.name = PREFIX + end.name

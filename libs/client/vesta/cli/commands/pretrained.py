@@ -49,7 +49,7 @@ def _only_project(session: Session) -> str:
         ValueError: there is none, or there are several.
     """
     listed = session.client.pages(session.client.projects.ListProjects, ListProjectsRequest())
-    names = [project.name for project in islice(listed, 10)]
+    names = [str(project.name) for project in islice(listed, 10)]
     if len(names) != 1:
         raise ValueError(f"set --project to one of the projects: {', '.join(names) or 'there are none'}")
     return names[0]
