@@ -3,8 +3,14 @@
 import pytest
 from datasets_builders import Datasets, a_medium, refusal
 from vesta_common.errors import InvalidArgument
-from vesta_contracts.common.v1 import Annotation, Mask, PixelBox, Prediction, SegmentationMap, TaskType
-from vesta_contracts.datasets.v1 import BatchAnnotateItemsRequest, ItemAnnotations, Split
+from vesta_contracts.common.v1 import Annotation, ConceptScore, Mask, PixelBox, Prediction, SegmentationMap, TaskType
+from vesta_contracts.datasets.v1 import (
+    BatchAnnotateItemsRequest,
+    GetItemRequest,
+    ItemAnnotations,
+    SelectItemsRequest,
+    Split,
+)
 from vesta_datasets.task_types.semantic_segmentation import SemanticSegmentation, masks_of_map
 
 PIXELS = SemanticSegmentation()
@@ -59,3 +65,29 @@ def test_a_predicted_map_is_one_mask_for_each_concept() -> None:
     assert masks_of_map(found) == [a_mask("van", 0, 10, 5, 5), a_mask("car", 10, 5)]
     assert PIXELS.pre_annotations(Prediction(segmentation_map=found)) == masks_of_map(found)
     assert PIXELS.pre_annotations(Prediction()) == []
+
+
+def test_a_large_map_is_stored_apart_and_read_for_suggestions(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset(task_type=TaskType.TASK_TYPE_SEMANTIC_SEGMENTATION)
+    (name,) = (item.name for item in datasets.add(dataset, a_medium(0), split=Split.SPLIT_TRAIN))
+    side = 160  # a chessboard, the map with the most runs
+    board = SegmentationMap(
+        height_px=side,
+        width_px=side,
+        concepts=["van", "car"],
+        runs_px=[1] * side * side,
+        concept_numbers=[1, 2] * (side * side // 2),
+    )
+    whole = Prediction(
+        model_version="m",
+        scores=[ConceptScore(concept=concept, score=0.9, threshold=0.5, predicted=True) for concept in ("van", "car")],
+        segmentation_map=board,
+    )
+    reduced = datasets.store.items.reduced(name, whole)
+    assert (reduced.stored.is_segmentation_map, list(reduced.stored.concepts)) == (True, ["car", "van"])
+    assert reduced.ByteSize() < 1000
+    assert PIXELS.annotation_seconds(reduced) == PIXELS.annotation_seconds(whole) > 2
+    datasets.predicts(dataset, {name: reduced})
+    (chosen,) = datasets.items.SelectItems(SelectItemsRequest(parent=dataset, count=1)).items
+    assert list(chosen.pre_annotations) == masks_of_map(board)
+    assert datasets.items.GetItem(GetItemRequest(name=name)).prediction == whole

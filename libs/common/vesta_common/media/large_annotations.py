@@ -1,4 +1,4 @@
-"""Large annotations in the object store, by the hash of their content, so that events, rows and lists contain a reference and a summary.
+"""Large annotations and maps in the object store, by the hash of their content; events, rows and lists have a reference and a summary.
 
 The objects of a dataset have one key prefix. They are deleted with the dataset, not with an item, because several items and
 events can refer to one object.
@@ -7,7 +7,7 @@ events can refer to one object.
 from collections.abc import Sequence
 from typing import TypeVar
 
-from vesta_contracts.common.v1 import Annotation, Prediction, StoredAnnotations
+from vesta_contracts.common.v1 import Annotation, Prediction, SegmentationMap, StoredAnnotations
 from vesta_contracts.datasets.v1 import AcceptedAnnotations, AnnotationList
 
 from vesta_common.errors import Unavailable
@@ -41,7 +41,11 @@ class LargeAnnotations:
         Raises:
             Unavailable: UPDATE_RUNNING, replicas of the previous version are running.
         """
-        content = AnnotationList(annotations=annotations)
+        return self._store(item, AnnotationList(annotations=annotations), [one.concept for one in annotations])
+
+    def _store(
+        self, item: str, content: AnnotationList | SegmentationMap, concepts: Sequence[str]
+    ) -> StoredAnnotations | None:
         if content.ByteSize() <= INLINE_BYTES_MAX:
             return None
         if not self._is_updated:
@@ -51,12 +55,12 @@ class LargeAnnotations:
                 reason="UPDATE_RUNNING",
             )
         stored = self._objects.put(annotation_folder(item), content.SerializeToString(deterministic=True))
-        concepts = sorted({annotation.concept for annotation in annotations})
         return StoredAnnotations(
             object_key=stored.key,
             size_bytes=stored.size_bytes,
-            annotation_count=len(annotations),
-            concepts=concepts[:CONCEPTS_MAX],
+            annotation_count=len(concepts),
+            concepts=sorted(set(concepts))[:CONCEPTS_MAX],
+            is_segmentation_map=isinstance(content, SegmentationMap),
         )
 
     def load(self, stored: StoredAnnotations) -> Sequence[Annotation]:
@@ -69,19 +73,24 @@ class LargeAnnotations:
         return AnnotationList.FromString(self._objects.get(stored.object_key)).annotations
 
     def reduced(self, item: str, message: Annotated) -> Annotated:
-        """Returns what was accepted or predicted for an item with a reference if its annotations are large. Raises as `store`."""
+        """Returns what was accepted or predicted for an item with a reference if its annotations or map are large. Raises as `store`."""
         stored = self.store(item, message.annotations)
+        if stored is None and isinstance(message, Prediction):
+            stored = self._store(item, message.segmentation_map, message.segmentation_map.concepts)
         if stored is None:
             return message
-        reduced = without(message, "annotations")
+        reduced = without(message, "segmentation_map" if stored.is_segmentation_map else "annotations")
         reduced.stored.CopyFrom(stored)
         return reduced
 
     def whole(self, message: Annotated) -> Annotated:
-        """Returns what was accepted or predicted with the annotations themselves. Raises as `load`."""
+        """Returns what was accepted or predicted with the annotations or the map themselves. Raises as `load`."""
         if not message.HasField("stored"):
             return message
         whole = without(message, "stored")
+        if isinstance(whole, Prediction) and message.stored.is_segmentation_map:
+            whole.segmentation_map.ParseFromString(self._objects.get(message.stored.object_key))
+            return whole
         whole.annotations.extend(self.load(message.stored))
         return whole
 

@@ -49,7 +49,8 @@ class SemanticSegmentation(MultiLabel):
 
     def annotation_seconds(self, prediction: Prediction) -> float:
         """Half of the time to draw the outlines of all concepts of the map, because masks are corrected rather than drawn again."""
-        return LOOK_SECONDS + DRAW_OUTLINE_SECONDS * len(prediction.segmentation_map.concepts) / 2
+        concepts = prediction.stored.concepts or prediction.segmentation_map.concepts
+        return LOOK_SECONDS + DRAW_OUTLINE_SECONDS * len(concepts) / 2
 
 
 def masks_of_map(segmentation: SegmentationMap) -> list[Annotation]:

@@ -178,10 +178,13 @@ class StoredAnnotations(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     ANNOTATION_COUNT_FIELD_NUMBER: _builtins.int
     CONCEPTS_FIELD_NUMBER: _builtins.int
+    IS_SEGMENTATION_MAP_FIELD_NUMBER: _builtins.int
     object_key: _builtins.str
     """Key of the object, a serialized vesta.datasets.v1.AnnotationList. It ends with the SHA-256 of the content."""
     size_bytes: _builtins.int
     annotation_count: _builtins.int
+    is_segmentation_map: _builtins.bool
+    """True if the object is a serialized SegmentationMap instead, with one annotation per concept."""
     @_builtins.property
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The distinct concepts, sorted; the first 100."""
@@ -193,10 +196,11 @@ class StoredAnnotations(_message.Message):
         size_bytes: _builtins.int = ...,
         annotation_count: _builtins.int = ...,
         concepts: _abc.Iterable[_builtins.str] | None = ...,
+        is_segmentation_map: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation_count", b"annotation_count", "concepts", b"concepts", "object_key", b"object_key", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation_count", b"annotation_count", "concepts", b"concepts", "is_segmentation_map", b"is_segmentation_map", "object_key", b"object_key", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

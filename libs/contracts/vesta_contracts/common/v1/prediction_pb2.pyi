@@ -101,7 +101,7 @@ class Prediction(_message.Message):
 
     @_builtins.property
     def stored(self) -> _geometry_pb2.StoredAnnotations:
-        """Set instead of `annotations` if they are large."""
+        """Set instead of `annotations` or `segmentation_map` if they are large."""
 
     @_builtins.property
     def segmentation_map(self) -> Global___SegmentationMap:
