@@ -9,6 +9,7 @@ from random_changes import RandomChanges
 from vesta_common.errors import InvalidArgument
 from vesta_contracts.datasets.v1 import DeleteItemRequest, ItemView, ListItemsRequest
 from vesta_datasets.items.facets import BITS, SPLITS
+from vesta_datasets.items.figure_terms import BOUNDS
 from vesta_datasets.items.filters import item_filter
 
 FILTERS = (
@@ -45,6 +46,18 @@ FILTERS = (
     "object_count >= 1 AND NOT object_area_min < 2",
     'predicted_count = 0 AND predicted : "van"',
     "duplicate_object_count > 0 OR predicted_area_max > 3",
+    "object_count > 1 AND object_count <= 3 AND object_area_max > 9",
+    "object_count = 2",
+    "object_count != 2",
+    "object_count < 2 AND labelled",
+    "object_area_min <= 4 AND object_area_max >= 9",
+    "object_area_max = 9",
+    "predicted_count >= 2 AND uncertain",
+    "predicted_count >= 0",
+    'predicted_count.van >= 1 AND NOT label = "car"',
+    "predicted_count.van < 1 AND scored",
+    "predicted_area_max.van <= 4",
+    "object_count > 5 AND object_count < 3",
 )
 
 
@@ -101,12 +114,25 @@ def test_the_terms_of_items_are_those_of_their_columns(datasets: Datasets) -> No
     terms = "SELECT dataset, term, facets, create_time, name FROM item_terms"
     columns = """
         SELECT dataset, term, facets, create_time, name
-        FROM items CROSS JOIN LATERAL item_terms_of(labels, shape_concepts, predicted_labels, source) AS term
+        FROM items CROSS JOIN LATERAL item_terms_of(
+            labels, shape_concepts, predicted_labels, source, object_count, duplicate_object_count, object_area_min, object_area_max,
+            predicted_count, predicted_area_min, predicted_area_max, predicted_figures
+        ) AS term
     """
     with datasets.store.postgres.transaction() as connection:
         assert connection.execute(terms).fetchone() is not None
         for left, right in ((terms, columns), (columns, terms)):
             assert connection.execute(f"({left}) EXCEPT ({right})".encode()).fetchall() == []
+
+
+def test_the_ranges_of_figures_are_those_of_the_database(datasets: Datasets) -> None:
+    values = [0.5, *map(float, BOUNDS), *(bound - 0.5 for bound in BOUNDS), *(bound + 0.5 for bound in BOUNDS)]
+    statement = """
+        SELECT figure_range(value) AS number FROM unnest(%s::double precision[]) WITH ORDINALITY AS given (value, place) ORDER BY place
+    """
+    with datasets.store.postgres.transaction() as connection:
+        numbers = [row["number"] for row in connection.execute(statement, [values])]
+    assert numbers == [sum(value >= bound for bound in BOUNDS) for value in values]
 
 
 def test_the_view_of_names_has_nothing_else(datasets: Datasets) -> None:

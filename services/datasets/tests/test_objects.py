@@ -114,6 +114,8 @@ def annotate(datasets: Datasets, dataset: str, item: str, annotations: Sequence[
         ("predicted_count = 2", [3]),
         ("predicted_count = 0", [0, 1, 2]),
         ("predicted_area_max >= 100 AND predicted = van", [3]),
+        ("predicted_count.van >= 2 AND predicted_area_min.van < 20", [3]),
+        ("predicted_count.car >= 1", []),
     ],
 )
 def test_items_are_found_by_their_objects(

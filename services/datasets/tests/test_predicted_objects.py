@@ -6,7 +6,13 @@ from datasets_builders import Datasets, a_medium
 from hypothesis import given
 from hypothesis import strategies as st
 from vesta_contracts.common.v1 import Annotation, ConceptScore, PixelBox, Prediction, TaskType
-from vesta_contracts.datasets.v1 import GetItemRequest, SelectionStrategy, SelectItemsRequest, Split
+from vesta_contracts.datasets.v1 import (
+    BatchGetItemsRequest,
+    GetItemRequest,
+    SelectionStrategy,
+    SelectItemsRequest,
+    Split,
+)
 from vesta_datasets.selection import pool_builder
 from vesta_datasets.task_types.detection import Detection
 from vesta_datasets.task_types.object_uncertainty import difficulties
@@ -139,6 +145,31 @@ def test_objects_that_are_stored_apart_are_read_for_suggestions(datasets: Datase
     (chosen,) = datasets.items.SelectItems(SelectItemsRequest(parent=dataset, count=1)).items
     assert list(chosen.pre_annotations) == list(whole.annotations)
     assert datasets.items.GetItem(GetItemRequest(name=name)).prediction == whole
+
+
+def test_objects_that_are_stored_apart_count_as_the_others(datasets: Datasets) -> None:
+    whole = found(*[("van", 0.9 - number / 2000) for number in range(1000)], *[("car", 0.45)] * 3)
+    reduced = datasets.store.items.reduced("projects/p/datasets/d/items/i", whole)
+    dataset, (apart, within) = a_pool(datasets, [reduced, found(("car", 0.8))])
+    assert datasets.listed(dataset, "predicted_count.van > 300 AND predicted_area_min = 1") == [apart]
+    assert datasets.listed(dataset, f"predicted_count = {sum(one.score >= 0.5 for one in whole.annotations)}") == [
+        apart
+    ]
+    assert datasets.listed(dataset, "predicted_count.car >= 1") == [within]
+    kept = datasets.items.BatchGetItems(BatchGetItemsRequest(parent=dataset, names=[apart])).items[0].prediction
+    assert kept.stored.object_key == reduced.stored.object_key
+    assert margins(kept) == pytest.approx(margins(whole))
+    assert DETECTION.annotation_seconds(kept) == pytest.approx(DETECTION.annotation_seconds(whole))
+
+
+def test_a_prediction_whose_objects_were_deleted_with_their_dataset_is_still_stored(datasets: Datasets) -> None:
+    dataset, (name,) = a_pool(datasets, [found()])
+    lost = found(("van", 0.9))
+    lost.ClearField("annotations")
+    lost.stored.object_key = f"annotations/p/d/{'0' * 64}"
+    datasets.predicts(dataset, {name: lost})
+    assert datasets.listed(dataset, "predicted = van") == [name]
+    assert datasets.listed(dataset, "predicted_count >= 1") == []
 
 
 def test_a_response_stays_small_enough_for_a_message(datasets: Datasets, monkeypatch: pytest.MonkeyPatch) -> None:

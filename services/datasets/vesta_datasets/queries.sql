@@ -245,11 +245,12 @@ SELECT name FROM items WHERE name = ANY(:names) ORDER BY name FOR NO KEY UPDATE;
 UPDATE items SET
     scores = new.scores, scored_by = :scored_by, scored_deployment = :deployment, scored_generation = :generation,
     predicted_labels = ARRAY(SELECT jsonb_array_elements_text(new.predicted)), score = new.score, margin = new.margin,
-    uncertain = new.uncertain, predicted_count = new.object_count, predicted_area_min = new.area_min, predicted_area_max = new.area_max
+    uncertain = new.uncertain, predicted_count = new.object_count, predicted_area_min = new.area_min, predicted_area_max = new.area_max,
+    predicted_figures = new.figures
 FROM unnest(
     :names::text[], :scores::bytea[], :predicted::jsonb[], :top_scores::real[], :margins::real[], :uncertain::boolean[],
-    :object_counts::integer[], :area_mins::real[], :area_maxs::real[]
-) AS new (name, scores, predicted, score, margin, uncertain, object_count, area_min, area_max)
+    :object_counts::integer[], :area_mins::real[], :area_maxs::real[], :figures::jsonb[]
+) AS new (name, scores, predicted, score, margin, uncertain, object_count, area_min, area_max, figures)
 WHERE items.name = new.name AND (scored_deployment <> :deployment OR scored_generation <= :generation);
 
 -- name: put_embeddings!

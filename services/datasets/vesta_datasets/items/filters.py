@@ -38,12 +38,31 @@ _PREDICTION_FIELDS: Mapping[str, Field] = {
 
 
 def _metadata(key: str) -> Field:
-    """Returns a field of the metadata. The key is quoted here, because it is part of the SQL text and not a parameter."""
-    quoted = key.replace("'", "''").replace("%", "%%")
-    return Field(f"(items.metadata ->> '{quoted}')")
+    return Field(f"(items.metadata ->> {_quoted(key)})")
+
+
+def _predicted(place: int, parse: Callable[[str], float]) -> Callable[[str], Field]:
+    """Returns the fields of a figure of the predicted objects of a concept, given its place in `predicted_figures`."""
+
+    def field_of(concept: str) -> Field:
+        value = f"(items.predicted_figures -> {_quoted(concept)} ->> {place})"
+        sql = f"coalesce({value}::integer, 0)" if parse is int else f"{value}::real"
+        return Field(sql, parse, ordered=True)
+
+    return field_of
+
+
+def _quoted(text: str) -> str:
+    """Returns a part of the name of a field as SQL text, because it cannot be a parameter."""
+    return "'" + text.replace("'", "''").replace("%", "%%") + "'"
 
 
 _PREFIXED: Mapping[str, Callable[[str], Field]] = {"metadata.": _metadata}
+_PREDICTION_PREFIXED: Mapping[str, Callable[[str], Field]] = {
+    "predicted_count.": _predicted(0, int),
+    "predicted_area_min.": _predicted(1, float),
+    "predicted_area_max.": _predicted(2, float),
+}
 
 
 def item_filter(text: str, *, predictions: bool = True) -> Where:
@@ -52,4 +71,6 @@ def item_filter(text: str, *, predictions: bool = True) -> Where:
     Args:
         predictions: whether the filter may use the fields of predictions.
     """
-    return compile_filter(text, {**_FIELDS, **_PREDICTION_FIELDS} if predictions else _FIELDS, _PREFIXED)
+    if not predictions:
+        return compile_filter(text, _FIELDS, _PREFIXED)
+    return compile_filter(text, {**_FIELDS, **_PREDICTION_FIELDS}, {**_PREFIXED, **_PREDICTION_PREFIXED})

@@ -40,6 +40,15 @@ def figures_of(annotations: Iterable[Annotation]) -> ObjectFigures:
     )
 
 
+def figures_by_concept(annotations: Iterable[Annotation]) -> dict[str, tuple[int, float | None, float | None]]:
+    """Returns, for each concept of an item's objects, their number and the areas of the smallest and the largest one, in pixels."""
+    by_concept: dict[str, list[Annotation]] = {}
+    for annotation in objects_of(annotations):
+        by_concept.setdefault(annotation.concept, []).append(annotation)
+    figures = {concept: figures_of(found) for concept, found in by_concept.items()}
+    return {concept: (found.object_count, found.area_min_px, found.area_max_px) for concept, found in figures.items()}
+
+
 def objects_of(annotations: Iterable[Annotation]) -> list[Annotation]:
     """Returns all annotations but image labels."""
     return [annotation for annotation in annotations if not annotation.HasField("image_label")]

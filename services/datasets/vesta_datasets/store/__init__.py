@@ -34,7 +34,7 @@ class Store:
         self.taxonomies = Taxonomies(clock)
         self.datasets = Datasets(clock)
         self.items = Items(clock, large)
-        self.predictions = Predictions()
+        self.predictions = Predictions(large)
         self.search_indexes = SearchIndexes()
         self.pool = CandidatePool()
         self.snapshots = Snapshots(postgres, large)

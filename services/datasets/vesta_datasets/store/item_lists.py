@@ -52,6 +52,8 @@ def statement_of(dataset: str, where: Where, after: ListPosition, limit: int | N
         "facets_mask": plan.facets.mask,
         "facets": plan.facets.values,
         "terms": list(plan.terms),
+        "term_min": min(plan.terms, default=""),
+        "term_max": max(plan.terms, default=""),
         **{f"terms_{index}": list(terms) for index, terms in enumerate(plan.more_terms)},
         **{f"excluded_{index}": list(terms) for index, terms in enumerate(plan.excluded_terms)},
         **where.parameters,
@@ -85,6 +87,8 @@ def _statement(plan: ListPlan) -> str:
         if plan.rest:
             conditions.append(_HAS_REST.format(conditions=_all(*plan.rest)))
         page = _BY_TERM.format(joins=joins, conditions=_all(*conditions))
+        if plan.is_range:
+            return _OF_RANGE.format(page=page)
         distinct = "DISTINCT" if len(plan.terms) > 1 else ""
         return _LISTS.format(
             distinct=distinct, lists="cells CROSS JOIN unnest(%(terms)s::text[]) AS wanted (term)", page=page
@@ -111,6 +115,26 @@ WITH cells AS MATERIALIZED (
     GROUP BY facets HAVING sum(count) > 0
 )
 SELECT {distinct} page.create_time, page.name FROM {lists} CROSS JOIN LATERAL ({page}) AS page
+ORDER BY page.create_time, page.name LIMIT %(limit)s
+"""
+# Finds the terms and facets that the dataset has in the range: one entry of the index per list.
+_OF_RANGE = """
+WITH RECURSIVE entries AS (
+    (
+        SELECT term, facets FROM item_terms WHERE dataset = %(dataset)s AND term >= %(term_min)s AND term <= %(term_max)s
+        ORDER BY dataset, term, facets LIMIT 1
+    )
+    UNION ALL
+    SELECT following.term, following.facets FROM entries CROSS JOIN LATERAL (
+        SELECT term, facets FROM item_terms
+        WHERE dataset = %(dataset)s AND (item_terms.term, item_terms.facets) > (entries.term, entries.facets)
+            AND item_terms.term <= %(term_max)s
+        ORDER BY dataset, term, facets LIMIT 1
+    ) AS following
+), cells AS MATERIALIZED (
+    SELECT term, facets FROM entries WHERE facets & %(facets_mask)s = ANY(%(facets)s) AND term = ANY(%(terms)s)
+)
+SELECT page.create_time, page.name FROM cells CROSS JOIN LATERAL (SELECT cells.term) AS wanted CROSS JOIN LATERAL ({page}) AS page
 ORDER BY page.create_time, page.name LIMIT %(limit)s
 """
 _WHOLE = """

@@ -9,16 +9,18 @@ from numpy.typing import NDArray
 from pgvector import Vector
 from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
+from vesta_common.errors import NotFound
+from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.media.predictions import predicted_concepts
 from vesta_common.resources.filters import Where
 from vesta_common.storage.postgres import Connection
-from vesta_contracts.common.v1 import Prediction
+from vesta_contracts.common.v1 import Annotation, Prediction
 from vesta_contracts.datasets.v1 import Item
 
-from vesta_datasets.items.objects import figures_of
+from vesta_datasets.items.objects import figures_by_concept, figures_of
 from vesta_datasets.store.rows import array_of, item_of
 from vesta_datasets.store.statements import queries
-from vesta_datasets.task_types.predicted_objects import predicted_objects
+from vesta_datasets.task_types.predicted_objects import predicted_objects, with_object_scores
 
 # In the binary format, in which psycopg writes vectors 15 times as fast.
 _PUT_EMBEDDINGS = queries.put_embeddings.sql.replace("%(embeddings)s", "%(embeddings)b").encode()
@@ -68,6 +70,9 @@ class NearestItems(NamedTuple):
 class Predictions:
     """The predictions of items and the table of embeddings."""
 
+    def __init__(self, large: LargeAnnotations) -> None:
+        self._large = large
+
     def put(
         self,
         connection: Connection,
@@ -76,10 +81,20 @@ class Predictions:
         rows: Sequence[tuple[str, Prediction]],
     ) -> None:
         """Stores predictions of items. Those of an older generation of the same deployment are ignored. Of an item that occurs twice,
-        the last one is stored.
+        the last one is stored. Objects that are stored apart are read, so that filters and selection count them.
+
+        Raises:
+            DataLoss: such objects are corrupt.
         """
+        objects = dict[str, list[Annotation]]()
         said = dict(rows)
-        figures = [figures_of(predicted_objects(prediction)) for prediction in said.values()]
+        for name, prediction in said.items():
+            whole = self._whole(prediction)
+            objects[name] = predicted_objects(whole)
+            if prediction.HasField("stored"):
+                said[name] = with_object_scores(prediction, whole.annotations)
+        figures = [figures_of(found) for found in objects.values()]
+        by_concept = [figures_by_concept(found) for found in objects.values()]
         queries.lock_scored(connection, names=list(said))
         queries.put_scores(
             connection,
@@ -92,6 +107,7 @@ class Predictions:
             object_counts=[found.object_count for found in figures],
             area_mins=[found.area_min_px for found in figures],
             area_maxs=[found.area_max_px for found in figures],
+            figures=[Jsonb(found) if found else None for found in by_concept],
             scored_by=model.version,
             deployment=model.deployment,
             generation=model.generation,
@@ -103,6 +119,15 @@ class Predictions:
             deployment=model.deployment,
             generation=model.generation,
         )
+
+    def _whole(self, prediction: Prediction) -> Prediction:
+        """Returns a prediction with objects that are stored apart; without them if their dataset was deleted, and its objects with it."""
+        if prediction.stored.is_segmentation_map:  # has no objects
+            return prediction
+        try:
+            return self._large.whole(prediction)
+        except NotFound:
+            return prediction
 
     def put_embeddings(
         self,

@@ -3,6 +3,7 @@
 from vesta_contracts.common.v1.geometry_pb2 import Visibility as Visibility
 from vesta_contracts.common.v1.geometry_pb2 import Annotation as Annotation
 from vesta_contracts.common.v1.geometry_pb2 import StoredAnnotations as StoredAnnotations
+from vesta_contracts.common.v1.geometry_pb2 import ObjectScores as ObjectScores
 from vesta_contracts.common.v1.geometry_pb2 import ImageLabel as ImageLabel
 from vesta_contracts.common.v1.geometry_pb2 import PixelPoint as PixelPoint
 from vesta_contracts.common.v1.geometry_pb2 import PixelBox as PixelBox
@@ -47,6 +48,7 @@ __all__ = [
     "Keypoints",
     "Mask",
     "Media",
+    "ObjectScores",
     "PixelBox",
     "PixelPoint",
     "Polygon",

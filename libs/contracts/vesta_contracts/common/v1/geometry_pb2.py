@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evesta/common/v1/geometry.proto\x12\x0fvesta.common.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bvesta/common/v1/rules.proto\"\xe6\x04\n\nAnnotation\x12\x1a\n\x07\x63oncept\x18\x01 \x01(\tB\t\xca\xa5\x19\x05\x08\x01\x10\x80\x01\x12\x32\n\x0bimage_label\x18\x02 \x01(\x0b\x32\x1b.vesta.common.v1.ImageLabelH\x00\x12(\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x19.vesta.common.v1.PixelBoxH\x00\x12\x32\n\x0brotated_box\x18\x04 \x01(\x0b\x32\x1b.vesta.common.v1.RotatedBoxH\x00\x12+\n\x07polygon\x18\x05 \x01(\x0b\x32\x18.vesta.common.v1.PolygonH\x00\x12%\n\x04mask\x18\x06 \x01(\x0b\x32\x15.vesta.common.v1.MaskH\x00\x12/\n\tkeypoints\x18\x07 \x01(\x0b\x32\x1a.vesta.common.v1.KeypointsH\x00\x12\'\n\x05track\x18\x08 \x01(\x0b\x32\x16.vesta.common.v1.TrackH\x00\x12<\n\x10temporal_segment\x18\t \x01(\x0b\x32 .vesta.common.v1.TemporalSegmentH\x00\x12*\n\x05score\x18\n \x01(\x02\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?H\x01\x88\x01\x01\x12L\n\nattributes\x18\x0b \x03(\x0b\x32+.vesta.common.v1.Annotation.AttributesEntryB\x0b\xca\xa5\x19\x07\x38@B\x03\x10\x80\x08\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05shapeB\x08\n\x06_score\"\x84\x01\n\x11StoredAnnotations\x12\x12\n\nobject_key\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x18\n\x10\x61nnotation_count\x18\x03 \x01(\x05\x12\x10\n\x08\x63oncepts\x18\x04 \x03(\t\x12\x1b\n\x13is_segmentation_map\x18\x06 \x01(\x08\"\x0c\n\nImageLabel\"(\n\nPixelPoint\x12\x0c\n\x04x_px\x18\x01 \x01(\x01\x12\x0c\n\x04y_px\x18\x02 \x01(\x01\"R\n\x08PixelBox\x12\x10\n\x08x_min_px\x18\x01 \x01(\x01\x12\x10\n\x08y_min_px\x18\x02 \x01(\x01\x12\x10\n\x08x_max_px\x18\x03 \x01(\x01\x12\x10\n\x08y_max_px\x18\x04 \x01(\x01\"\xa4\x01\n\nRotatedBox\x12\x13\n\x0bx_center_px\x18\x01 \x01(\x01\x12\x13\n\x0by_center_px\x18\x02 \x01(\x01\x12\x1f\n\x08width_px\x18\x03 \x01(\x01\x42\r\xca\xa5\x19\t!\x00\x00\x00\x00\x00\x00\x00\x00\x12 \n\theight_px\x18\x04 \x01(\x01\x42\r\xca\xa5\x19\t!\x00\x00\x00\x00\x00\x00\x00\x00\x12)\n\tangle_deg\x18\x05 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x80\x66\xc0)\x00\x00\x00\x00\x00\x80\x66@\"`\n\x07Polygon\x12&\n\x07outline\x18\x01 \x01(\x0b\x32\x15.vesta.common.v1.Ring\x12-\n\x05holes\x18\x02 \x03(\x0b\x32\x15.vesta.common.v1.RingB\x07\xca\xa5\x19\x03\x38\xe8\x07\"?\n\x04Ring\x12\x37\n\x06points\x18\x01 \x03(\x0b\x32\x1b.vesta.common.v1.PixelPointB\n\xca\xa5\x19\x06\x30\x03\x38\xc0\xb8\x02\"G\n\x04Mask\x12\x11\n\theight_px\x18\x01 \x01(\r\x12\x10\n\x08width_px\x18\x02 \x01(\r\x12\x1a\n\x07runs_px\x18\x03 \x03(\rB\t\xca\xa5\x19\x05\x38\x80\x92\xf4\x01\"?\n\tKeypoints\x12\x32\n\x06points\x18\x01 \x03(\x0b\x32\x19.vesta.common.v1.KeypointB\x07\xca\xa5\x19\x03\x38\xe8\x07\"\x81\x01\n\x08Keypoint\x12\x18\n\x05label\x18\x01 \x01(\tB\t\xca\xa5\x19\x05\x08\x01\x10\x80\x01\x12*\n\x05point\x18\x02 \x01(\x0b\x32\x1b.vesta.common.v1.PixelPoint\x12/\n\nvisibility\x18\x03 \x01(\x0e\x32\x1b.vesta.common.v1.Visibility\"]\n\x05Track\x12\x1b\n\x08track_id\x18\x01 \x01(\tB\t\xca\xa5\x19\x05\x08\x01\x10\x80\x01\x12\x37\n\tkeyframes\x18\x02 \x03(\x0b\x32\x19.vesta.common.v1.KeyframeB\t\xca\xa5\x19\x05\x30\x01\x38\x80}\"]\n\x08Keyframe\x12)\n\x06offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03\x62ox\x18\x02 \x01(\x0b\x32\x19.vesta.common.v1.PixelBox\"q\n\x0fTemporalSegment\x12/\n\x0cstart_offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nend_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*p\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x16\n\x12VISIBILITY_VISIBLE\x10\x01\x12\x17\n\x13VISIBILITY_OCCLUDED\x10\x02\x12\x15\n\x11VISIBILITY_ABSENT\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evesta/common/v1/geometry.proto\x12\x0fvesta.common.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bvesta/common/v1/rules.proto\"\xe6\x04\n\nAnnotation\x12\x1a\n\x07\x63oncept\x18\x01 \x01(\tB\t\xca\xa5\x19\x05\x08\x01\x10\x80\x01\x12\x32\n\x0bimage_label\x18\x02 \x01(\x0b\x32\x1b.vesta.common.v1.ImageLabelH\x00\x12(\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x19.vesta.common.v1.PixelBoxH\x00\x12\x32\n\x0brotated_box\x18\x04 \x01(\x0b\x32\x1b.vesta.common.v1.RotatedBoxH\x00\x12+\n\x07polygon\x18\x05 \x01(\x0b\x32\x18.vesta.common.v1.PolygonH\x00\x12%\n\x04mask\x18\x06 \x01(\x0b\x32\x15.vesta.common.v1.MaskH\x00\x12/\n\tkeypoints\x18\x07 \x01(\x0b\x32\x1a.vesta.common.v1.KeypointsH\x00\x12\'\n\x05track\x18\x08 \x01(\x0b\x32\x16.vesta.common.v1.TrackH\x00\x12<\n\x10temporal_segment\x18\t \x01(\x0b\x32 .vesta.common.v1.TemporalSegmentH\x00\x12*\n\x05score\x18\n \x01(\x02\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?H\x01\x88\x01\x01\x12L\n\nattributes\x18\x0b \x03(\x0b\x32+.vesta.common.v1.Annotation.AttributesEntryB\x0b\xca\xa5\x19\x07\x38@B\x03\x10\x80\x08\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05shapeB\x08\n\x06_score\"\xba\x01\n\x11StoredAnnotations\x12\x12\n\nobject_key\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x18\n\x10\x61nnotation_count\x18\x03 \x01(\x05\x12\x10\n\x08\x63oncepts\x18\x04 \x03(\t\x12\x34\n\robject_scores\x18\x05 \x03(\x0b\x32\x1d.vesta.common.v1.ObjectScores\x12\x1b\n\x13is_segmentation_map\x18\x06 \x01(\x08\"/\n\x0cObjectScores\x12\x0f\n\x07\x63oncept\x18\x01 \x01(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x02\"\x0c\n\nImageLabel\"(\n\nPixelPoint\x12\x0c\n\x04x_px\x18\x01 \x01(\x01\x12\x0c\n\x04y_px\x18\x02 \x01(\x01\"R\n\x08PixelBox\x12\x10\n\x08x_min_px\x18\x01 \x01(\x01\x12\x10\n\x08y_min_px\x18\x02 \x01(\x01\x12\x10\n\x08x_max_px\x18\x03 \x01(\x01\x12\x10\n\x08y_max_px\x18\x04 \x01(\x01\"\xa4\x01\n\nRotatedBox\x12\x13\n\x0bx_center_px\x18\x01 \x01(\x01\x12\x13\n\x0by_center_px\x18\x02 \x01(\x01\x12\x1f\n\x08width_px\x18\x03 \x01(\x01\x42\r\xca\xa5\x19\t!\x00\x00\x00\x00\x00\x00\x00\x00\x12 \n\theight_px\x18\x04 \x01(\x01\x42\r\xca\xa5\x19\t!\x00\x00\x00\x00\x00\x00\x00\x00\x12)\n\tangle_deg\x18\x05 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x80\x66\xc0)\x00\x00\x00\x00\x00\x80\x66@\"`\n\x07Polygon\x12&\n\x07outline\x18\x01 \x01(\x0b\x32\x15.vesta.common.v1.Ring\x12-\n\x05holes\x18\x02 \x03(\x0b\x32\x15.vesta.common.v1.RingB\x07\xca\xa5\x19\x03\x38\xe8\x07\"?\n\x04Ring\x12\x37\n\x06points\x18\x01 \x03(\x0b\x32\x1b.vesta.common.v1.PixelPointB\n\xca\xa5\x19\x06\x30\x03\x38\xc0\xb8\x02\"G\n\x04Mask\x12\x11\n\theight_px\x18\x01 \x01(\r\x12\x10\n\x08width_px\x18\x02 \x01(\r\x12\x1a\n\x07runs_px\x18\x03 \x03(\rB\t\xca\xa5\x19\x05\x38\x80\x92\xf4\x01\"?\n\tKeypoints\x12\x32\n\x06points\x18\x01 \x03(\x0b\x32\x19.vesta.common.v1.KeypointB\x07\xca\xa5\x19\x03\x38\xe8\x07\"\x81\x01\n\x08Keypoint\x12\x18\n\x05label\x18\x01 \x01(\tB\t\xca\xa5\x19\x05\x08\x01\x10\x80\x01\x12*\n\x05point\x18\x02 \x01(\x0b\x32\x1b.vesta.common.v1.PixelPoint\x12/\n\nvisibility\x18\x03 \x01(\x0e\x32\x1b.vesta.common.v1.Visibility\"]\n\x05Track\x12\x1b\n\x08track_id\x18\x01 \x01(\tB\t\xca\xa5\x19\x05\x08\x01\x10\x80\x01\x12\x37\n\tkeyframes\x18\x02 \x03(\x0b\x32\x19.vesta.common.v1.KeyframeB\t\xca\xa5\x19\x05\x30\x01\x38\x80}\"]\n\x08Keyframe\x12)\n\x06offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03\x62ox\x18\x02 \x01(\x0b\x32\x19.vesta.common.v1.PixelBox\"q\n\x0fTemporalSegment\x12/\n\x0cstart_offset\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\nend_offset\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*p\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x16\n\x12VISIBILITY_VISIBLE\x10\x01\x12\x17\n\x13VISIBILITY_OCCLUDED\x10\x02\x12\x15\n\x11VISIBILITY_ABSENT\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -61,36 +61,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRACK'].fields_by_name['track_id']._serialized_options = b'\312\245\031\005\010\001\020\200\001'
   _globals['_TRACK'].fields_by_name['keyframes']._loaded_options = None
   _globals['_TRACK'].fields_by_name['keyframes']._serialized_options = b'\312\245\031\0050\0018\200}'
-  _globals['_VISIBILITY']._serialized_start=1909
-  _globals['_VISIBILITY']._serialized_end=2021
+  _globals['_VISIBILITY']._serialized_start=2012
+  _globals['_VISIBILITY']._serialized_end=2124
   _globals['_ANNOTATION']._serialized_start=113
   _globals['_ANNOTATION']._serialized_end=727
   _globals['_ANNOTATION_ATTRIBUTESENTRY']._serialized_start=659
   _globals['_ANNOTATION_ATTRIBUTESENTRY']._serialized_end=708
   _globals['_STOREDANNOTATIONS']._serialized_start=730
-  _globals['_STOREDANNOTATIONS']._serialized_end=862
-  _globals['_IMAGELABEL']._serialized_start=864
-  _globals['_IMAGELABEL']._serialized_end=876
-  _globals['_PIXELPOINT']._serialized_start=878
-  _globals['_PIXELPOINT']._serialized_end=918
-  _globals['_PIXELBOX']._serialized_start=920
-  _globals['_PIXELBOX']._serialized_end=1002
-  _globals['_ROTATEDBOX']._serialized_start=1005
-  _globals['_ROTATEDBOX']._serialized_end=1169
-  _globals['_POLYGON']._serialized_start=1171
-  _globals['_POLYGON']._serialized_end=1267
-  _globals['_RING']._serialized_start=1269
-  _globals['_RING']._serialized_end=1332
-  _globals['_MASK']._serialized_start=1334
-  _globals['_MASK']._serialized_end=1405
-  _globals['_KEYPOINTS']._serialized_start=1407
-  _globals['_KEYPOINTS']._serialized_end=1470
-  _globals['_KEYPOINT']._serialized_start=1473
-  _globals['_KEYPOINT']._serialized_end=1602
-  _globals['_TRACK']._serialized_start=1604
-  _globals['_TRACK']._serialized_end=1697
-  _globals['_KEYFRAME']._serialized_start=1699
-  _globals['_KEYFRAME']._serialized_end=1792
-  _globals['_TEMPORALSEGMENT']._serialized_start=1794
-  _globals['_TEMPORALSEGMENT']._serialized_end=1907
+  _globals['_STOREDANNOTATIONS']._serialized_end=916
+  _globals['_OBJECTSCORES']._serialized_start=918
+  _globals['_OBJECTSCORES']._serialized_end=965
+  _globals['_IMAGELABEL']._serialized_start=967
+  _globals['_IMAGELABEL']._serialized_end=979
+  _globals['_PIXELPOINT']._serialized_start=981
+  _globals['_PIXELPOINT']._serialized_end=1021
+  _globals['_PIXELBOX']._serialized_start=1023
+  _globals['_PIXELBOX']._serialized_end=1105
+  _globals['_ROTATEDBOX']._serialized_start=1108
+  _globals['_ROTATEDBOX']._serialized_end=1272
+  _globals['_POLYGON']._serialized_start=1274
+  _globals['_POLYGON']._serialized_end=1370
+  _globals['_RING']._serialized_start=1372
+  _globals['_RING']._serialized_end=1435
+  _globals['_MASK']._serialized_start=1437
+  _globals['_MASK']._serialized_end=1508
+  _globals['_KEYPOINTS']._serialized_start=1510
+  _globals['_KEYPOINTS']._serialized_end=1573
+  _globals['_KEYPOINT']._serialized_start=1576
+  _globals['_KEYPOINT']._serialized_end=1705
+  _globals['_TRACK']._serialized_start=1707
+  _globals['_TRACK']._serialized_end=1800
+  _globals['_KEYFRAME']._serialized_start=1802
+  _globals['_KEYFRAME']._serialized_end=1895
+  _globals['_TEMPORALSEGMENT']._serialized_start=1897
+  _globals['_TEMPORALSEGMENT']._serialized_end=2010
 # @@protoc_insertion_point(module_scope)

@@ -178,6 +178,7 @@ class StoredAnnotations(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     ANNOTATION_COUNT_FIELD_NUMBER: _builtins.int
     CONCEPTS_FIELD_NUMBER: _builtins.int
+    OBJECT_SCORES_FIELD_NUMBER: _builtins.int
     IS_SEGMENTATION_MAP_FIELD_NUMBER: _builtins.int
     object_key: _builtins.str
     """Key of the object, a serialized vesta.datasets.v1.AnnotationList. It ends with the SHA-256 of the content."""
@@ -189,6 +190,10 @@ class StoredAnnotations(_message.Message):
     def concepts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The distinct concepts, sorted; the first 100."""
 
+    @_builtins.property
+    def object_scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ObjectScores]:
+        """Of the prediction of an item: the scores of its objects, by concept, so that selection needs not read them. Unset in events."""
+
     def __init__(
         self,
         *,
@@ -196,15 +201,43 @@ class StoredAnnotations(_message.Message):
         size_bytes: _builtins.int = ...,
         annotation_count: _builtins.int = ...,
         concepts: _abc.Iterable[_builtins.str] | None = ...,
+        object_scores: _abc.Iterable[Global___ObjectScores] | None = ...,
         is_segmentation_map: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation_count", b"annotation_count", "concepts", b"concepts", "is_segmentation_map", b"is_segmentation_map", "object_key", b"object_key", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["annotation_count", b"annotation_count", "concepts", b"concepts", "is_segmentation_map", b"is_segmentation_map", "object_key", b"object_key", "object_scores", b"object_scores", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StoredAnnotations: _TypeAlias = StoredAnnotations  # noqa: Y015
+
+@_typing.final
+class ObjectScores(_message.Message):
+    """The scores of the objects of one concept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONCEPT_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    concept: _builtins.str
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """In descending order."""
+
+    def __init__(
+        self,
+        *,
+        concept: _builtins.str = ...,
+        scores: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concept", b"concept", "scores", b"scores"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ObjectScores: _TypeAlias = ObjectScores  # noqa: Y015
 
 @_typing.final
 class ImageLabel(_message.Message):

@@ -340,8 +340,9 @@ class ListItemsRequest(_message.Message):
     predicts), uncertain, score, margin, control, duplicate, file_name, sha256, source, create_time, update_time, metadata.KEY.
     Of accepted objects (boxes, polygons, masks, keypoints): object_count, duplicate_object_count (boxes that overlap another box of the
     concept with an IoU of at least 0.9), and the area in pixels of the smallest and the largest one, object_area_min and
-    object_area_max. Of predicted objects: predicted_count, predicted_area_min, predicted_area_max.
-    Examples: split = TEST AND label = "dress"; object_count >= 20 AND object_area_min < 1024.
+    object_area_max. Of predicted objects: predicted_count, predicted_area_min, predicted_area_max; of those of one concept:
+    predicted_count.CONCEPT, predicted_area_min.CONCEPT, predicted_area_max.CONCEPT.
+    Examples: split = TEST AND label = "dress"; object_count >= 20 AND object_area_min < 1024; predicted_count.van >= 3.
     """
     embeddings: _builtins.bool
     """True to return the embeddings of the items too. A page then has at most 256 items."""
