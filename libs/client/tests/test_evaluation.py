@@ -2,16 +2,22 @@
 
 import json
 import math
+import random
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
 
 import grpc
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from vesta.cli.main import cli
 from vesta.evaluation import Truth, evaluate, read_results, read_truth
 from vesta_contracts.datasets.v1 import (
@@ -91,12 +97,112 @@ def test_no_results_have_an_average_precision_of_zero() -> None:
         ([a_result(1, 2, [0, 0, 1])], "needs a bbox"),
         ([a_result(1, 2, [0, 0, 1, "a"])], "needs a bbox"),
         ([a_result(1, 2, [0, 0, 0, 5])], "without area"),
-        ([a_result(1, 2, [0, 0, 1, 1], math.nan)], "needs a bbox"),
+        ([a_result(1, 2, [0, 0, 1, 1], math.nan)], "needs a score"),
     ],
 )
 def test_invalid_results_are_rejected(tmp_path: Path, content: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read_results(results_of(tmp_path, content), TRUTH)
+
+
+def a_pose(x: float, y: float, side: float, count: int) -> list[float]:
+    """Returns visible keypoints within a square."""
+    return [value for number in range(count) for value in (x + side * (number % 3) / 2, y + side * number / count, 2)]
+
+
+def poses(seed: int) -> tuple[Truth, list[dict[str, Any]]]:
+    """Returns true persons of COCO's 17 points and vans of 4 points, some points unlabelled; and noisy results with some false ones."""
+    rng = random.Random(seed)
+    person = "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist"
+    person += " left_hip right_hip left_knee right_knee left_ankle right_ankle"
+    names = {1: ["a", "b", "c", "d"], 2: person.split()}
+    truth: Truth = {
+        "images": [
+            {"id": number, "width": 500, "height": 500, "file_name": f"{number}.jpg"} for number in range(1, 31)
+        ],
+        "categories": [{"id": number, "name": str(number), "keypoints": points} for number, points in names.items()],
+        "annotations": [],
+    }
+    results = []
+    for image in range(1, 31):
+        for _ in range(rng.randint(0, 4)):
+            category, side = rng.choice((1, 2)), rng.uniform(20, 200)
+            points = a_pose(rng.uniform(0, 300), rng.uniform(0, 300), side, len(names[category]))
+            for place in range(0, len(points), 3):
+                if rng.random() < 0.2:
+                    points[place : place + 3] = [0, 0, 0]
+            counted = sum(visible > 0 for visible in points[2::3])
+            said = {"id": len(truth["annotations"]) + 1, "image_id": image, "category_id": category, "iscrowd": 0}
+            box = [0, 0, side, side]
+            truth["annotations"].append(
+                {**said, "keypoints": points, "num_keypoints": counted, "area": side * side, "bbox": box}
+            )
+            noisy = [value + rng.gauss(0, side / 30) if index % 3 < 2 else 2 for index, value in enumerate(points)]
+            for _ in range(rng.randint(0, 2)):
+                results.append({**a_result(image, category, None, rng.random()), "keypoints": noisy})
+                del results[-1]["bbox"]
+    return truth, results
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_keypoints_have_the_average_precision_of_pycocotools(seed: int, tmp_path: Path) -> None:
+    truth, results = poses(seed)
+    found = evaluate(truth, read_results(results_of(tmp_path, results), truth))
+    with redirect_stdout(StringIO()):
+        known = COCO()
+        known.dataset = truth
+        known.createIndex()
+        means = []
+        for category in (1, 2):
+            reference = COCOeval(known, known.loadRes([dict(each) for each in results]), "keypoints")
+            reference.params.catIds = [category]
+            if category == 1:
+                reference.params.kpt_oks_sigmas = np.full(4, 0.05)
+            reference.evaluate()
+            reference.accumulate()
+            by_threshold = reference.eval["precision"][..., 0, -1].mean(axis=(1, 2))
+            one = found.by_concept[str(category)]
+            assert (one.at_50, one.at_50_95) == pytest.approx((by_threshold[0], by_threshold.mean()), abs=1e-6)
+            means.append(one.at_50_95)
+    assert 0.05 < found.mean.at_50_95 < 0.95
+    assert found.mean.at_50_95 == pytest.approx(np.mean(means))
+
+
+def test_a_single_point_has_a_scale(tmp_path: Path) -> None:
+    one = {"id": 1, "image_id": 1, "category_id": 1, "keypoints": [9, 9, 2], "num_keypoints": 1, "area": 0.0}
+    truth = {
+        **TRUTH,
+        "categories": [{"id": 1, "name": "eye", "keypoints": ["centre"]}],
+        "annotations": [{**one, "bbox": [9, 9, 0, 0], "iscrowd": 0}],
+    }
+    result = {"image_id": 1, "category_id": "eye", "keypoints": [9.3, 9, 1], "score": 1}
+    found = evaluate(truth, read_results(results_of(tmp_path, [result]), truth))
+    assert found.mean.at_50 == pytest.approx(1)
+    assert found.mean.at_50_95 < 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (a_result(1, 1, [0, 0, 1, 1]), "result 0 has no 'keypoints'"),
+        ({"image_id": 1, "category_id": 1, "score": 1, "keypoints": [1, 2]}, "needs keypoints of 3 x 4 numbers"),
+        ({"image_id": 1, "category_id": 1, "score": 1, "keypoints": [None] * 12}, "needs keypoints of 3 x 4 numbers"),
+        ({"image_id": 1, "category_id": 1, "score": "x", "keypoints": [0] * 12}, "needs a score"),
+    ],
+)
+def test_invalid_keypoints_are_rejected(tmp_path: Path, entry: object, message: str) -> None:
+    truth, _ = poses(0)
+    with pytest.raises(ValueError, match=message):
+        read_results(results_of(tmp_path, [entry]), truth)
+
+
+def test_keypoints_of_an_archive_are_its_objects(tmp_path: Path) -> None:
+    truth, _ = poses(0)
+    path = tmp_path / "snapshot.zip"
+    with ZipFile(path, "w") as written:
+        written.writestr("annotations/instances_test.json", json.dumps({**TRUTH, "annotations": []}))
+        written.writestr("annotations/person_keypoints_test.json", json.dumps(truth))
+    assert read_truth(path, "test") == truth
 
 
 def test_a_split_without_objects_is_rejected(archive: Path) -> None:
