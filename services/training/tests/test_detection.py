@@ -16,7 +16,6 @@ from vesta_contracts.training.v1 import ModelInput
 from vesta_training.errors import ExportError, TooFewLabelsError
 from vesta_training.features.backbone import Backbone, load_network
 from vesta_training.features.runtime import ModelRuntime
-from vesta_training.metrics.objects import Objects
 from vesta_training.models.detector_graph import OBJECTS, Calibration, Selection
 from vesta_training.models.model_file import read_model
 from vesta_training.progress import ProgressUpdate, ignore_progress
@@ -26,7 +25,6 @@ from vesta_training.tasks.detection import export as export_module
 from vesta_training.tasks.detection.default_boxes import choose_sizes, lay_out
 from vesta_training.tasks.detection.detector import Detector
 from vesta_training.tasks.detection.export import export_detector
-from vesta_training.tasks.detection.held_out import are_same
 from vesta_training.tasks.detection.network import DetectionHead
 from vesta_training.tasks.registry import training_task
 
@@ -103,24 +101,6 @@ def test_predictions_for_test_scenes_are_evidence_for_error_rates(trained: Train
     assert trained.held_out is not None
     assert len(trained.held_out.levels) == len(trained.held_out.correct) == COUNT - TRAIN_COUNT
     assert not trained.held_out.drawn_at_random
-
-
-@pytest.mark.parametrize(
-    ("boxes", "numbers", "same"),
-    [
-        ([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 1], True),
-        ([[20, 20, 40, 40], [0, 0, 10, 9]], [1, 0], True),
-        ([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 0], False),
-        ([[0, 0, 10, 10]], [0], False),
-        ([[0, 0, 10, 10], [0, 0, 10, 10]], [0, 0], False),
-        ([[0, 0, 10, 10], [35, 35, 60, 60]], [0, 1], False),
-    ],
-)
-def test_a_prediction_is_right_if_it_has_the_same_objects(boxes: Any, numbers: Any, same: bool) -> None:
-    def objects(boxes: Any, numbers: Any) -> Objects:
-        return Objects(np.array(boxes, dtype=np.float64), np.array(numbers), np.linspace(0.9, 0.5, len(numbers)))
-
-    assert are_same(objects(boxes, numbers), objects([[0, 0, 10, 10], [20, 20, 40, 40]], [0, 1])) is same
 
 
 def test_the_file_declares_its_input_and_outputs(trained: Trained, backbone: Backbone) -> None:
