@@ -7,7 +7,8 @@ import onnx
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from serving_models import DIMENSION, an_onnx, an_onnx_with_a_head
 from vesta_serving.model_parts import Head, divide
 
@@ -61,6 +62,40 @@ def test_a_model_without_head_has_the_backbone_of_the_models_with_one() -> None:
 def test_a_file_that_cannot_be_divided_stays_whole(model_file: bytes) -> None:
     parts = divide(model_file)
     assert (parts.triton_file, parts.head, parts.is_whole) == (model_file, None, True)
+
+
+def a_head(
+    activation: str, weights: NDArray[np.float32], bias: NDArray[np.float32], **attributes: int
+) -> onnx.ModelProto:
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gemm", ["embedding", "weights", "bias"], ["logits"], **attributes),
+            helper.make_node(activation, ["logits"], ["probabilities"]),
+        ],
+        "head",
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", DIMENSION])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", len(bias)])],
+        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(bias, "bias")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+
+
+@pytest.mark.parametrize("activation", ["Softmax", "Sigmoid"])
+@pytest.mark.parametrize("scale", [1.0, 1000.0], ids=["usual logits", "logits beyond the range of exp"])
+@pytest.mark.parametrize("attributes", [{}, {"transB": 1}], ids=["as training writes it", "of another graph"])
+def test_heads_compute_what_the_reference_evaluator_does(
+    activation: str, scale: float, attributes: dict[str, int]
+) -> None:
+    numbers = np.random.default_rng(1)
+    weights = (scale * numbers.normal(size=(DIMENSION, 3))).astype(np.float32)
+    bias = numbers.normal(size=3).astype(np.float32)
+    head = a_head(activation, weights.T if attributes else weights, bias, **attributes)
+    embeddings = numbers.normal(size=(5, DIMENSION)).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        (expected,) = ReferenceEvaluator(head).run(None, {"embedding": embeddings})
+        found = Head(head.SerializeToString()).probabilities(embeddings)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["Softmax", "Sigmoid"])

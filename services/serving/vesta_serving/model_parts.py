@@ -5,7 +5,7 @@ A head has a few kilobytes. A dataset whose items have embeddings is scored by t
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,13 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from vesta_common.media.model_signatures import EMBEDDING, PROBABILITIES
 
 PIXELS = "pixels"
+
+Compute = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,49 @@ class Head:
     """
 
     def __init__(self, head_file: bytes) -> None:
-        self._evaluator = ReferenceEvaluator(onnx.load_model_from_string(head_file))
+        model = onnx.load_model_from_string(head_file)
+        self._compute = _find_linear(model) or _general(model)
 
     def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Returns `(N, C)` probabilities for `(N, D)` embeddings."""
-        (probabilities,) = self._evaluator.run([PROBABILITIES], {EMBEDDING: embeddings})
-        return np.asarray(probabilities, np.float32)
+        return np.asarray(self._compute(embeddings), np.float32)
+
+
+def _general(model: Any) -> Compute:
+    evaluator = ReferenceEvaluator(model)
+
+    def compute(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        (probabilities,) = evaluator.run([PROBABILITIES], {EMBEDDING: embeddings})
+        return np.asarray(probabilities)
+
+    return compute
+
+
+def _find_linear(model: Any) -> Compute | None:
+    """Returns the computation of a linear head, as training writes it, in a tenth of the evaluator's time; None for another graph."""
+    constants = {constant.name: numpy_helper.to_array(constant) for constant in model.graph.initializer}
+    nodes = list(model.graph.node)
+    if [node.op_type for node in nodes] not in (["Gemm", "Softmax"], ["Gemm", "Sigmoid"]):
+        return None
+    gemm, activation = nodes
+    axes = [attribute.i for attribute in activation.attribute]
+    names = list(gemm.input)
+    if gemm.attribute or axes not in ([], [1], [-1]) or names[:1] != [EMBEDDING] or len(names) != 3:
+        return None
+    if not constants.keys() >= {*names[1:]}:
+        return None
+    weights, bias = (constants[name] for name in names[1:])
+    activate = _softmax if activation.op_type == "Softmax" else _sigmoid
+    return lambda embeddings: activate(embeddings @ weights + bias)
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(np.exp(-np.logaddexp(0, -logits)))  # 1 / (1 + exp(-x)) without overflow
 
 
 def divide(onnx_file: bytes) -> ModelParts:

@@ -57,9 +57,10 @@ class Sandbox:
     ) -> None:
         processes, limits = shared(memory_bytes or memory_limit_bytes(), processes, limits)
         log.info("sandbox_started", processes=processes, memory_mib_max=limits.memory_bytes_max // MIB)
+        self._processes = processes
         self._limits = limits
         self._modules = tuple(modules)
-        self._idle: SimpleQueue[Child] = SimpleQueue()
+        self._idle: SimpleQueue[Child | None] = SimpleQueue()  # after `close`, None for those that wait for a child
         self._children: set[Child] = set()
         self._guard = threading.Lock()
         self._closed = False
@@ -78,9 +79,10 @@ class Sandbox:
 
         Raises:
             InvalidArgument: IMAGE_TOO_EXPENSIVE, the call exceeded its memory or time limit, or its child died of it.
-            VestaError: any VestaError of the function; Internal (SANDBOX_FAILED) for other errors.
+            VestaError: any VestaError of the function; Internal (SANDBOX_FAILED) for other errors, SANDBOX_CLOSED after `close`.
         """
-        (result,) = self.map(function, [argument], timeout)
+        # In the caller's thread: waking another one, and this one again, takes longer than the rest of a call's overhead.
+        (result,) = self._run_chunk(function, [argument], range(1), lambda _, result: result, timeout)
         if isinstance(result, VestaError):
             raise result
         return result
@@ -126,13 +128,16 @@ class Sandbox:
     def close(self) -> None:
         """Kills the children immediately. Waiting calls fail with SANDBOX_CLOSED."""
         with self._guard:
+            if self._closed:
+                return
             self._closed = True
             children = [*self._children]
         for child in children:
             child.kill()
         self._threads.shutdown(wait=True, cancel_futures=True)
-        while not self._idle.empty():
-            self._idle.get().release()
+        for _ in range(self._processes):  # each child is idle, or its call is about to fail
+            self._taken().release()
+        self._idle.put(None)
 
     def _run_chunk(
         self,
@@ -148,7 +153,7 @@ class Sandbox:
         """
         results: list[R] = []
         killed_before = False
-        child = self._idle.get()
+        child = self._taken()
         try:
             while len(results) < len(chunk):
                 remaining = chunk[len(results) :]
@@ -182,13 +187,25 @@ class Sandbox:
 
     def _log_missing(self) -> None:
         """Waits until one child is confined, then logs its missing protections. They are the same for all children."""
-        child = self._idle.get()
+        child = self._taken()
         try:
             log_missing({**self._missing, **child.await_start()})
         except StartError as error:
             log.warning("sandbox_child_failed", error=str(error))
         finally:
             self._idle.put(child)
+
+    def _taken(self) -> Child:
+        """Waits for an idle child.
+
+        Raises:
+            Internal: SANDBOX_CLOSED.
+        """
+        child = self._idle.get()
+        if child is None:
+            self._idle.put(None)
+            raise _closed()
+        return child
 
     def _started(self) -> Child:
         with self._guard:

@@ -47,7 +47,9 @@ class ImageReader:
             inside,
         )
         outside = [(sent, file) for sent, file in zip(request.inputs, files, strict=True) if not sent.item]
-        if len(outside) == 1 or any(sent.HasField("region") for sent, _ in outside):
+        if len(outside) == 1:
+            decoded = iter([self._alone(*outside[0], declared)])
+        elif any(sent.HasField("region") for sent, _ in outside):
             decoded = self._fetchers.map(lambda each: self._alone(each[0], each[1], declared), outside)
         else:
             decoded = iter(self._sandbox.map(partial(model_picture, declared=declared), [file for _, file in outside]))
