@@ -14,6 +14,7 @@ from vesta_common.errors import (
     NotFound,
     Unavailable,
 )
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.serving.v1 import (
     CreateDeploymentRequest,
     DeleteDeploymentRequest,
@@ -39,6 +40,14 @@ def test_a_deployment_predicts_once_its_version_is_loaded(serving: Serving) -> N
     assert (deployment.state, deployment.stable_version, deployment.error) == (Deployment.READY, version, "")
     assert labels(serving, deployment, RED, GREEN) == ["red", "green"]
     assert serving.told() == ["vesta.serving.deployment.v1.promoted"]
+
+
+def test_a_deployment_states_the_task_type_of_its_version(serving: Serving) -> None:
+    made = serving.deployments.CreateDeployment(
+        CreateDeploymentRequest(parent=PROJECT, deployment=Deployment(model_version=serving.registry.add(an_onnx())))
+    )
+    shown = serving.deployments.GetDeployment(GetDeploymentRequest(name=made.name))
+    assert made.task_type == shown.task_type == TaskType.TASK_TYPE_CLASSIFICATION
 
 
 def test_a_deployment_that_is_not_loaded_yet_is_unavailable(serving: Serving) -> None:

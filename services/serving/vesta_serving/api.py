@@ -7,7 +7,7 @@ import grpc
 from google.protobuf import empty_pb2
 from vesta_common.errors import FailedPrecondition, VestaError
 from vesta_common.ids import new_id
-from vesta_common.media.task_types import makes_predictions
+from vesta_common.media.task_types import makes_predictions, model_task_type
 from vesta_common.resources import filters
 from vesta_common.resources.etags import check_etag
 from vesta_common.resources.masks import apply_update
@@ -89,7 +89,7 @@ class DeploymentService(DeploymentServiceServicer):
     def CreateDeployment(self, request: CreateDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         """Stores the deployment. The model version is loaded asynchronously."""
         if answer := find_answer(self._store.postgres, request, Deployment):
-            return answer
+            return self._with_version(answer)
         version = self._registry.confirm(request.deployment.model_version)
         version.task.check_thresholds(request.deployment.uncertainty.thresholds, version.vocabulary)
         check_datasets(version.model, request.deployment.datasets, self._datasets)
@@ -104,12 +104,12 @@ class DeploymentService(DeploymentServiceServicer):
 
         created = create_once(self._store.postgres, request, Deployment, name, create)
         self._wake()
-        return created
+        return self._with_version(created)
 
     def GetDeployment(self, request: GetDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         with self._store.postgres.transaction() as connection:
             deployment = self._store.message(connection, self._store.get(connection, request.name))
-        return self._with_acceptance(deployment)
+        return self._with_version(deployment)
 
     def ListDeployments(
         self, request: ListDeploymentsRequest, context: grpc.ServicerContext
@@ -120,7 +120,7 @@ class DeploymentService(DeploymentServiceServicer):
             rows = self._store.list_page(connection, request.parent, page.cursor[0] if page.cursor else "", page.limit)
             page_rows, token = page.cut(rows, lambda row: (row.name,))
             deployments = self._store.messages(connection, page_rows)
-        return ListDeploymentsResponse(deployments=map(self._with_acceptance, deployments), next_page_token=token)
+        return ListDeploymentsResponse(deployments=map(self._with_version, deployments), next_page_token=token)
 
     def UpdateDeployment(self, request: UpdateDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         """Updates the deployment. A new model version is loaded asynchronously and then promoted."""
@@ -146,7 +146,7 @@ class DeploymentService(DeploymentServiceServicer):
             answer = self._store.message(connection, self._store.get(connection, name))
         self._predictor.forget(name)
         self._wake()
-        return self._with_acceptance(answer)
+        return self._with_version(answer)
 
     def DeleteDeployment(self, request: DeleteDeploymentRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         """Deletes a deployment. The deployer later unloads models that no other deployment uses."""
@@ -159,7 +159,7 @@ class DeploymentService(DeploymentServiceServicer):
     def RollbackDeployment(self, request: RollbackDeploymentRequest, context: grpc.ServicerContext) -> Deployment:
         """Makes the previous version stable again. It is still loaded, unless the deployment was not used for long."""
         if answer := find_answer(self._store.postgres, request, Deployment):
-            return answer
+            return self._with_version(answer)
         with self._store.postgres.transaction() as connection:
             seen = self._store.get(connection, request.name)
         # Outside the transaction, because it may call the training service. Inside, the registry finds the versions in its cache.
@@ -185,7 +185,7 @@ class DeploymentService(DeploymentServiceServicer):
         answer = run_once(self._store.postgres, request, Deployment, roll_back)
         self._predictor.forget(request.name)
         self._wake()
-        return answer
+        return self._with_version(answer)
 
     def Predict(self, request: PredictRequest, context: grpc.ServicerContext) -> PredictResponse:
         """Predicts each image, or returns the reason why an image was rejected."""
@@ -223,11 +223,13 @@ class DeploymentService(DeploymentServiceServicer):
             margin=result.prediction.margin,
         )
 
-    def _with_acceptance(self, deployment: Deployment) -> Deployment:
-        """Adds what the stable version's predictions are accepted by; nothing if the version is not known here."""
-        version = self._registry.find(deployment.stable_version)
-        if version is not None and makes_predictions(version.model):
-            deployment.acceptance.CopyFrom(describe(deployment.uncertainty, version.model))
+    def _with_version(self, deployment: Deployment) -> Deployment:
+        """Adds the task type, and what the stable version's predictions are accepted by; nothing if a version is not known here."""
+        if requested := self._registry.find(deployment.model_version):
+            deployment.task_type = model_task_type(requested.model)
+        stable = self._registry.find(deployment.stable_version)
+        if stable is not None and makes_predictions(stable.model):
+            deployment.acceptance.CopyFrom(describe(deployment.uncertainty, stable.model))
         return deployment
 
     def _wake(self) -> None:

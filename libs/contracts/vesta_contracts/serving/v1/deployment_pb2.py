@@ -26,9 +26,10 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.api import resource_pb2 as google_dot_api_dot_resource__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
+from vesta_contracts.common.v1 import task_type_pb2 as vesta_dot_common_dot_v1_dot_task__type__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!vesta/serving/v1/deployment.proto\x12\x10vesta.serving.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\xfd\x05\n\nDeployment\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x32\n\rmodel_version\x18\x03 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12vesta/ModelVersion\x12\x1c\n\x0estable_version\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1e\n\x10previous_version\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x38\n\x0buncertainty\x18\x06 \x01(\x0b\x32#.vesta.serving.v1.UncertaintyPolicy\x12*\n\x08\x64\x61tasets\x18\x07 \x03(\tB\x18\xfa\x41\x0f\n\rvesta/Dataset\xca\xa5\x19\x02\x38\x64\x12\x37\n\x05state\x18\x08 \x01(\x0e\x32\".vesta.serving.v1.Deployment.StateB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x65rror\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x38\n\x07scoring\x18\n \x01(\x0b\x32!.vesta.serving.v1.ScoringProgressB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12?\n\nacceptance\x18\x0e \x01(\x0b\x32%.vesta.serving.v1.AutomaticAcceptanceB\x04\xe2\x41\x01\x03\"B\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07LOADING\x10\x01\x12\t\n\x05READY\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03:[\xea\x41X\n\x10vesta/Deployment\x12+projects/{project}/deployments/{deployment}*\x0b\x64\x65ployments2\ndeployment\"\xfb\x01\n\x13\x41utomaticAcceptance\x12\x17\n\nmargin_min\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12Y\n\x13\x63oncept_margins_min\x18\x02 \x03(\x0b\x32<.vesta.serving.v1.AutomaticAcceptance.ConceptMarginsMinEntry\x12\x16\n\x0eheld_out_count\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t\x1a\x38\n\x16\x43onceptMarginsMinEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\r\n\x0b_margin_min\"\x86\x05\n\x11UncertaintyPolicy\x12\x34\n\x0fscore_threshold\x18\x01 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?H\x00\x88\x01\x01\x12\x32\n\rscore_certain\x18\x02 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?H\x01\x88\x01\x01\x12\x33\n\x0emargin_certain\x18\x03 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?H\x02\x88\x01\x01\x12\x64\n\nthresholds\x18\x04 \x03(\x0b\x32\x33.vesta.serving.v1.UncertaintyPolicy.ThresholdsEntryB\x1b\xca\xa5\x19\x17\x38\x90NB\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?\x12\x33\n\x0e\x65rror_rate_max\x18\x05 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?H\x03\x88\x01\x01\x12{\n\x17\x63oncept_error_rates_max\x18\x06 \x03(\x0b\x32=.vesta.serving.v1.UncertaintyPolicy.ConceptErrorRatesMaxEntryB\x1b\xca\xa5\x19\x17\x38\xe8\x07\x42\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?\x1a\x31\n\x0fThresholdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a;\n\x19\x43onceptErrorRatesMaxEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x12\n\x10_score_thresholdB\x10\n\x0e_score_certainB\x11\n\x0f_margin_certainB\x11\n\x0f_error_rate_max\"R\n\x0fScoringProgress\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x14\n\x0cscored_count\x18\x02 \x01(\x03\x12\x12\n\nitem_count\x18\x03 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!vesta/serving/v1/deployment.proto\x12\x10vesta.serving.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\x1a\x1fvesta/common/v1/task_type.proto\"\xb1\x06\n\nDeployment\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x32\n\rmodel_version\x18\x03 \x01(\tB\x1b\xe2\x41\x01\x02\xfa\x41\x14\n\x12vesta/ModelVersion\x12\x1c\n\x0estable_version\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1e\n\x10previous_version\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x38\n\x0buncertainty\x18\x06 \x01(\x0b\x32#.vesta.serving.v1.UncertaintyPolicy\x12*\n\x08\x64\x61tasets\x18\x07 \x03(\tB\x18\xfa\x41\x0f\n\rvesta/Dataset\xca\xa5\x19\x02\x38\x64\x12\x37\n\x05state\x18\x08 \x01(\x0e\x32\".vesta.serving.v1.Deployment.StateB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x65rror\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12\x38\n\x07scoring\x18\n \x01(\x0b\x32!.vesta.serving.v1.ScoringProgressB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x0c\n\x04\x65tag\x18\r \x01(\t\x12?\n\nacceptance\x18\x0e \x01(\x0b\x32%.vesta.serving.v1.AutomaticAcceptanceB\x04\xe2\x41\x01\x03\x12\x32\n\ttask_type\x18\x0f \x01(\x0e\x32\x19.vesta.common.v1.TaskTypeB\x04\xe2\x41\x01\x03\"B\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07LOADING\x10\x01\x12\t\n\x05READY\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03:[\xea\x41X\n\x10vesta/Deployment\x12+projects/{project}/deployments/{deployment}*\x0b\x64\x65ployments2\ndeployment\"\xfb\x01\n\x13\x41utomaticAcceptance\x12\x17\n\nmargin_min\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12Y\n\x13\x63oncept_margins_min\x18\x02 \x03(\x0b\x32<.vesta.serving.v1.AutomaticAcceptance.ConceptMarginsMinEntry\x12\x16\n\x0eheld_out_count\x18\x03 \x01(\x03\x12\x0f\n\x07message\x18\x04 \x01(\t\x1a\x38\n\x16\x43onceptMarginsMinEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\r\n\x0b_margin_min\"\x86\x05\n\x11UncertaintyPolicy\x12\x34\n\x0fscore_threshold\x18\x01 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?H\x00\x88\x01\x01\x12\x32\n\rscore_certain\x18\x02 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?H\x01\x88\x01\x01\x12\x33\n\x0emargin_certain\x18\x03 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?H\x02\x88\x01\x01\x12\x64\n\nthresholds\x18\x04 \x03(\x0b\x32\x33.vesta.serving.v1.UncertaintyPolicy.ThresholdsEntryB\x1b\xca\xa5\x19\x17\x38\x90NB\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?\x12\x33\n\x0e\x65rror_rate_max\x18\x05 \x01(\x01\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?H\x03\x88\x01\x01\x12{\n\x17\x63oncept_error_rates_max\x18\x06 \x03(\x0b\x32=.vesta.serving.v1.UncertaintyPolicy.ConceptErrorRatesMaxEntryB\x1b\xca\xa5\x19\x17\x38\xe8\x07\x42\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00\xf0?\x1a\x31\n\x0fThresholdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a;\n\x19\x43onceptErrorRatesMaxEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x12\n\x10_score_thresholdB\x10\n\x0e_score_certainB\x11\n\x0f_margin_certainB\x11\n\x0f_error_rate_max\"R\n\x0fScoringProgress\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x14\n\x0cscored_count\x18\x02 \x01(\x03\x12\x12\n\nitem_count\x18\x03 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -59,6 +60,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DEPLOYMENT'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
   _globals['_DEPLOYMENT'].fields_by_name['acceptance']._loaded_options = None
   _globals['_DEPLOYMENT'].fields_by_name['acceptance']._serialized_options = b'\342A\001\003'
+  _globals['_DEPLOYMENT'].fields_by_name['task_type']._loaded_options = None
+  _globals['_DEPLOYMENT'].fields_by_name['task_type']._serialized_options = b'\342A\001\003'
   _globals['_DEPLOYMENT']._loaded_options = None
   _globals['_DEPLOYMENT']._serialized_options = b'\352AX\n\020vesta/Deployment\022+projects/{project}/deployments/{deployment}*\013deployments2\ndeployment'
   _globals['_AUTOMATICACCEPTANCE_CONCEPTMARGINSMINENTRY']._loaded_options = None
@@ -79,20 +82,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UNCERTAINTYPOLICY'].fields_by_name['error_rate_max']._serialized_options = b'\312\245\031\022!\000\000\000\000\000\000\000\000)\000\000\000\000\000\000\360?'
   _globals['_UNCERTAINTYPOLICY'].fields_by_name['concept_error_rates_max']._loaded_options = None
   _globals['_UNCERTAINTYPOLICY'].fields_by_name['concept_error_rates_max']._serialized_options = b'\312\245\031\0278\350\007B\022!\000\000\000\000\000\000\000\000)\000\000\000\000\000\000\360?'
-  _globals['_DEPLOYMENT']._serialized_start=178
-  _globals['_DEPLOYMENT']._serialized_end=943
-  _globals['_DEPLOYMENT_STATE']._serialized_start=784
-  _globals['_DEPLOYMENT_STATE']._serialized_end=850
-  _globals['_AUTOMATICACCEPTANCE']._serialized_start=946
-  _globals['_AUTOMATICACCEPTANCE']._serialized_end=1197
-  _globals['_AUTOMATICACCEPTANCE_CONCEPTMARGINSMINENTRY']._serialized_start=1126
-  _globals['_AUTOMATICACCEPTANCE_CONCEPTMARGINSMINENTRY']._serialized_end=1182
-  _globals['_UNCERTAINTYPOLICY']._serialized_start=1200
-  _globals['_UNCERTAINTYPOLICY']._serialized_end=1846
-  _globals['_UNCERTAINTYPOLICY_THRESHOLDSENTRY']._serialized_start=1660
-  _globals['_UNCERTAINTYPOLICY_THRESHOLDSENTRY']._serialized_end=1709
-  _globals['_UNCERTAINTYPOLICY_CONCEPTERRORRATESMAXENTRY']._serialized_start=1711
-  _globals['_UNCERTAINTYPOLICY_CONCEPTERRORRATESMAXENTRY']._serialized_end=1770
-  _globals['_SCORINGPROGRESS']._serialized_start=1848
-  _globals['_SCORINGPROGRESS']._serialized_end=1930
+  _globals['_DEPLOYMENT']._serialized_start=211
+  _globals['_DEPLOYMENT']._serialized_end=1028
+  _globals['_DEPLOYMENT_STATE']._serialized_start=869
+  _globals['_DEPLOYMENT_STATE']._serialized_end=935
+  _globals['_AUTOMATICACCEPTANCE']._serialized_start=1031
+  _globals['_AUTOMATICACCEPTANCE']._serialized_end=1282
+  _globals['_AUTOMATICACCEPTANCE_CONCEPTMARGINSMINENTRY']._serialized_start=1211
+  _globals['_AUTOMATICACCEPTANCE_CONCEPTMARGINSMINENTRY']._serialized_end=1267
+  _globals['_UNCERTAINTYPOLICY']._serialized_start=1285
+  _globals['_UNCERTAINTYPOLICY']._serialized_end=1931
+  _globals['_UNCERTAINTYPOLICY_THRESHOLDSENTRY']._serialized_start=1745
+  _globals['_UNCERTAINTYPOLICY_THRESHOLDSENTRY']._serialized_end=1794
+  _globals['_UNCERTAINTYPOLICY_CONCEPTERRORRATESMAXENTRY']._serialized_start=1796
+  _globals['_UNCERTAINTYPOLICY_CONCEPTERRORRATESMAXENTRY']._serialized_end=1855
+  _globals['_SCORINGPROGRESS']._serialized_start=1933
+  _globals['_SCORINGPROGRESS']._serialized_end=2015
 # @@protoc_insertion_point(module_scope)

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from vesta_contracts.common.v1 import task_type_pb2 as _task_type_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -63,6 +64,7 @@ class Deployment(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     ACCEPTANCE_FIELD_NUMBER: _builtins.int
+    TASK_TYPE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     display_name: _builtins.str
     model_version: _builtins.str
@@ -74,6 +76,8 @@ class Deployment(_message.Message):
     state: Global___Deployment.State.ValueType
     error: _builtins.str
     etag: _builtins.str
+    task_type: _task_type_pb2.TaskType.ValueType
+    """The task type of the requested version. All versions of a deployment, and its datasets, have it. Unset until serving knows the version."""
     @_builtins.property
     def uncertainty(self) -> Global___UncertaintyPolicy: ...
     @_builtins.property
@@ -109,10 +113,11 @@ class Deployment(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         acceptance: Global___AutomaticAcceptance | None = ...,
+        task_type: _task_type_pb2.TaskType.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "create_time", b"create_time", "scoring", b"scoring", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "create_time", b"create_time", "datasets", b"datasets", "display_name", b"display_name", "error", b"error", "etag", b"etag", "model_version", b"model_version", "name", b"name", "previous_version", b"previous_version", "scoring", b"scoring", "stable_version", b"stable_version", "state", b"state", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acceptance", b"acceptance", "create_time", b"create_time", "datasets", b"datasets", "display_name", b"display_name", "error", b"error", "etag", b"etag", "model_version", b"model_version", "name", b"name", "previous_version", b"previous_version", "scoring", b"scoring", "stable_version", b"stable_version", "state", b"state", "task_type", b"task_type", "uncertainty", b"uncertainty", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
