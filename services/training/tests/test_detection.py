@@ -16,7 +16,8 @@ from vesta_contracts.training.v1 import ModelInput
 from vesta_training.errors import ExportError, TooFewLabelsError
 from vesta_training.features.backbone import Backbone, load_network
 from vesta_training.features.runtime import ModelRuntime
-from vesta_training.models.detector_graph import OBJECTS, Calibration, Selection
+from vesta_training.models.detector_graph import OBJECTS, Selection
+from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.model_file import read_model
 from vesta_training.progress import ProgressUpdate, ignore_progress
 from vesta_training.recipes.recipe import Recipe, Task, builtin_recipe

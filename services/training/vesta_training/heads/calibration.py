@@ -3,9 +3,11 @@
 Both are fitted on predictions for images that were held out when the head was fitted.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 
 from vesta_training.example import Array
 from vesta_training.heads.logistic_regression import Link, sigmoid, softmax
@@ -13,6 +15,9 @@ from vesta_training.heads.logistic_regression import Link, sigmoid, softmax
 TEMPERATURE_MIN, TEMPERATURE_MAX = 0.05, 20.0
 # Standard deviation of the prior on ln(temperature). With few predictions it keeps the temperature near 1.
 LOG_TEMPERATURE_SPREAD = 0.5
+# The same of the slope and the shift of scores.
+LOG_SLOPE_SPREAD, SHIFT_SPREAD = 0.5, 1.0
+SCORE_MIN = 1e-6
 # A concept with fewer positive items has the threshold 0.5.
 POSITIVES_FOR_THRESHOLD_MIN = 5
 EVEN_ODDS = 0.5
@@ -47,6 +52,37 @@ def fit_temperature(logits: Array, labels: npt.NDArray[np.bool_], link: Link) ->
 
     minimum = minimize_scalar(badness, bounds=(np.log(TEMPERATURE_MIN), np.log(TEMPERATURE_MAX)), method="bounded")
     return float(np.exp(minimum.x))
+
+
+def fit_platt(scores: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Returns slope and shift of the logits of scores with the least log loss (Platt scaling).
+
+    Args:
+        scores: `(N,)` in [0, 1], of held-out items.
+        hits: `(N,)`.
+    """
+    logits = logit(scores)
+
+    def badness(values: Sequence[float]) -> float:
+        z = np.exp(values[0]) * logits + values[1]
+        loss = np.logaddexp(0, np.where(hits, -z, z)).sum()
+        return float(loss + 0.5 * (values[0] / LOG_SLOPE_SPREAD) ** 2 + 0.5 * (values[1] / SHIFT_SPREAD) ** 2)
+
+    fitted = minimize(badness, (0.0, 0.0), method="L-BFGS-B", bounds=((-2, 2), (-6, 6))).x
+    return float(np.exp(fitted[0])), float(fitted[1])
+
+
+def platt_scores(scores: npt.NDArray[np.float64], slope: float, shift: float) -> npt.NDArray[np.float64]:
+    """Returns calibrated scores."""
+    calibrated: npt.NDArray[np.float64] = 1 / (1 + np.exp(-(slope * logit(scores) + shift)))
+    return calibrated
+
+
+def logit(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Returns the logits of scores, which are clipped to [1e-6, 1 - 1e-6]."""
+    clipped = scores.clip(SCORE_MIN, 1 - SCORE_MIN)
+    logits: npt.NDArray[np.float64] = np.log(clipped) - np.log1p(-clipped)
+    return logits
 
 
 def fit_thresholds(probabilities: Array, labels: npt.NDArray[np.bool_]) -> tuple[float, ...]:

@@ -18,23 +18,14 @@ from vesta_training.features.onnx_graph import (
     add_images,
     add_maps,
 )
-from vesta_training.models.graph_layers import add_block, add_depthwise
+from vesta_training.models.graph_layers import Calibration, add_block, add_calibration, add_depthwise
 
 OBJECTS = "objects"
 CANDIDATE_BOXES, CANDIDATE_SCORES = "candidate_boxes", "candidate_scores"
 # Candidates per image that non-maximum suppression compares; limits its time.
 CANDIDATES_MAX = 1000
-PROBABILITY_MIN = 1e-6
 LOG_SIDE_MAX = 4.0
 """Limits the logarithm of the size of a box, relative to its default box, so that an untrained head gives finite boxes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """Calibrated scores: `sigmoid(slope · logit + shift)`, with one slope and one shift per concept (Platt scaling)."""
-
-    slopes: tuple[float, ...]
-    shifts: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,16 +128,7 @@ def _candidates(
 
 def _calibrated(writer: Writer, logits: str, calibration: Calibration) -> str:
     shares = writer.node("Softmax", [logits], axis=2)
-    shares = _sliced(writer, shares, 1, np.iinfo(np.int64).max)
-    low = writer.constant("probability_min", np.array(PROBABILITY_MIN, dtype=np.float32))
-    high = writer.constant("probability_max", np.array(1 - PROBABILITY_MIN, dtype=np.float32))
-    shares = writer.node("Clip", [shares, low, high])
-    one = writer.constant("one", np.array(1, dtype=np.float32))
-    against = writer.node("Log", [writer.node("Sub", [one, shares])])
-    odds = writer.node("Sub", [writer.node("Log", [shares]), against])
-    odds = writer.node("Mul", [odds, writer.constant("slopes", np.array(calibration.slopes, dtype=np.float32))])
-    odds = writer.node("Add", [odds, writer.constant("shifts", np.array(calibration.shifts, dtype=np.float32))])
-    return writer.node("Sigmoid", [odds], output=CANDIDATE_SCORES)
+    return add_calibration(writer, _sliced(writer, shares, 1, np.iinfo(np.int64).max), calibration, CANDIDATE_SCORES)
 
 
 def _decoded(writer: Writer, offsets: str, defaults: Array) -> str:

@@ -1,8 +1,21 @@
 """Adds the layers that heads on feature maps have in common to ONNX graphs."""
 
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from vesta_training.features.onnx_graph import Writer
+
+PROBABILITY_MIN = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Calibrated scores: `sigmoid(slope · logit + shift)`, with one slope and one shift per concept (Platt scaling)."""
+
+    slopes: tuple[float, ...]
+    shifts: tuple[float, ...]
 
 
 def add_block(writer: Writer, block: Any, flow: str) -> str:
@@ -13,3 +26,16 @@ def add_block(writer: Writer, block: Any, flow: str) -> str:
 def add_depthwise(writer: Writer, module: Any, flow: str) -> str:
     """Adds a `Depthwise`. Returns the name of its output."""
     return add_block(writer, module.pointwise, add_block(writer, module.depthwise, flow))
+
+
+def add_calibration(writer: Writer, shares: str, calibration: Calibration, output: str) -> str:
+    """Adds the calibrated scores of probabilities `(…, C)`."""
+    low = writer.constant("probability_min", np.array(PROBABILITY_MIN, dtype=np.float32))
+    high = writer.constant("probability_max", np.array(1 - PROBABILITY_MIN, dtype=np.float32))
+    shares = writer.node("Clip", [shares, low, high])
+    one = writer.constant("one", np.array(1, dtype=np.float32))
+    against = writer.node("Log", [writer.node("Sub", [one, shares])])
+    odds = writer.node("Sub", [writer.node("Log", [shares]), against])
+    odds = writer.node("Mul", [odds, writer.constant("slopes", np.array(calibration.slopes, dtype=np.float32))])
+    odds = writer.node("Add", [odds, writer.constant("shifts", np.array(calibration.shifts, dtype=np.float32))])
+    return writer.node("Sigmoid", [odds], output=output)

@@ -19,7 +19,7 @@ from vesta_training.errors import RecipeError
 
 YAML_BYTES_MAX = 65_536
 YAML_DEPTH_MAX = 20
-BUILTIN = ("classification", "classification-finetune", "detection", "multilabel", "embedding")
+BUILTIN = ("classification", "classification-finetune", "detection", "semantic-segmentation", "multilabel", "embedding")
 
 
 class Task(StrEnum):
@@ -28,6 +28,7 @@ class Task(StrEnum):
     CLASSIFICATION = "classification"
     MULTILABEL = "multilabel"
     DETECTION = "detection"
+    SEMANTIC_SEGMENTATION = "semantic-segmentation"
     EMBEDDING = "embedding"
 
 
@@ -116,6 +117,14 @@ class DetectionChoices(MapHeadChoices):
     objects_max: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
+class SegmentationChoices(MapHeadChoices):
+    """How the segmentation head is fitted."""
+
+    width: Annotated[int, Field(ge=8, le=512)] = 64
+    # Share of the overlap of pixels in the loss; the rest is the cross entropy of the pixels.
+    overlap_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
 class EvaluationChoices(_Section):
     """How the model is evaluated."""
 
@@ -131,12 +140,17 @@ class _Choices(_Section):
     head: HeadChoices | None = None
     finetune: FinetuneChoices | None = None
     detection: DetectionChoices | None = None
+    segmentation: SegmentationChoices | None = None
     evaluation: EvaluationChoices = EvaluationChoices()
 
     @model_validator(mode="after")
     def _sections_fit_the_task(self) -> "_Choices":
         required, allowed = _SECTIONS_OF[self.task]
-        given = {section for section in ("head", "finetune", "detection") if getattr(self, section) is not None}
+        given = {
+            section
+            for section in ("head", "finetune", "detection", "segmentation")
+            if getattr(self, section) is not None
+        }
         if superfluous := sorted(given - allowed):
             raise ValueError(
                 f"a recipe of task '{self.task}' does not use these sections: remove {', '.join(superfluous)}"
@@ -153,6 +167,7 @@ _SECTIONS_OF: dict[Task, tuple[frozenset[str], frozenset[str]]] = {
     Task.CLASSIFICATION: (frozenset({"head"}), frozenset({"head", "finetune"})),
     Task.MULTILABEL: (frozenset({"head"}), frozenset({"head", "finetune"})),
     Task.DETECTION: (frozenset({"detection"}), frozenset({"detection"})),
+    Task.SEMANTIC_SEGMENTATION: (frozenset({"segmentation"}), frozenset({"segmentation"})),
     Task.EMBEDDING: (frozenset(), frozenset()),
 }
 _SECTIONS: dict[str, type[BaseModel]] = {
@@ -160,6 +175,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "head": HeadChoices,
     "finetune": FinetuneChoices,
     "detection": DetectionChoices,
+    "segmentation": SegmentationChoices,
     "evaluation": EvaluationChoices,
 }
 
@@ -180,6 +196,7 @@ class Recipe:
     head: HeadChoices | None
     finetune: FinetuneChoices | None
     detection: DetectionChoices | None
+    segmentation: SegmentationChoices | None
     evaluation: EvaluationChoices
     reasons: Mapping[str, str]
     digest: str
@@ -214,6 +231,7 @@ def read_recipe(name: str, text: str) -> Recipe:
         head=choices.head,
         finetune=choices.finetune,
         detection=choices.detection,
+        segmentation=choices.segmentation,
         evaluation=choices.evaluation,
         reasons=reasons,
         digest=digest,

@@ -3,6 +3,7 @@
 from vesta_training.recipes.recipe import Task
 from vesta_training.tasks.classification.image_labels import ImageLabels
 from vesta_training.tasks.detection.boxes import Boxes
+from vesta_training.tasks.semantic_segmentation.pixels import Pixels
 from vesta_training.tasks.training_task import TrainingTask
 
 _IMAGE_LABELS = ImageLabels()
@@ -10,6 +11,7 @@ _TASKS: dict[Task, TrainingTask] = {
     Task.CLASSIFICATION: _IMAGE_LABELS,
     Task.MULTILABEL: _IMAGE_LABELS,
     Task.DETECTION: Boxes(),
+    Task.SEMANTIC_SEGMENTATION: Pixels(),
     Task.EMBEDDING: _IMAGE_LABELS,
 }
 

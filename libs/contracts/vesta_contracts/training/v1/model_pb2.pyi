@@ -344,7 +344,8 @@ class ModelOutput(_message.Message):
     name: _builtins.str
     """Its meaning, by its name. float32: "probabilities" `(N, C)`, "embedding" `(N, D)` of unit length, "objects" `(N, K, 6)` with
     x_min, y_min, x_max, y_max, score and the number of the concept, in descending order of score and padded with scores of 0. uint8: "segmentation" `(N, height, width)`, where 0 is none
-    of the concepts and 1 the first.
+    of the concepts and 1 the first. With a segmentation, float32: "presence" `(N, C)`, the calibrated probability that the image
+    contains each concept, and "overlap" `(N, C)`, the expected intersection over union of the pixels of each concept and the true ones.
     """
     @_builtins.property
     def dimensions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

@@ -1,17 +1,12 @@
 """Calibrates the scores of objects, and chooses the thresholds, on objects that were found in held-out images."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
+from vesta_training.heads.calibration import fit_platt, platt_scores
 from vesta_training.metrics.objects import Floats, Matches, ObjectPredictions, match_concept
-from vesta_training.models.detector_graph import Calibration
+from vesta_training.models.graph_layers import Calibration
 
-# Standard deviations of the prior on ln(slope) and shift. With few objects they keep the scores of the head.
-LOG_SLOPE_SPREAD, SHIFT_SPREAD = 0.5, 1.0
-SCORE_MIN = 1e-6
 POSITIVES_FOR_THRESHOLD_MIN = 5
 EVEN_ODDS = 0.5
 
@@ -54,20 +49,6 @@ def best_threshold(scores: Floats, hits: npt.NDArray[np.bool_], positives: int) 
 def _fit(matches: Matches) -> tuple[float, float, float]:
     """Returns slope, shift and threshold of one concept."""
     hits = matches.hits[0]
-    logits = _logit(matches.scores)
-
-    def badness(values: Sequence[float]) -> float:
-        z = np.exp(values[0]) * logits + values[1]
-        loss = np.logaddexp(0, np.where(hits, -z, z)).sum()
-        return float(loss + 0.5 * (values[0] / LOG_SLOPE_SPREAD) ** 2 + 0.5 * (values[1] / SHIFT_SPREAD) ** 2)
-
-    fitted = minimize(badness, (0.0, 0.0), method="L-BFGS-B", bounds=((-2, 2), (-6, 6))).x
-    slope, shift = float(np.exp(fitted[0])), float(fitted[1])
-    scores = 1 / (1 + np.exp(-(slope * logits + shift)))
+    slope, shift = fit_platt(matches.scores, hits)
+    scores = platt_scores(matches.scores, slope, shift)
     return slope, shift, best_threshold(scores, hits, int(matches.truth_counts.sum()))
-
-
-def _logit(scores: Floats) -> Floats:
-    clipped = scores.clip(SCORE_MIN, 1 - SCORE_MIN)
-    logits: Floats = np.log(clipped) - np.log1p(-clipped)
-    return logits

@@ -18,7 +18,8 @@ from vesta_training.features.features import BATCH_SIZE
 from vesta_training.features.onnx_graph import STRIDES
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.metrics.objects import Floats, ObjectPredictions, Objects
-from vesta_training.models.detector_graph import OBJECTS, Calibration, Selection, head_graph
+from vesta_training.models.detector_graph import OBJECTS, Selection, head_graph
+from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.model_file import ModelFile
 from vesta_training.tasks.assignment import Dependencies
 from vesta_training.tasks.detection.examples import BoxedExample

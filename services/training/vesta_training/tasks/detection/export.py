@@ -17,10 +17,10 @@ from vesta_training.features.onnx_graph import EMBEDDING, PIXELS
 from vesta_training.models.detector_graph import (
     CANDIDATE_BOXES,
     CANDIDATE_SCORES,
-    PROBABILITY_MIN,
     detector_graph,
 )
 from vesta_training.models.export import Export, probe_pixels, torch_embeddings, torch_maps
+from vesta_training.models.graph_layers import PROBABILITY_MIN
 from vesta_training.models.model_file import write_file
 from vesta_training.models.signature import make_signature
 from vesta_training.recipes.recipe import Task

@@ -122,14 +122,37 @@ def view_boxes(boxes: Array, view: View, side_px: int) -> tuple[Array, npt.NDArr
     return clipped.astype(np.float32), visible | view.is_whole
 
 
-def _part(image: "torch.Tensor", window: tuple[float, float, float, float]) -> "torch.Tensor":
-    """Cuts a window out of an image `(3, S, S)`. What is outside the image is grey."""
+def view_numbers(numbers: npt.NDArray[np.uint8], view: View, side_px: int) -> npt.NDArray[np.uint8]:
+    """Returns the numbers of the concepts of the pixels in a view, `(side_px, side_px)`; 0 outside of the image.
+
+    Args:
+        numbers: `(S, S)` of the image, stretched to a square.
+    """
+    import torch
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
+    mask = torch.from_numpy(numbers)[None]
+    if not view.is_whole:
+        mask = _part(mask, view.window, outside=0)
+    mask = functional.resize(mask, [side_px, side_px], interpolation=InterpolationMode.NEAREST_EXACT)
+    if view.flipped:
+        mask = functional.horizontal_flip(mask)
+    content: npt.NDArray[np.uint8] = mask[0].contiguous().numpy()
+    return content
+
+
+def _part(image: "torch.Tensor", window: tuple[float, float, float, float], outside: int = GREY) -> "torch.Tensor":
+    """Cuts a window out of an image `(C, S, S)`.
+
+    Args:
+        outside: the value of pixels outside of the image.
+    """
     from torchvision.transforms.v2 import functional
 
     side = image.shape[1]
     left, top, right, bottom = (round(value * side) for value in window)
     padding = [max(0, -left), max(0, -top), max(0, right - side), max(0, bottom - side)]
-    padded = functional.pad(image, padding, fill=GREY)
+    padded = functional.pad(image, padding, fill=outside)
     part: torch.Tensor = functional.crop(
         padded, top + padding[1], left + padding[0], max(1, bottom - top), max(1, right - left)
     )

@@ -1,0 +1,1 @@
+"""Semantic segmentation: the concept of each pixel, learned from cached feature maps of a frozen backbone."""

@@ -1,0 +1,168 @@
+"""The learning of a segmenter: the fit, and its calibration by cross-fitting."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from vesta_contracts.training.v1 import Estimate
+
+from vesta_training.features.feature_maps import MapCache
+from vesta_training.features.features import BATCH_SIZE
+from vesta_training.metrics.segmentation import MapPredictions, joined, mean_iou
+from vesta_training.models.segmenter_graph import PixelCalibration
+from vesta_training.progress import Reporter
+from vesta_training.recipes.recipe import SegmentationChoices
+from vesta_training.tasks.assignment import Assignment, Dependencies
+from vesta_training.tasks.checkpoints import CheckpointFile
+from vesta_training.tasks.semantic_segmentation.calibrate import (
+    UNCALIBRATED_THRESHOLD,
+    calibrate_presence,
+    choose_temperature,
+    uncalibrated,
+)
+from vesta_training.tasks.semantic_segmentation.examples import MaskedExample
+from vesta_training.tasks.semantic_segmentation.loss import MappedView, SquareMap, segmentation_loss, source_side
+from vesta_training.tasks.semantic_segmentation.network import SegmentationHead
+from vesta_training.tasks.semantic_segmentation.segmenter import Segmenter, Vocabulary
+from vesta_training.tasks.views.fit import FitInput, fit, step_count
+from vesta_training.tasks.views.view_maps import ViewMaps
+
+NOT_CALIBRATED = "Scores are not calibrated and thresholds are 0.5: {} labelled images are too few to hold some out."
+
+
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """The result of the learning.
+
+    Attributes:
+        facts: for the model card.
+        held_out: mIoU on images that were held out by cross-fitting, with heads of fewer steps; None if there were none.
+        caution: why the scores are not calibrated; empty if they are.
+    """
+
+    segmenter: Segmenter
+    facts: Mapping[str, Any]
+    held_out: Estimate | None
+    caution: str
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """Fits segmenters to examples whose maps are cached."""
+
+    assignment: Assignment
+    dependencies: Dependencies
+    report: Reporter
+    views: ViewMaps
+
+    @property
+    def maps(self) -> MapCache:
+        """The cached maps."""
+        return self.views.cache
+
+    @property
+    def choices(self) -> SegmentationChoices:
+        """The choices of the recipe."""
+        return self.assignment.recipe.segmentation or SegmentationChoices()
+
+    def learn(self, examples: Sequence[MaskedExample]) -> Learned:
+        """Calibrates by cross-fitting, then learns from all examples."""
+        steps, folds = step_count(len(examples), self.choices), self.choices.calibration_folds
+        concept_count = len(self.assignment.concepts)
+        calibration, thresholds = uncalibrated(concept_count), (UNCALIBRATED_THRESHOLD,) * concept_count
+        held_out, caution = None, NOT_CALIBRATED.format(len(examples))
+        if len(examples) >= 2 * folds:
+            self.report.begin("calibrate")
+            share = round(steps * self.choices.calibration_steps_share)
+            calibration, thresholds, predictions = self._cross_fit(examples, max(share, self.choices.steps_min))
+            held_out = mean_iou(predictions, self.assignment.recipe.evaluation, seed=self.assignment.seed)
+            caution = ""
+        self.report.begin("head")
+        segmenter = self.fit(examples, steps, "model").calibrated(calibration, thresholds)
+        facts = {
+            "steps": steps,
+            "imageCount": len(examples),
+            "viewsPerImage": self.views.count,
+            "temperature": calibration.temperature,
+            "slopes": list(calibration.presence.slopes),
+            "shifts": list(calibration.presence.shifts),
+        }
+        return Learned(segmenter, facts, held_out, caution)
+
+    def fit(self, examples: Sequence[MaskedExample], steps: int, name: str) -> Segmenter:
+        """Returns a segmenter with uncalibrated scores, which predicts each concept that has pixels.
+
+        Args:
+            name: of the fit in its checkpoint.
+        """
+        choices, concepts = self.choices, self.assignment.concepts
+        channels = [shape[0] for shape in self.maps.shapes]
+        head = fit(
+            FitInput(
+                images=[self._learned(example) for example in examples],
+                choices=choices,
+                steps=steps,
+                seed=self.assignment.seed,
+                fingerprint=f"{self.assignment.fingerprint};{self.maps.digest};{name};{len(examples)}",
+            ),
+            self.maps,
+            make_head=lambda: SegmentationHead(channels, choices.width, len(concepts)),
+            loss_of=lambda logits, batch: segmentation_loss(logits, batch, choices.side_px, choices.overlap_share),
+            resumable=CheckpointFile(
+                self.dependencies.run_folder / f"segmentation-{name}.checkpoint", self.dependencies.checkpoints
+            ),
+            threads=self.dependencies.threads,
+            device=self.dependencies.device,
+            stepped=self.report.step,
+        )
+        vocabulary = Vocabulary(concepts, (0.0,) * len(concepts))
+        return Segmenter(head, vocabulary, uncalibrated(len(concepts)), choices.side_px)
+
+    def _learned(self, example: MaskedExample) -> list[MappedView]:
+        whole = self._square(example)
+        return [MappedView(key, view, whole) for key, view in self.views.views(example)]
+
+    def _square(self, example: MaskedExample) -> SquareMap:
+        numbers = {concept: number for number, concept in enumerate(self.assignment.concepts, start=1)}
+        return SquareMap(example, numbers, source_side(self.choices.side_px))
+
+    def _cross_fit(
+        self, examples: Sequence[MaskedExample], steps: int
+    ) -> tuple[PixelCalibration, tuple[float, ...], MapPredictions]:
+        """Returns calibration and thresholds, and predictions for all examples by segmenters that have not learned from them."""
+        count = self.choices.calibration_folds
+        fold_of = np.random.default_rng(self.assignment.seed).permutation(len(examples)) % count
+        folds = []
+        for fold in range(count):
+            known = [example for example, own in zip(examples, fold_of, strict=True) if own != fold]
+            held_out = [example for example, own in zip(examples, fold_of, strict=True) if own == fold]
+            folds.append((self.fit(known, steps, f"fold-{fold}"), held_out))
+        temperature = choose_temperature(
+            batch for segmenter, held_out in folds for batch in self._classes(segmenter, held_out)
+        )
+        pixels = uncalibrated(len(self.assignment.concepts), temperature)
+        found = [self._predict(one.calibrated(pixels, one.vocabulary.thresholds), out) for one, out in folds]
+        presence, thresholds = calibrate_presence(joined(found))
+        calibration = PixelCalibration(temperature, presence)
+        return (
+            calibration,
+            thresholds,
+            joined([self._predict(one.calibrated(calibration, thresholds), out) for one, out in folds]),
+        )
+
+    def _predict(self, segmenter: Segmenter, examples: Sequence[MaskedExample]) -> MapPredictions:
+        return segmenter.find(examples, [self.views.whole(example) for example in examples], self.maps)
+
+    def _classes(
+        self, segmenter: Segmenter, examples: Sequence[MaskedExample]
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yields the logits and the true classes of images, in batches."""
+        for start in range(0, len(examples), BATCH_SIZE):
+            batch = examples[start : start + BATCH_SIZE]
+            loaded = [torch.from_numpy(one).float() for one in self.maps.load([self.views.whole(one) for one in batch])]
+            with torch.inference_mode():
+                logits = segmenter.head(loaded)
+            targets = [self._learned(example)[0].target(logits.shape[2]) for example in batch]
+            yield logits, torch.from_numpy(np.stack(targets).astype(np.int64))
