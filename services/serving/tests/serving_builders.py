@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 from PIL import Image
-from serving_models import CONCEPTS, DIMENSION, a_detector
+from serving_models import CONCEPTS, DIMENSION, a_detector, a_segmenter
 from vesta_common.errors import Unavailable
 from vesta_common.resources.methods import missing
 from vesta_common.resources.names import parent_of
@@ -104,6 +104,26 @@ class FakeRegistry(ModelServiceServicer):
             concepts=["red", "green"],
             thresholds=[0.5, 0.5],
             task_type=TaskType.TASK_TYPE_DETECTION,
+            signature=signature,
+        )
+
+    def add_segmenter(self, copies: int = 1) -> str:
+        """Registers `a_segmenter` without embeddings; returns the version's name."""
+        outputs = [
+            ModelOutput(name="objects", dimensions=[2 * copies, 6]),
+            ModelOutput(name="masks", dimensions=[2 * copies, 8, 8]),
+        ]
+        signature = ModelSignature(
+            input=ModelInput(height_px=96, width_px=160, resize=ModelInput.LETTERBOX, colour_order=ModelInput.RGB),
+            outputs=outputs,
+            object_selection=ObjectSelection(score_min=0.05, iou_max=0.6, objects_max=2 * copies),
+        )
+        return self.add(
+            a_segmenter(copies),
+            space="",
+            concepts=["red", "green"],
+            thresholds=[0.5, 0.5],
+            task_type=TaskType.TASK_TYPE_INSTANCE_SEGMENTATION,
             signature=signature,
         )
 

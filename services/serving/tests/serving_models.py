@@ -159,6 +159,28 @@ def a_detector(copies: int = 1, height_px: int = 96, width_px: int = 160) -> byt
     return bytes(model.SerializeToString())
 
 
+def a_segmenter(copies: int = 1) -> bytes:
+    """`a_detector` with `masks` `(N, 2 * copies, 8, 8)`: the left half of each box."""
+    model = onnx.load_model_from_string(a_detector(copies))
+    constants = {
+        "half": np.tile((np.arange(8) < 4).astype(np.float32), (1, 1, 8, 1)),
+        "object_axis": np.array([2]),
+        "last_axis": np.array([3]),
+    }
+    model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in constants.items())
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["objects", "object_axis"], ["highest"], keepdims=1),
+            helper.make_node("Sign", ["highest"], ["is_object"]),
+            helper.make_node("Unsqueeze", ["is_object", "last_axis"], ["is_object_4d"]),
+            helper.make_node("Mul", ["is_object_4d", "half"], ["masks"]),
+        ]
+    )
+    model.graph.output.append(helper.make_tensor_value_info("masks", TensorProto.FLOAT, ["N", 2 * copies, 8, 8]))
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
 def a_triton_model(name: str) -> TritonModel:
     """The models of these builders in Triton, served whole."""
     outputs = (

@@ -28,6 +28,28 @@ def mask_of(edges: Edges, height_px: int, width_px: int) -> Mask:
     return Mask(height_px=height_px, width_px=width_px, runs_px=runs.tolist())
 
 
+def mask_edges(inside: NDArray[np.bool_], top_px: int, left_px: int, width_px: int) -> Edges:
+    """Returns the edges of the pixels of a part of an image.
+
+    Args:
+        inside: `(rows, columns)`, whether each pixel of the part is inside of the mask.
+        top_px, left_px: the first row and column of the part.
+        width_px: of the image.
+    """
+    rows, columns = np.nonzero(np.diff(np.pad(inside, ((0, 0), (1, 1))), axis=1))
+    return _alternating((rows + top_px) * width_px + columns + left_px)
+
+
+def bounds_of(edges: Edges, width_px: int) -> tuple[int, int, int, int]:
+    """Returns x_min, y_min, x_max and y_max of the box around a mask, in pixels; without area if it is empty."""
+    if not len(edges):
+        return (0, 0, 0, 0)
+    (first_row, first), (last_row, last) = divmod(edges[::2], width_px), divmod(edges[1::2] - 1, width_px)
+    several_rows = bool((first_row != last_row).any())
+    x_min, x_max = (0, width_px) if several_rows else (int(first.min()), int(last.max()) + 1)
+    return x_min, int(first_row[0]), x_max, int(last_row[-1]) + 1
+
+
 def area(edges: Edges) -> int:
     """Returns the number of pixels inside."""
     return int((edges[1::2] - edges[::2]).sum())

@@ -63,11 +63,21 @@ class Placement:
         Args:
             boxes_xyxy: `(N, 4)` in pixels of the input.
         """
-        left, top, _, _ = self.target
         x_min, y_min, x_max, y_max = self.area
+        return np.clip(self.around_image(boxes_xyxy), (x_min, y_min, x_min, y_min), (x_max, y_max, x_max, y_max))
+
+    def around_image(self, boxes_xyxy: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Returns boxes in pixels of the image, which can exceed it.
+
+        Args:
+            boxes_xyxy: `(N, 4)` in pixels of the input.
+        """
+        left, top, _, _ = self.target
         origin = np.array(self.shown[:2] * 2)
-        moved = origin + (boxes_xyxy.astype(np.float64) - (left, top, left, top)) / (self.scale_xy * 2)
-        return np.clip(moved, (x_min, y_min, x_min, y_min), (x_max, y_max, x_max, y_max))
+        moved: NDArray[np.float64] = origin + (boxes_xyxy.astype(np.float64) - (left, top, left, top)) / (
+            self.scale_xy * 2
+        )
+        return moved
 
 
 UNREAD = Placement((0.0, 0.0, 1.0, 1.0), (0, 0, 1, 1), (0.0, 0.0, 1.0, 1.0), (1, 1))

@@ -10,7 +10,7 @@ SQUARE_INPUT: Final = ModelInput(
     height_px=SQUARE.height_px, width_px=SQUARE.width_px, resize=ModelInput.STRETCH, colour_order=ModelInput.RGB
 )
 """`SQUARE` as a message."""
-PROBABILITIES, EMBEDDING, OBJECTS = "probabilities", "embedding", "objects"
+PROBABILITIES, EMBEDDING, OBJECTS, MASKS = "probabilities", "embedding", "objects", "masks"
 SEGMENTATION, PRESENCE, OVERLAP = "segmentation", "presence", "overlap"
 """The names of outputs; `vesta.training.v1.ModelOutput` describes their contents."""
 _RESIZES: Final[dict[ModelInput.Resize.ValueType, Resize]] = {

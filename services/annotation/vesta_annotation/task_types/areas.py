@@ -103,7 +103,4 @@ def _extent(edges: mask_runs.Edges, width_px: int) -> tuple[float, float, float,
     """Returns the box around the pixels of a mask; one that overlaps nothing for an empty mask."""
     if not len(edges):
         return math.inf, math.inf, -math.inf, -math.inf
-    first, last = edges[::2], edges[1::2] - 1
-    is_whole_row = first // width_px != last // width_px
-    low, high = np.where(is_whole_row, 0, first % width_px), np.where(is_whole_row, width_px - 1, last % width_px)
-    return float(low.min()), float(first[0] // width_px), float(high.max() + 1), float(last[-1] // width_px + 1)
+    return mask_runs.bounds_of(edges, width_px)

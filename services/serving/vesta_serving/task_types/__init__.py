@@ -11,6 +11,7 @@ from vesta_contracts.training.v1 import ModelVersion
 from vesta_serving.task_types.classification import Classification
 from vesta_serving.task_types.detection import Detection
 from vesta_serving.task_types.embedding import Embedding
+from vesta_serving.task_types.instance_segmentation import InstanceSegmentation
 from vesta_serving.task_types.multi_label import MultiLabel
 from vesta_serving.task_types.policy import Policy
 from vesta_serving.task_types.semantic_segmentation import SemanticSegmentation
@@ -21,6 +22,7 @@ TASK_TYPES: Final[Mapping[TaskType.ValueType, ServingTask]] = MappingProxyType(
         TaskType.TASK_TYPE_CLASSIFICATION: Classification(),
         TaskType.TASK_TYPE_MULTI_LABEL: MultiLabel(),
         TaskType.TASK_TYPE_DETECTION: Detection(),
+        TaskType.TASK_TYPE_INSTANCE_SEGMENTATION: InstanceSegmentation(),
         TaskType.TASK_TYPE_SEMANTIC_SEGMENTATION: SemanticSegmentation(),
         TaskType.TASK_TYPE_EMBEDDING: Embedding(),
     }

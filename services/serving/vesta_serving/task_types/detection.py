@@ -1,37 +1,13 @@
 """Detection: boxes with scores, scaled to the image. Those that reach the threshold of their concept are predicted. Pure."""
 
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from vesta_common.errors import FailedPrecondition
 from vesta_common.media.boxes import box_ious
 from vesta_common.media.model_input import Placement
 from vesta_common.media.model_signatures import OBJECTS
-from vesta_common.media.predictions import margin_to_thresholds, share_to_certainty
-from vesta_contracts.common.v1 import Annotation, ConceptScore, PixelBox, Prediction
+from vesta_contracts.common.v1 import Annotation, PixelBox, Prediction
 
+from vesta_serving.task_types.objects import found_objects, prediction_of
 from vesta_serving.task_types.policy import Policy
 from vesta_serving.task_types.serving_task import ImageOutputs, ServingTask, Vocabulary
-
-OVERLAP_MIN = 0.5
-"""Predicted boxes with at least this intersection over union may be one object."""
-
-
-@dataclass(frozen=True)
-class _Objects:
-    """N objects in descending order of score.
-
-    Attributes:
-        boxes_xyxy: `(N, 4)` in pixels of the image.
-        scores: `(N,)`.
-        numbers: `(N,)`, of their concepts.
-    """
-
-    boxes_xyxy: NDArray[np.float64]
-    scores: NDArray[np.float32]
-    numbers: NDArray[np.intp]
 
 
 class Detection(ServingTask):
@@ -45,85 +21,10 @@ class Detection(ServingTask):
         self, outputs: ImageOutputs, vocabulary: Vocabulary, policy: Policy, placement: Placement
     ) -> Prediction:
         """From `(K, 6)`, see `vesta.training.v1.ModelOutput`. Boxes outside of the area to predict are left out."""
-        found = _found(outputs[OBJECTS], vocabulary, placement)
-        thresholds = np.array(vocabulary.applied_thresholds(policy), np.float32)
-        predicted = found.scores >= thresholds[found.numbers]
-        margin = float(margin_to_thresholds(found.scores[None], thresholds[found.numbers])[0])
-        concepts = [vocabulary.concepts[number] for number in sorted(set(found.numbers[predicted].tolist()))]
-        reason = policy.doubt(margin, concepts, _closest(found, thresholds, vocabulary))
-        reason = reason or _crowding(found, predicted, vocabulary)
-        return Prediction(
-            model_version=vocabulary.model_version,
-            scores=_best_scores(found, predicted, thresholds, vocabulary),
-            uncertain=bool(reason),
-            uncertain_reason=reason,
-            margin=margin,
-            annotations=[
-                Annotation(
-                    concept=vocabulary.concepts[number],
-                    score=score,
-                    box=PixelBox(x_min_px=x_min, y_min_px=y_min, x_max_px=x_max, y_max_px=y_max),
-                )
-                for number, score, (x_min, y_min, x_max, y_max) in zip(
-                    found.numbers, found.scores.tolist(), found.boxes_xyxy.tolist(), strict=True
-                )
-            ],
-        )
-
-
-def _found(output: NDArray[Any], vocabulary: Vocabulary, placement: Placement) -> _Objects:
-    """Returns the objects that are visible in the area to predict.
-
-    Raises:
-        FailedPrecondition: MODEL_OUTPUT_INVALID, the model returns concepts that it does not have.
-    """
-    boxes = placement.on_image(output[:, :4])
-    scores, numbers = output[:, 4], output[:, 5].astype(np.intp)
-    kept = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(1) & (scores > 0))
-    kept = kept[np.argsort(-scores[kept], kind="stable")]
-    if kept.size and not 0 <= numbers[kept].min() <= numbers[kept].max() < len(vocabulary.concepts):
-        raise FailedPrecondition(
-            f"{vocabulary.model_version} returns objects with numbers of concepts that it does not have; register a model "
-            f"for its {len(vocabulary.concepts)} concepts",
-            reason="MODEL_OUTPUT_INVALID",
-        )
-    return _Objects(boxes[kept], scores[kept], numbers[kept])
-
-
-def _best_scores(
-    found: _Objects, predicted: NDArray[np.bool_], thresholds: NDArray[np.float32], vocabulary: Vocabulary
-) -> list[ConceptScore]:
-    """Returns the best score of each concept, 0 for a concept without objects, in descending order."""
-    best = np.zeros(len(vocabulary.concepts), np.float32)
-    np.maximum.at(best, found.numbers, found.scores)
-    shown = set(found.numbers[predicted].tolist())
-    return [
-        ConceptScore(
-            concept=vocabulary.concepts[index],
-            score=float(best[index]),
-            predicted=index in shown,
-            threshold=float(thresholds[index]),
-        )
-        for index in np.argsort(-best, kind="stable").tolist()
-    ]
-
-
-def _closest(found: _Objects, thresholds: NDArray[np.float32], vocabulary: Vocabulary) -> str:
-    """Returns which object makes the margin small; empty without objects."""
-    if not found.scores.size:
-        return ""
-    closest = int(share_to_certainty(found.scores, thresholds[found.numbers]).argmin())
-    name, threshold = vocabulary.concepts[found.numbers[closest]], thresholds[found.numbers[closest]]
-    return f"the score of a {name} is {found.scores[closest]:.2f}, close to its threshold {threshold:.2f}"
-
-
-def _crowding(found: _Objects, predicted: NDArray[np.bool_], vocabulary: Vocabulary) -> str:
-    """Returns how the predicted objects are crowded; empty if they are not."""
-    if vocabulary.objects_max and len(found.scores) >= vocabulary.objects_max:
-        return f"there are {len(found.scores)} objects, as many as the model can return"
-    shares = np.triu(box_ious(found.boxes_xyxy[predicted], found.boxes_xyxy[predicted]), 1)
-    if shares.size and shares.max() >= OVERLAP_MIN:
-        numbers = found.numbers[predicted][list(np.unravel_index(shares.argmax(), shares.shape))]
-        first, second = (vocabulary.concepts[number] for number in numbers)
-        return f"a {first} and a {second} overlap by {shares.max():.0%}, so they may be one object"
-    return ""
+        found = found_objects(outputs[OBJECTS], vocabulary, placement)
+        boxes = found.boxes_xyxy
+        shapes = [
+            Annotation(box=PixelBox(x_min_px=x_min, y_min_px=y_min, x_max_px=x_max, y_max_px=y_max))
+            for x_min, y_min, x_max, y_max in boxes.tolist()
+        ]
+        return prediction_of(found, shapes, lambda places: box_ious(boxes[places], boxes[places]), vocabulary, policy)

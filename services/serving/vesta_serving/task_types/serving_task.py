@@ -87,8 +87,10 @@ def check_no_thresholds(thresholds: Mapping[str, float], vocabulary: Vocabulary)
     """
     if thresholds:
         raise InvalidArgument(
-            f"{vocabulary.model_version} is not a multi-label or detection model and has no thresholds per "
-            "concept; set score_threshold",
+            f"{vocabulary.model_version} is not a model of several labels or of objects and has no thresholds "
+            "per concept; set score_threshold",
             reason="MODEL_NOT_MULTI_LABEL",
-            violations=[Violation("deployment.uncertainty.thresholds", "is only for multi-label and detection models")],
+            violations=[
+                Violation("deployment.uncertainty.thresholds", "is only for models of several labels or of objects")
+            ],
         )

@@ -253,7 +253,7 @@ class UncertaintyPolicy(_message.Message):
     """
     @_builtins.property
     def thresholds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
-        """For multi-label and detection models: the minimum score with which a concept is predicted, by concept. Overrides the threshold of the model
+        """For models of several labels or of objects: the minimum score with which a concept is predicted, by concept. Overrides the threshold of the model
         version. Metrics of a training run, and so the gate of a Loop, use the thresholds of the model versions. Each concept must be
         one of `model_version` when it is set. Concepts that a later version does not have are ignored.
         """

@@ -342,10 +342,15 @@ class ModelOutput(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     DIMENSIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its meaning, by its name. float32: "probabilities" `(N, C)`, "embedding" `(N, D)` of unit length, "objects" `(N, K, 6)` with
-    x_min, y_min, x_max, y_max, score and the number of the concept, in descending order of score and padded with scores of 0. uint8: "segmentation" `(N, height, width)`, where 0 is none
-    of the concepts and 1 the first. With a segmentation, float32: "presence" `(N, C)`, the calibrated probability that the image
-    contains each concept, and "overlap" `(N, C)`, the expected intersection over union of the pixels of each concept and the true ones.
+    """Its meaning, by its name.
+
+    float32: "probabilities" `(N, C)`; "embedding" `(N, D)` of unit length; "objects" `(N, K, 6)` with x_min, y_min, x_max, y_max, score
+    and the number of the concept, in descending order of score and padded with scores of 0; "masks" `(N, K, S, S)`, for each object the
+    probabilities that the S × S equal parts of its box show it.
+
+    uint8: "segmentation" `(N, height, width)`, where 0 is none of the concepts and 1 the first. With a segmentation, float32: "presence"
+    `(N, C)`, the calibrated probability that the image contains each concept, and "overlap" `(N, C)`, the expected intersection over
+    union of the pixels of each concept and the true ones.
     """
     @_builtins.property
     def dimensions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

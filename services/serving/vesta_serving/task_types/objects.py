@@ -1,0 +1,134 @@
+"""What task types with objects have in common: which objects a model found, the scores of their concepts, and their uncertainty. Pure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from vesta_common.errors import FailedPrecondition
+from vesta_common.media.model_input import Placement
+from vesta_common.media.predictions import margin_to_thresholds, share_to_certainty
+from vesta_contracts.common.v1 import Annotation, ConceptScore, Prediction
+
+from vesta_serving.task_types.policy import Policy
+from vesta_serving.task_types.serving_task import Vocabulary
+
+OVERLAP_MIN = 0.5
+"""Predicted objects with at least this intersection over union may be one object."""
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Objects:
+    """N objects in descending order of score.
+
+    Attributes:
+        rows: `(N,)`, their positions in the output of the model.
+        boxes_xyxy: `(N, 4)` in pixels of the image, clipped to the area to predict.
+        scores: `(N,)`.
+        numbers: `(N,)`, of their concepts.
+    """
+
+    rows: Indices
+    boxes_xyxy: NDArray[np.float64]
+    scores: NDArray[np.float32]
+    numbers: Indices
+
+    def selected(self, places: Indices) -> "Objects":
+        """Returns the objects at these places."""
+        return Objects(self.rows[places], self.boxes_xyxy[places], self.scores[places], self.numbers[places])
+
+
+def prediction_of(
+    found: Objects,
+    shapes: Sequence[Annotation],
+    overlaps: Callable[[Indices], NDArray[np.float64]],
+    vocabulary: Vocabulary,
+    policy: Policy,
+) -> Prediction:
+    """Returns the prediction of objects. Those that reach the threshold of their concept are predicted.
+
+    Args:
+        shapes: annotations with the shapes of the objects, in their order; concepts and scores are added.
+        overlaps: returns the intersections over unions of the objects at K places, `(K, K)`.
+    """
+    thresholds = np.array(vocabulary.applied_thresholds(policy), np.float32)
+    predicted = found.scores >= thresholds[found.numbers]
+    margin = float(margin_to_thresholds(found.scores[None], thresholds[found.numbers])[0])
+    concepts = [vocabulary.concepts[number] for number in sorted(set(found.numbers[predicted].tolist()))]
+    reason = policy.doubt(margin, concepts, _closest(found, thresholds, vocabulary))
+    reason = reason or _crowding(found, np.flatnonzero(predicted), overlaps, vocabulary)
+    for shape, number, score in zip(shapes, found.numbers, found.scores.tolist(), strict=True):
+        shape.concept, shape.score = vocabulary.concepts[number], score
+    return Prediction(
+        model_version=vocabulary.model_version,
+        scores=_best_scores(found, predicted, thresholds, vocabulary),
+        uncertain=bool(reason),
+        uncertain_reason=reason,
+        margin=margin,
+        annotations=shapes,
+    )
+
+
+def found_objects(output: NDArray[Any], vocabulary: Vocabulary, placement: Placement) -> Objects:
+    """Returns the objects whose boxes are visible in the area to predict.
+
+    Args:
+        output: `(K, 6)`, see `vesta.training.v1.ModelOutput`.
+
+    Raises:
+        FailedPrecondition: MODEL_OUTPUT_INVALID, the model returns concepts that it does not have.
+    """
+    boxes = placement.on_image(output[:, :4])
+    scores, numbers = output[:, 4], output[:, 5].astype(np.intp)
+    kept = np.flatnonzero((boxes[:, 2:] > boxes[:, :2]).all(1) & (scores > 0))
+    kept = kept[np.argsort(-scores[kept], kind="stable")]
+    if kept.size and not 0 <= numbers[kept].min() <= numbers[kept].max() < len(vocabulary.concepts):
+        raise FailedPrecondition(
+            f"{vocabulary.model_version} returns objects with numbers of concepts that it does not have; register a model "
+            f"for its {len(vocabulary.concepts)} concepts",
+            reason="MODEL_OUTPUT_INVALID",
+        )
+    return Objects(kept, boxes[kept], scores[kept], numbers[kept])
+
+
+def _best_scores(
+    found: Objects, predicted: NDArray[np.bool_], thresholds: NDArray[np.float32], vocabulary: Vocabulary
+) -> list[ConceptScore]:
+    """Returns the best score of each concept, 0 for a concept without objects, in descending order."""
+    best = np.zeros(len(vocabulary.concepts), np.float32)
+    np.maximum.at(best, found.numbers, found.scores)
+    shown = set(found.numbers[predicted].tolist())
+    return [
+        ConceptScore(
+            concept=vocabulary.concepts[index],
+            score=float(best[index]),
+            predicted=index in shown,
+            threshold=float(thresholds[index]),
+        )
+        for index in np.argsort(-best, kind="stable").tolist()
+    ]
+
+
+def _closest(found: Objects, thresholds: NDArray[np.float32], vocabulary: Vocabulary) -> str:
+    """Returns which object makes the margin small; empty without objects."""
+    if not found.scores.size:
+        return ""
+    closest = int(share_to_certainty(found.scores, thresholds[found.numbers]).argmin())
+    name, threshold = vocabulary.concepts[found.numbers[closest]], thresholds[found.numbers[closest]]
+    return f"the score of a {name} is {found.scores[closest]:.2f}, close to its threshold {threshold:.2f}"
+
+
+def _crowding(
+    found: Objects, predicted: Indices, overlaps: Callable[[Indices], NDArray[np.float64]], vocabulary: Vocabulary
+) -> str:
+    """Returns how the predicted objects are crowded; empty if they are not."""
+    if vocabulary.objects_max and len(found.scores) >= vocabulary.objects_max:
+        return f"there are {len(found.scores)} objects, as many as the model can return"
+    shares = np.triu(overlaps(predicted), 1)
+    if shares.size and shares.max() >= OVERLAP_MIN:
+        numbers = found.numbers[predicted][list(np.unravel_index(shares.argmax(), shares.shape))]
+        first, second = (vocabulary.concepts[number] for number in numbers)
+        return f"a {first} and a {second} overlap by {shares.max():.0%}, so they may be one object"
+    return ""
