@@ -26,7 +26,7 @@ help:  ## Prints this help
 
 ##@ Try it
 .PHONY: demo
-demo: setup  ## Starts the platform and runs a loop on real photographs: [data=FOLDER] [task=detection] [rounds=N], or on an external platform: address=HOST:PORT [kafka=HOST:PORT]
+demo: setup  ## Starts the platform and runs a loop on real photographs: [data=FOLDER] [task=detection|instance-segmentation|semantic-segmentation] [rounds=N], or on an external platform: address=HOST:PORT [kafka=HOST:PORT]
 	@$(if $(address),true,python -m vesta_local up)
 	@python examples/turn_the_loop/demo.py $(if $(data),--data "$(data)") $(if $(task),--task $(task)) $(if $(rounds),--rounds $(rounds)) \
 	  $(if $(address),--address "$(address)") $(if $(kafka),--kafka "$(kafka)")

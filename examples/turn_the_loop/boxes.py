@@ -1,4 +1,4 @@
-"""Boxes of objects: made, moved and compared. In pixels of the image as it is shown: rotated by EXIF, origin at the top left."""
+"""Boxes of objects: made and compared. In pixels of the image as it is shown: rotated by EXIF, origin at the top left."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from scipy.optimize import linear_sum_assignment
 from vesta_contracts.common.v1 import Annotation, PixelBox
 
-IOU_MIN = 0.5
-"""Two boxes of one object overlap with at least this intersection over union."""
 SIDE_PX_MIN = 1.0
 
 Corners = NDArray[np.float64]
@@ -60,25 +57,3 @@ def iou(one: Corners, other: Corners) -> NDArray[np.float64]:
     union = areas[0][:, None] + areas[1][None, :] - intersection
     shares: NDArray[np.float64] = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
     return shares
-
-
-def pairs(
-    truth: Sequence[Annotation], found: Sequence[Annotation], *, same_concept: bool = True
-) -> list[tuple[int, int]]:
-    """Returns as many pairs as possible of a true and a found object with an IoU of `IOU_MIN` or more.
-
-    Args:
-        same_concept: only objects of one concept are paired.
-    """
-    if not truth or not found:
-        return []
-    same = np.array([[a.concept == b.concept for b in found] for a in truth])
-    overlap = iou(corners(truth), corners(found))
-    fits = (same | (not same_concept)) & (overlap >= IOU_MIN)
-    rows, columns = linear_sum_assignment(np.where(fits, 1 + overlap / (1 + overlap.size), 0), maximize=True)
-    return [(row, column) for row, column in zip(rows.tolist(), columns.tolist(), strict=True) if fits[row, column]]
-
-
-def mistakes(truth: Sequence[Annotation], found: Sequence[Annotation]) -> int:
-    """Returns the number of objects that are missing, superfluous, of another concept or at another place."""
-    return len(truth) + len(found) - 2 * len(pairs(truth, found))

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from boxes import open_image
+from boxes import SizePx, open_image
+from masks import scaled_mask
 from photographs import Photograph
 from PIL import Image
 from task_types import DemoTask
@@ -38,14 +39,15 @@ def _cell(photograph: Photograph, found: list[Annotation], task_type: DemoTask) 
     image = open_image(photograph.path)
     scale = min(CELL_PX[0] / image.width, CELL_PX[1] / image.height)
     fitted = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-    task_type.draw(
-        fitted, [_scaled(one, scale) for one in photograph.annotations], [_scaled(one, scale) for one in found]
-    )
+    truth, seen = ([_scaled(one, scale, fitted.size) for one in some] for some in (photograph.annotations, found))
+    task_type.draw(fitted, truth, seen)
     return fitted
 
 
-def _scaled(annotation: Annotation, scale: float) -> Annotation:
-    """Returns an annotation in pixels of the reduced image."""
+def _scaled(annotation: Annotation, scale: float, size_px: SizePx) -> Annotation:
+    """Returns an annotation in pixels of the reduced image, which has a width and height."""
+    if annotation.HasField("mask"):
+        return scaled_mask(annotation, size_px)
     copy = Annotation()
     copy.CopyFrom(annotation)
     if annotation.HasField("box"):

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rounds import Rounds
 from samples import SAMPLES_DIGEST, SAMPLES_URL, Download
-from task_types import TASK_TYPES, names, read_data, task_named
+from task_types import TASK_TYPES, name_of, names, read_data, task_named
 from vesta import ApiError, Vesta
 from vesta_contracts.conductor.v1 import GetLoopRequest, Loop, LoopPolicy
 from vesta_contracts.connection.v1 import Sync
@@ -114,10 +114,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--data",
         type=Path,
-        help="a folder with boxes in the format of COCO, Pascal VOC or YOLO, or with one sub-folder per class",
+        help="a folder with boxes or masks in the format of COCO, Pascal VOC or YOLO, or with one sub-folder per class",
     )
     parser.add_argument(
-        "--task", help=f"without --data: {' or '.join(names())}; the first by default. With it, only checks the data"
+        "--task",
+        help=f"{', '.join(names())}; by default the first, or what the folder of --data contains",
     )
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument(
@@ -141,7 +142,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.data and not options.data.is_dir():
         parser.error(f"{options.data} is not a folder")
     if options.task and options.task not in names():
-        parser.error(f"there is no demo for {options.task}; there is {' and '.join(names())}")
+        parser.error(f"there is no demo for {options.task}; choose one of {', '.join(names())}")
     if options.rounds < 1:
         parser.error("rounds must be at least 1")
     if options.address and not options.key:
@@ -167,15 +168,14 @@ def _find_photographs(options: argparse.Namespace) -> Photographs:
     """Returns the data of the user, or the samples of the task type.
 
     Raises:
-        ValueError: the data cannot be read, or is for another task than `--task`.
+        ValueError: the data cannot be read, or has no annotations for `--task`.
     """
+    task = task_named(options.task) if options.task else None
     if not options.data:
         download = Download(options.samples_url, options.samples_digest)
-        return task_named(options.task or names()[0]).samples(options.home / "samples", console.print, download)
-    form, found = read_data(options.data)
-    if options.task and TASK_TYPES[found.task_type] is not task_named(options.task):
-        raise ValueError(f"{options.data} has the format {form}, which is not for {options.task}; leave out task")
-    console.print(f"{options.data} has the format {form}.")
+        return (task or task_named(names()[0])).samples(options.home / "samples", console.print, download)
+    form, found = read_data(options.data, task)
+    console.print(f"{options.data} has the format {form}; it is read for {name_of(found.task_type)}.")
     return found
 
 

@@ -9,7 +9,7 @@ from experts import Experts
 from report import RoundFigures, percent
 from vesta import Vesta
 from vesta_contracts.conductor.v1 import GetLoopRequest, LoopStatus, Round
-from vesta_contracts.datasets.v1 import GetDatasetRequest, Item, ListItemsRequest
+from vesta_contracts.datasets.v1 import GetDatasetRequest, GetItemRequest, Item, ListItemsRequest
 from world import World
 
 PAUSE_SECONDS = 0.2
@@ -107,8 +107,14 @@ class Rounds:
         return sum(wrong) / len(wrong) if wrong else None
 
     def _items(self, filter_text: str) -> list[Item]:
+        """Returns items with their annotations, of which lists contain only a reference if they are large."""
         request = ListItemsRequest(parent=self.world.dataset.name, filter=filter_text)
-        return list(self.owner.pages(self.owner.items.ListItems, request))
+        return [
+            self.owner.items.GetItem(GetItemRequest(name=item.name))
+            if item.accepted.HasField("stored") or item.prediction.HasField("stored")
+            else item
+            for item in self.owner.pages(self.owner.items.ListItems, request)
+        ]
 
     def _in_words(self, number: int, figures: RoundFigures, turned: Round) -> str:
         task = self.world.task_type

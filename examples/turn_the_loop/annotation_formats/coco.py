@@ -1,24 +1,24 @@
-"""COCO: JSON files with images, categories, and annotations with `bbox` as x, y, width and height in pixels."""
+"""COCO: JSON files with images, categories, and annotations with `bbox` in pixels and `segmentation` as polygons or run lengths."""
 
 import json
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from photographs import Photograph, Photographs
+from boxes import SizePx
+from masks import Pixels, decoded, polygon_pixels
+from pycocotools import mask as coco_masks
 
-from annotation_formats.boxed_images import RawBox, boxed_image, boxed_images, image_files, is_test
+from annotation_formats.raw_images import RawImage, RawObject, image_files, is_test
 
 _SECTIONS = ("images", "annotations", "categories")
 
 
-def read_coco(folder: Path) -> Photographs | None:
+def read_coco(folder: Path) -> list[RawImage]:
     """Reads all annotation files below the folder. An image belongs to the test split if the path of its annotation file says so.
 
     Crowds are left out. An image that several files name has the objects of the first.
-
-    Returns:
-        None if there is no such file, or no object.
 
     Raises:
         ValueError: an annotation file contradicts itself.
@@ -26,17 +26,17 @@ def read_coco(folder: Path) -> Photographs | None:
     by_name: dict[str, list[Path]] = defaultdict(list)
     for path in image_files(folder):
         by_name[path.name].append(path)
-    sides: dict[bool, dict[Path, Photograph | None]] = {False: {}, True: {}}
+    found: dict[Path, RawImage] = {}
     for file in sorted(folder.rglob("*.json")):
         document = _document(file)
         if document is None:
             continue
-        side = sides[is_test(file, folder)]
-        for name, boxes in _boxes_by_image(file, document).items():
+        in_test = is_test(file, folder)
+        for name, objects in _objects_by_image(file, document).items():
             image = _find(name, file.parent, by_name[Path(name).name])
-            if image and image not in sides[False] and image not in sides[True]:
-                side[image] = boxed_image(image, boxes)
-    return boxed_images(folder, sides[False].values(), sides[True].values())
+            if image and image not in found:
+                found[image] = RawImage(image, objects, in_test)
+    return list(found.values())
 
 
 def _document(file: Path) -> dict[str, Any] | None:
@@ -49,19 +49,48 @@ def _document(file: Path) -> dict[str, Any] | None:
     return document if is_coco else None
 
 
-def _boxes_by_image(file: Path, document: dict[str, Any]) -> dict[str, list[RawBox]]:
+def _objects_by_image(file: Path, document: dict[str, Any]) -> dict[str, list[RawObject]]:
     try:
         concepts = {category["id"]: str(category["name"]) for category in document["categories"]}
         names = {image["id"]: str(image["file_name"]) for image in document["images"]}
-        boxes: dict[str, list[RawBox]] = {name: [] for name in names.values()}
+        objects: dict[str, list[RawObject]] = {name: [] for name in names.values()}
         for annotation in document["annotations"]:
-            if not annotation.get("iscrowd") and annotation.get("bbox"):
-                x, y, width, height = map(float, annotation["bbox"])
-                corners = (x, y, x + width, y + height)
-                boxes[names[annotation["image_id"]]].append((concepts[annotation["category_id"]], corners))
+            if annotation.get("iscrowd"):
+                continue
+            corners = _corners(annotation["bbox"]) if annotation.get("bbox") else None
+            drawn = annotation.get("segmentation")
+            pixels = partial(_pixels, f"{file}: annotation {annotation.get('id')}", drawn) if drawn else None
+            concept = concepts[annotation["category_id"]]
+            objects[names[annotation["image_id"]]].append(RawObject(concept, corners, pixels))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} is not a valid COCO file: {error!r}") from error
-    return boxes
+    return objects
+
+
+def _corners(bbox: list[float]) -> tuple[float, float, float, float]:
+    x, y, width, height = map(float, bbox)
+    return x, y, x + width, y + height
+
+
+def _pixels(what: str, drawn: Any, size_px: SizePx) -> Pixels:
+    """Returns the pixels of a `segmentation`.
+
+    Raises:
+        ValueError: it is neither a list of polygons nor run lengths of the size of the image.
+    """
+    width, height = size_px
+    try:
+        if isinstance(drawn, list):
+            return polygon_pixels([[float(value) for value in ring] for ring in drawn], size_px)
+        runs = coco_masks.frPyObjects(drawn, height, width) if isinstance(drawn["counts"], list) else drawn
+        pixels = decoded(runs)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{what} has no valid segmentation: {error}") from error
+    if pixels.shape != (height, width):
+        raise ValueError(
+            f"{what} has a mask of {pixels.shape[1]} x {pixels.shape[0]} pixels, its image {width} x {height}"
+        )
+    return pixels
 
 
 def _find(name: str, folder: Path, named: list[Path]) -> Path | None:

@@ -4,40 +4,40 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError
 
 from defusedxml.ElementTree import parse
-from photographs import Photograph, Photographs
 
-from annotation_formats.boxed_images import RawBox, boxed_image, boxed_images, image_files, is_test
+from annotation_formats.raw_images import RawImage, RawObject, image_files, is_test
 
 
-def read_voc(folder: Path) -> Photographs | None:
+def read_voc(folder: Path) -> list[RawImage]:
     """Reads all annotation files below the folder. `ImageSets/Main/test.txt`, or else the folder of the image, makes the test split.
-
-    Returns:
-        None if there is no such file, or no object.
 
     Raises:
         ValueError: an annotation file is not XML, or lacks a coordinate.
     """
     files = [file for file in sorted(folder.rglob("*.xml")) if b"<annotation" in file.read_bytes()[:1024]]
     if not files:
-        return None
+        return []
     images = image_files(folder)
     by_stem = {(path.parent, path.stem): path for path in images} | {(folder, path.stem): path for path in images}
-    listed = {name for file in folder.rglob("ImageSets/Main/test.txt") for name in file.read_text().split()}
-    pool: list[Photograph | None] = []
-    test: list[Photograph | None] = []
+    listed = names_of_test(folder, "Main")
+    found = []
     for file in files:
         path = by_stem.get((file.parent, file.stem)) or by_stem.get((folder, file.stem))
         if path:
             in_test = path.stem in listed if listed else is_test(path, folder)
-            (test if in_test else pool).append(boxed_image(path, _boxes(file)))
-    return boxed_images(folder, pool, test)
+            found.append(RawImage(path, _objects(file), in_test))
+    return found
 
 
-def _boxes(file: Path) -> list[RawBox]:
+def names_of_test(folder: Path, of: str) -> set[str]:
+    """Returns the names of the images that `ImageSets/Main/test.txt`, or that of another list, contains."""
+    return {name for file in folder.rglob(f"ImageSets/{of}/test.txt") for name in file.read_text().split()}
+
+
+def _objects(file: Path) -> list[RawObject]:
     try:
         root = parse(file).getroot()
-        return [(_text(thing, "name"), _corners(thing)) for thing in root.iter("object")]
+        return [RawObject(_text(thing, "name"), _corners(thing)) for thing in root.iter("object")]
     except (ParseError, ValueError) as error:
         raise ValueError(f"{file} is not a valid Pascal VOC file: {error}") from error
 

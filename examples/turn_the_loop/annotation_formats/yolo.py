@@ -1,38 +1,33 @@
-"""YOLO: a text file per image with lines of a class number, the centre, the width and the height as shares of the image."""
+"""YOLO: a text file per image with lines of a class number and shares of the image: centre, width and height, or points of a polygon."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from boxes import image_size
-from photographs import Photograph, Photographs
+from boxes import SizePx, image_size
+from masks import polygon_pixels
 
-from annotation_formats.boxed_images import RawBox, boxed_image, boxed_images, image_files, is_test
+from annotation_formats.raw_images import RawImage, RawObject, image_files, is_test
 
 _LISTS = ("classes.txt", "obj.names")
 
 
-def read_yolo(folder: Path) -> Photographs | None:
+def read_yolo(folder: Path) -> list[RawImage]:
     """Reads the images below the folder, each with the text file of its name in `labels/` (or the first folder that begins so)
     instead of `images/`, or beside it.
 
     An image without a text file shows no object. The names of the classes are in a YAML file with `names`, or in classes.txt. The
     folder of an image says whether it belongs to the test split.
 
-    Returns:
-        None if no names are found, or no object.
-
     Raises:
         ValueError: a line is invalid, or has a class without a name.
     """
     names = _names(folder)
     if not names:
-        return None
-    pool: list[Photograph | None] = []
-    test: list[Photograph | None] = []
-    for path in image_files(folder):
-        (test if is_test(path, folder) else pool).append(_image(path, names))
-    return boxed_images(folder, pool, test)
+        return []
+    found = ((path, _objects(path, names)) for path in image_files(folder))
+    return [RawImage(path, objects, is_test(path, folder)) for path, objects in found if objects is not None]
 
 
 def _names(folder: Path) -> dict[int, str]:
@@ -51,15 +46,30 @@ def _names(folder: Path) -> dict[int, str]:
     return {}
 
 
-def _image(path: Path, names: dict[int, str]) -> Photograph | None:
+def _objects(path: Path, names: dict[int, str]) -> list[RawObject] | None:
+    """Returns the objects of an image; None if the file is not an image."""
     labels = _labels_of(path)
     if labels is None:
-        return boxed_image(path, [])
+        return []
     try:
         size_px = image_size(path)
     except OSError:
         return None
-    return boxed_image(path, _boxes(labels, names, size_px), size_px)
+    objects = []
+    for number, line in enumerate(labels.read_text().splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            concept = names[int(words[0])]
+            objects.append(_object(concept, [float(word) for word in words[1:]], size_px))
+        except KeyError as error:
+            raise ValueError(f"{labels}:{number} has the class {words[0]}, which has no name") from error
+        except ValueError as error:
+            raise ValueError(
+                f"{labels}:{number} is not a class number with four or more coordinates: {line!r}"
+            ) from error
+    return objects
 
 
 def _labels_of(path: Path) -> Path | None:
@@ -70,34 +80,18 @@ def _labels_of(path: Path) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def _boxes(file: Path, names: dict[int, str], size_px: tuple[int, int]) -> list[RawBox]:
-    boxes: list[RawBox] = []
-    for number, line in enumerate(file.read_text().splitlines(), start=1):
-        words = line.split()
-        if not words:
-            continue
-        try:
-            concept = names[int(words[0])]
-            boxes.append((concept, _corners([float(word) for word in words[1:]], size_px)))
-        except KeyError as error:
-            raise ValueError(f"{file}:{number} has the class {words[0]}, which has no name") from error
-        except ValueError as error:
-            raise ValueError(
-                f"{file}:{number} is not a class number with four or more coordinates: {line!r}"
-            ) from error
-    return boxes
-
-
-def _corners(shares: list[float], size_px: tuple[int, int]) -> tuple[float, float, float, float]:
-    """Returns the corners of a box, or of the box around a polygon."""
+def _object(concept: str, shares: list[float], size_px: SizePx) -> RawObject:
+    """Returns an object with its box, or with the box around its polygon and its pixels."""
     width, height = size_px
     if len(shares) > 4 and len(shares) % 2 == 0:
-        x, y = shares[::2], shares[1::2]
-        return min(x) * width, min(y) * height, max(x) * width, max(y) * height
+        x, y = [share * width for share in shares[::2]], [share * height for share in shares[1::2]]
+        ring = [coordinate for point in zip(x, y, strict=True) for coordinate in point]
+        return RawObject(concept, (min(x), min(y), max(x), max(y)), partial(polygon_pixels, [ring]))
     x_center, y_center, box_width, box_height = shares
-    return (
+    corners = (
         (x_center - box_width / 2) * width,
         (y_center - box_height / 2) * height,
         (x_center + box_width / 2) * width,
         (y_center + box_height / 2) * height,
     )
+    return RawObject(concept, corners)

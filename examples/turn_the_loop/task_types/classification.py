@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from photographs import Photograph, Photographs, label
+from photographs import Photograph, Photographs, label, read_folder
 from PIL import Image
 from samples import Download, find_samples
 from vesta_contracts.annotation.v1 import Review, Task
@@ -25,6 +25,9 @@ class Classification(DemoTask):
     instructions = "What does the photograph show?"
     error_rates = f"{MISTAKE_SHARE:.0%} of the answers name another class"
     unit = ""
+
+    def find_data(self, folder: Path) -> tuple[str, Photographs]:
+        return "class folders", read_folder(folder)
 
     def samples(self, folder: Path, report: Callable[[str], None], download: Download) -> Photographs:
         return find_samples(folder, report, download.url, download.digest)

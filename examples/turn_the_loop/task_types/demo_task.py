@@ -46,6 +46,14 @@ class DemoTask(ABC):
     unit: ClassVar[str]
 
     @abstractmethod
+    def find_data(self, folder: Path) -> tuple[str, Photographs] | None:
+        """Returns the name of the format and the images of a folder of the user; None if it has no annotations of this task type.
+
+        Raises:
+            ValueError: an annotation file is invalid, or the folder has another layout.
+        """
+
+    @abstractmethod
     def samples(self, folder: Path, report: Callable[[str], None], download: Download) -> Photographs:
         """Returns images for a demo without data, kept in `folder`, and reports what they are.
 

@@ -136,7 +136,7 @@ def test_images_that_are_shown_turned_have_the_size_of_what_is_shown(tmp_path: P
         ),
         (
             {"a.json": "{not JSON"},
-            "expected: at least two sub-folders .* Boxes are read from COCO, Pascal VOC and YOLO",
+            "expected: at least two sub-folders .* Boxes and masks are read from COCO, Pascal VOC and YOLO",
         ),
     ],
 )

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import numpy as np
 from boxes import corners, iou
-from scenes import DIGITS_MAX, HEIGHT_PX, WIDTH_PX, Digit, compose, write_scenes
-from task_types import read_data
+from masks import pixels_of
+from scenes import DEFAULT, HEIGHT_PX, WIDTH_PX, Digit, compose, write_scenes
+from task_types import read_data, task_named
 
 
 def test_a_box_encloses_the_ink_of_its_digit() -> None:
     ink = np.zeros((8, 8), np.float32)
     ink[2:6, 3:5] = 1
     for seed in range(20):
-        scene = compose([Digit(ink, "1")] * DIGITS_MAX, random.Random(seed))
+        scene = compose([Digit(ink, "1")] * DEFAULT.digits_max, random.Random(seed))
         dark = scene.pixels.max(axis=2) < 100
         inside = np.zeros_like(dark)
         for _, x, y, width, height in scene.boxes:
@@ -30,7 +31,14 @@ def test_scenes_are_a_data_set_of_boxes_that_hardly_overlap(tmp_path: Path) -> N
     assert found.labels == [str(digit) for digit in range(10)]
     counts = [len(one.annotations) for one in found.pool]
     assert 0 in counts
-    assert max(counts) <= DIGITS_MAX
+    assert max(counts) <= DEFAULT.digits_max
+    masks = read_data(tmp_path / "scenes", task_named("instance-segmentation"))[1]
+    for image, other in zip(found.pool, masks.pool, strict=True):
+        for box, one in zip(image.annotations, other.annotations, strict=True):
+            rows, columns = np.nonzero(pixels_of(one))
+            assert box.concept == one.concept
+            assert box.box.x_min_px <= columns.min() <= columns.max() < box.box.x_max_px
+            assert box.box.y_min_px <= rows.min() <= rows.max() < box.box.y_max_px
     for one in found.pool:
         boxes = corners(one.annotations)
         assert (iou(boxes, boxes) - np.eye(len(boxes)) < 0.2).all()

@@ -3,16 +3,21 @@
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
-from boxes import clipped, pairs
+from boxes import clipped
 from contact_sheet import CELL_PX, write_contact_sheet
+from masks import mask, pixels_of
 from photographs import Photograph, label
 from PIL import Image
 from task_types import TASK_TYPES, DemoTask
 from task_types.classification import MISTAKE_SHARE, Classification
-from task_types.detection import ADD_SHARE, CONFUSE_SHARE, MISS_SHARE, Detection
+from task_types.detection import Detection
+from task_types.drawn import ADD_SHARE, CONFUSE_SHARE, MISS_SHARE
+from task_types.instance_segmentation import InstanceSegmentation
+from task_types.semantic_segmentation import SemanticSegmentation
 from vesta_contracts.annotation.v1 import Disagreement, Review, Task
-from vesta_contracts.common.v1 import Annotation, ConceptScore, Prediction, TaskType
+from vesta_contracts.common.v1 import Annotation, ConceptScore, Prediction, SegmentationMap, TaskType
 
 SIZE_PX = (200, 100)
 CONCEPTS = ["car", "van"]
@@ -46,7 +51,7 @@ def test_annotators_of_boxes_err_at_their_rates(image: Path) -> None:
     draw, task = random.Random(1), Detection()
     truth = (a_box("car", 10), a_box("van", 100))
     answers = [task.answer(Photograph(image, truth), CONCEPTS, draw) for _ in range(IMAGES)]
-    right = sum(len(pairs(truth, answer.annotations)) for answer in answers) / len(truth) / IMAGES
+    right = sum(len(task.pairs(truth, answer.annotations)) for answer in answers) / len(truth) / IMAGES
     assert right == pytest.approx((1 - MISS_SHARE) * (1 - CONFUSE_SHARE), abs=0.015)
     empty = [task.answer(Photograph(image, ()), CONCEPTS, draw) for _ in range(IMAGES)]
     assert sum(len(answer.annotations) for answer in empty) / IMAGES == pytest.approx(ADD_SHARE, abs=0.01)
@@ -100,14 +105,97 @@ def test_the_reviewer_of_boxes_decides_the_disputed_ones_alone() -> None:
     assert (review.decision, list(review.annotations)) == (Review.RESOLVE, [truth[1]])
 
 
+def a_square(concept: str, x: int, y: int = 10, side: int = 40, score: float | None = None) -> Annotation:
+    pixels = np.zeros(SIZE_PX[::-1], np.bool_)
+    pixels[y : y + side, x : x + side] = True
+    found = mask(concept, pixels)
+    assert found is not None
+    if score is not None:
+        found.score = score
+    return found
+
+
+@pytest.mark.parametrize("task", [InstanceSegmentation(), SemanticSegmentation()])
+def test_annotators_of_masks_err_at_their_rates(image: Path, task: InstanceSegmentation | SemanticSegmentation) -> None:
+    draw, images = random.Random(1), 1000
+    truth = (a_square("car", 10), a_square("van", 100))
+    answers = [task.answer(Photograph(image, truth), ["bus", "car", "van"], draw) for _ in range(images)]
+    mistakes = [answer.mistake_count for answer in answers]
+    missed, confused = 2 * MISS_SHARE, 2 * 2 * CONFUSE_SHARE  # a confused object is missing, and one is superfluous
+    assert sum(mistakes) / images == pytest.approx(missed + confused + ADD_SHARE, abs=0.05)
+    assert all(task.is_right(truth, answer.annotations) == (answer.mistake_count == 0) for answer in answers)
+    assert len({tuple(one.mask.runs_px) for answer in answers for one in answer.annotations}) > 20
+    empty = [task.answer(Photograph(image, ()), CONCEPTS, draw) for _ in range(images)]
+    assert sum(len(answer.annotations) for answer in empty) / images == pytest.approx(ADD_SHARE, abs=0.02)
+
+
+def test_instances_are_right_if_each_is_found_once() -> None:
+    task, truth = InstanceSegmentation(), [a_square("car", 10), a_square("car", 100)]
+    assert task.is_right(truth, [a_square("car", 110), a_square("car", 12)])
+    assert not task.is_right(truth, [a_square("car", 10)])
+    assert not task.is_right(truth, [a_square("car", 10), a_square("car", 130)])
+    assert not task.is_right(truth, [a_square("car", 10), a_square("van", 100)])
+
+
+def test_a_map_is_right_if_the_pixels_of_each_concept_are_found() -> None:
+    task, truth = SemanticSegmentation(), [a_square("car", 10), a_square("van", 100)]
+    assert task.is_right(truth, [a_square("van", 110), a_square("car", 12)])
+    assert not task.is_right(truth, [a_square("car", 10)])
+    assert not task.is_right(truth, [*truth, a_square("bus", 150)])
+    assert task.is_right([], [])
+
+
+def test_a_predicted_map_is_one_mask_for_each_concept() -> None:
+    runs = [(10, 0), (5, 1), (5, 2), (30, 1)]
+    found = SegmentationMap(
+        height_px=5,
+        width_px=10,
+        concepts=["van", "car", "bus"],
+        runs_px=[length for length, _ in runs],
+        concept_numbers=[number for _, number in runs],
+    )
+    predicted = SemanticSegmentation().predicted(Prediction(segmentation_map=found))
+    assert [(one.concept, list(one.mask.runs_px)) for one in predicted] == [
+        ("van", [10, 5, 5, 30]),
+        ("car", [15, 5, 30]),
+    ]
+    assert SemanticSegmentation().predicted(Prediction()) == []
+
+
+def test_the_reviewer_of_maps_decides_the_disputed_concepts_alone() -> None:
+    truth = [a_square("car", 10), a_square("van", 100)]
+    task = Task(
+        agreed=[a_square("car", 80)],  # over the left half of the van
+        disagreements=[
+            Disagreement(disputed=True, suggestion=a_square("van", 150)),
+            Disagreement(disputed=True, suggestion=a_square("bus", 0)),
+        ],
+    )
+    review = SemanticSegmentation().review(task, truth)
+    (decided,) = review.annotations
+    assert review.decision == Review.RESOLVE
+    assert decided.concept == "van"
+    assert pixels_of(decided).sum() == 20 * 40
+
+
 @pytest.mark.parametrize("task_type", TASK_TYPES)
 def test_the_contact_sheet_marks_what_is_true_and_what_is_predicted(
     task_type: TaskType.ValueType, image: Path, tmp_path: Path
 ) -> None:
     task: DemoTask = TASK_TYPES[task_type]
-    truth = a_box("car", 60) if task_type == TaskType.TASK_TYPE_DETECTION else label("car")
-    found = a_box("car", 61, score=0.9)
-    prediction = Prediction(scores=[ConceptScore(concept="car", score=0.9, predicted=True)], annotations=[found])
+    truths = {
+        TaskType.TASK_TYPE_CLASSIFICATION: label("car"),
+        TaskType.TASK_TYPE_DETECTION: a_box("car", 60),
+    }
+    truth = truths.get(task_type, a_square("car", 60))
+    found = a_box("car", 61, score=0.9) if truth.HasField("box") else a_square("car", 61, score=0.9)
+    prediction = Prediction(
+        scores=[ConceptScore(concept="car", score=0.9, predicted=True)],
+        annotations=[found],
+        segmentation_map=SegmentationMap(
+            height_px=100, width_px=200, concepts=["car"], runs_px=[2060, 40, 17900], concept_numbers=[0, 1, 0]
+        ),
+    )
     path = tmp_path / "demo" / "sheet.png"
     write_contact_sheet(path, [Photograph(image, (truth,))] * 3, task, lambda images: [prediction] * len(images))
     with Image.open(path) as sheet:
