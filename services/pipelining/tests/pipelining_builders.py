@@ -14,7 +14,7 @@ from vesta_common.errors import DeadlineExceeded, FailedPrecondition, InvalidArg
 from vesta_common.events.cloudevents import Event
 from vesta_common.ids import new_id
 from vesta_common.resources.methods import existing, missing
-from vesta_contracts.common.v1 import Annotation, ConceptScore, Media, PixelBox, Prediction
+from vesta_contracts.common.v1 import Annotation, ConceptScore, Media, PixelBox, Prediction, SegmentationMap
 from vesta_contracts.connection.v1 import (
     FolderSource,
     GetSourceRequest,
@@ -123,6 +123,21 @@ def a_detection(count: int) -> Prediction:
     )
 
 
+def a_map(side_px: int) -> Prediction:
+    """A chessboard of vans and cars, which has as many runs as pixels."""
+    return Prediction(
+        scores=[ConceptScore(concept=concept, score=0.9, predicted=True, threshold=0.5) for concept in ("van", "car")],
+        segmentation_map=SegmentationMap(
+            height_px=side_px,
+            width_px=side_px,
+            concepts=["van", "car"],
+            runs_px=[1] * side_px**2,
+            concept_numbers=[1, 2] * (side_px**2 // 2),
+        ),
+        model_version=MODEL_VERSION,
+    )
+
+
 def _answer(data: bytes) -> ImagePrediction:
     try:
         with Image.open(io.BytesIO(data)) as picture:
@@ -130,6 +145,8 @@ def _answer(data: bytes) -> ImagePrediction:
     except OSError:
         return ImagePrediction(reason="IMAGE_FORMAT_UNSUPPORTED", message="not an image")
     assert isinstance(pixel, tuple)
+    if pixel[2] > 220:
+        return ImagePrediction(prediction=a_map(200 if pixel[1] > 100 else 8))
     if pixel[2] > 100:
         return ImagePrediction(prediction=a_detection(OBJECTS_MANY if pixel[1] > 100 else 2))
     if pixel[1] > 100:  # low and high thresholds: the lower score is predicted, the higher one is not

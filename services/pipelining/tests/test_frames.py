@@ -6,7 +6,7 @@ from itertools import pairwise
 import psycopg
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
-from pipelining_builders import OBJECTS_MANY, PIPELINE, a_detection, a_frame, a_jpeg, eventually
+from pipelining_builders import OBJECTS_MANY, PIPELINE, a_detection, a_frame, a_jpeg, a_map, eventually
 from pipelining_service import Pipelining
 from vesta_common.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from vesta_contracts.pipelining.v1 import DeleteStreamRequest, Stream, UpdateStreamRequest
@@ -69,6 +69,21 @@ def test_the_event_of_a_frame_with_too_many_objects_leaves_them_out(pipelining: 
     assert len(seen.prediction.annotations) == OBJECTS_MANY
     assert list(event.payload.observation.prediction.annotations) == []
     assert [label.concept for label in event.payload.observation.labels] == ["van"]
+
+
+def test_the_map_of_a_frame_is_in_its_event_unless_it_is_too_large(pipelining: Pipelining) -> None:
+    pipelining.a_pipeline()
+    door = pipelining.a_stream("door")
+    pipelining.publish(
+        a_frame(door, data=a_jpeg(red=0, blue=255)), a_frame(door, data=a_jpeg(red=0, green=200, blue=255))
+    )
+    small, large = (event.payload.observation for event in pipelining.told(2))
+    seen = {one.name: one.prediction for one in pipelining.observed(door, "label = van")}
+
+    assert (small.prediction, seen[small.name]) == (a_map(8), a_map(8))
+    assert seen[large.name] == a_map(200)
+    assert not large.prediction.HasField("segmentation_map")
+    assert [label.concept for label in large.labels] == ["van", "car"]
 
 
 def test_a_duplicate_frame_is_observed_once(pipelining: Pipelining) -> None:

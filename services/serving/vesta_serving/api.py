@@ -12,7 +12,7 @@ from vesta_common.resources import filters
 from vesta_common.resources.etags import check_etag
 from vesta_common.resources.masks import apply_update
 from vesta_common.resources.methods import create_once, find_answer, run_once
-from vesta_common.resources.pages import read_page
+from vesta_common.resources.pages import read_page, within_bytes
 from vesta_common.rpc import outline
 from vesta_common.rpc.admission import deadline_passed
 from vesta_common.runtime.service import BackgroundTask
@@ -263,5 +263,5 @@ class PredictionService(PredictionServiceServicer):
             deployment = self._store.get(connection, request.parent)
             before = page.cursor[0] if page.cursor else ""
             rows = self._store.logged_predictions.list_page(connection, deployment, where, before, page.limit)
-        predictions, token = page.cut(rows, lambda entry: (entry.name,))
+        predictions, token = within_bytes(page, rows).cut(rows, lambda entry: (entry.name,))
         return ListPredictionsResponse(predictions=predictions, next_page_token=token)

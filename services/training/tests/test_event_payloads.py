@@ -2,7 +2,7 @@
 
 from training_service import PROJECT, Training
 from vesta_common.resources.page_keys import by_name
-from vesta_common.resources.pages import read_page
+from vesta_common.resources.pages import PAGE_BYTES_MAX, read_page, within_bytes
 from vesta_common.risk_control import HELD_OUT_MAX
 from vesta_contracts.training.v1 import (
     ConceptMetrics,
@@ -13,7 +13,6 @@ from vesta_contracts.training.v1 import (
     TrainingRun,
     TrainingRunSucceeded,
 )
-from vesta_training.api.page_limits import PAGE_BYTES_MAX, within_bytes
 
 
 def figures_of(concept_count: int) -> Metrics:

@@ -5,8 +5,10 @@ import binascii
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
+
+from google.protobuf.message import Message
 
 from vesta_common.errors import InvalidArgument, Violation
 
@@ -14,6 +16,8 @@ T = TypeVar("T")
 
 SIZE_DEFAULT = 50
 SIZE_MAX = 1000
+PAGE_BYTES_MAX = 16 * 1024 * 1024
+"""A quarter of what a message may contain."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,16 @@ class Page:
         page_rows = rows[: self.size]
         token = json.dumps([self._request_hash, *key_of(page_rows[-1])], separators=(",", ":"))
         return page_rows, base64.urlsafe_b64encode(token.encode()).decode().rstrip("=")
+
+
+def within_bytes(page: Page, rows: Sequence[Message]) -> Page:
+    """Returns the page, shortened so that its rows are not larger than `PAGE_BYTES_MAX`. It has at least one row."""
+    size_bytes = 0
+    for count, row in enumerate(rows):
+        size_bytes += row.ByteSize()
+        if size_bytes > PAGE_BYTES_MAX and count:
+            return replace(page, size=min(page.size, count))
+    return page
 
 
 def read_page(request: Any, size_max: int = SIZE_MAX) -> Page:

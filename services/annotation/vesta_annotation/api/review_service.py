@@ -9,7 +9,7 @@ from vesta_common.resources.idempotency import once
 from vesta_common.resources.methods import find_answer
 from vesta_common.resources.names import parent_of
 from vesta_common.resources.page_keys import by_name
-from vesta_common.resources.pages import read_page
+from vesta_common.resources.pages import read_page, within_bytes
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.annotation.v1 import (
     CreateReviewRequest,
@@ -59,7 +59,7 @@ class ReviewService(ReviewServiceServicer):
         with self._store.transaction() as connection:
             self._store.get_tasks(connection, [request.parent])
             rows = self._store.list_reviews(connection, request.parent, page.after, page.limit)
-        reviews, token = page.cut(rows, by_name)
+        reviews, token = within_bytes(page, rows).cut(rows, by_name)
         return ListReviewsResponse(reviews=reviews, next_page_token=token)
 
     def _create(self, connection: Connection, request: CreateReviewRequest, caller: str, terms: Terms | None) -> Review:

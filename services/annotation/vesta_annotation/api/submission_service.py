@@ -9,7 +9,7 @@ from vesta_common.resources.idempotency import once
 from vesta_common.resources.methods import find_answer, missing
 from vesta_common.resources.names import parent_of
 from vesta_common.resources.page_keys import by_name
-from vesta_common.resources.pages import read_page
+from vesta_common.resources.pages import read_page, within_bytes
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.annotation.v1 import (
     CreateSubmissionRequest,
@@ -66,7 +66,7 @@ class SubmissionService(SubmissionServiceServicer):
         with self._store.transaction() as connection:
             annotator = visible_annotator(self._store.get_task(connection, request.parent))
             rows = self._store.list_submissions(connection, request.parent, annotator, page.after, page.limit)
-        submissions, token = page.cut(rows, by_name)
+        submissions, token = within_bytes(page, rows).cut(rows, by_name)
         return ListSubmissionsResponse(submissions=submissions, next_page_token=token)
 
     def _check_may_answer(self, connection: Connection, task: Task, caller: str) -> None:

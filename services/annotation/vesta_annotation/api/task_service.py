@@ -12,7 +12,7 @@ from vesta_common.resources.idempotency import once
 from vesta_common.resources.methods import find_answer
 from vesta_common.resources.names import parent_of
 from vesta_common.resources.page_keys import by_name
-from vesta_common.resources.pages import read_page
+from vesta_common.resources.pages import read_page, within_bytes
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.annotation.v1 import (
     BatchCreateTasksRequest,
@@ -84,7 +84,7 @@ class TaskService(TaskServiceServicer):
         with self._store.transaction() as connection:
             self._store.get_campaign(connection, request.parent)
             rows = self._store.list_tasks(connection, request.parent, where, page.after, page.limit)
-            tasks, token = page.cut(rows, by_name)
+            tasks, token = within_bytes(page, rows).cut(rows, by_name)
             tasks = self._visible(connection, tasks)
         return ListTasksResponse(tasks=tasks, next_page_token=token)
 

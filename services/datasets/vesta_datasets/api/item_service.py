@@ -15,7 +15,7 @@ from vesta_common.media.annotations import Terms, check_annotations
 from vesta_common.resources.methods import revise, run_once
 from vesta_common.resources.names import parent_of, project_of
 from vesta_common.resources.page_keys import by_creation, created_after
-from vesta_common.resources.pages import read_page
+from vesta_common.resources.pages import read_page, within_bytes
 from vesta_common.storage.objects import ObjectStore
 from vesta_common.storage.packs import get_packed
 from vesta_common.storage.postgres import Connection
@@ -113,7 +113,7 @@ class ItemService(ItemServiceServicer):
             rows = self._store.items.list_page(
                 connection, request.parent, where, created_after(page), page.limit, names_only=names_only
             )
-            items, token = page.cut(rows, by_creation)
+            items, token = within_bytes(page, rows).cut(rows, by_creation)
             names = [item.name for item in items] if request.embeddings else []
             embedded = self._store.predictions.find_embeddings(connection, names) if names else {}
         embeddings = [_embedding(*embedded[name]) if name in embedded else ItemEmbedding() for name in names]

@@ -3,7 +3,7 @@
 import grpc
 from vesta_common.resources import filters
 from vesta_common.resources.page_keys import by_name
-from vesta_common.resources.pages import read_page
+from vesta_common.resources.pages import read_page, within_bytes
 from vesta_contracts.pipelining.v1 import (
     GetObservationRequest,
     ListObservationsRequest,
@@ -40,5 +40,5 @@ class ObservationService(ObservationServiceServicer):
         with self._store.postgres.transaction() as connection:
             self._store.get_stream(connection, request.parent)
             rows = self._store.list_observations(connection, request.parent, where, page.after, page.limit)
-        observations, token = page.cut(rows, by_name)
+        observations, token = within_bytes(page, rows).cut(rows, by_name)
         return ListObservationsResponse(observations=observations, next_page_token=token)

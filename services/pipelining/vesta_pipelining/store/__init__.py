@@ -8,6 +8,7 @@ from typing import Any
 from vesta_common.clock import Clock
 from vesta_common.events import outbox
 from vesta_common.events.cloudevents import new_event
+from vesta_common.events.outbox import EVENT_BYTES_MAX
 from vesta_common.events.summaries import summarised
 from vesta_common.messages import set_times
 from vesta_common.resources.etags import with_etag
@@ -229,9 +230,7 @@ class Store:
         outbox.publish(
             connection,
             *(
-                new_event(
-                    SERVICE, parent_of(observation.name), summarised(ObservationCreated(observation=observation)), now
-                )
+                new_event(SERVICE, parent_of(observation.name), _announcement(observation), now)
                 for observation in observations
             ),
         )
@@ -259,6 +258,14 @@ class Store:
         """Deletes observations that are older than `before`, oldest first; returns their number."""
         with self.postgres.transaction() as connection:
             return int(queries.prune_observations(connection, before=before, limit=limit))
+
+
+def _announcement(observation: Observation) -> ObservationCreated:
+    """Returns the event of an observation, without the map or the objects if they are too large for it."""
+    created = ObservationCreated(observation=observation)
+    if created.ByteSize() > EVENT_BYTES_MAX:
+        created.observation.prediction.ClearField("segmentation_map")  # without its runs, it would not be a map
+    return summarised(created)
 
 
 def _stream(row: dict[str, Any]) -> Stream:

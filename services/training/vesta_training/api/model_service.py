@@ -10,7 +10,7 @@ from vesta_common.resources.etags import check_etag
 from vesta_common.resources.methods import revise
 from vesta_common.resources.names import parent_of, project_of
 from vesta_common.resources.page_keys import by_name
-from vesta_common.resources.pages import Page, bad_token, read_page
+from vesta_common.resources.pages import Page, bad_token, read_page, within_bytes
 from vesta_common.runtime.service import BackgroundTask
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import (
@@ -29,7 +29,6 @@ from vesta_contracts.training.v1 import (
     UpdateModelRequest,
 )
 
-from vesta_training.api.page_limits import within_bytes
 from vesta_training.models.deletion_checks import check_removable, check_unused, deployed
 from vesta_training.models.deployments import Deployments
 from vesta_training.store import Store

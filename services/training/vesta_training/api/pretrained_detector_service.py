@@ -14,7 +14,7 @@ from vesta_common.ids import new_id
 from vesta_common.messages import copy_of
 from vesta_common.resources.methods import create_once, find_answer
 from vesta_common.resources.page_keys import by_name
-from vesta_common.resources.pages import read_page
+from vesta_common.resources.pages import read_page, within_bytes
 from vesta_common.runtime.service import BackgroundTask
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import (
@@ -28,7 +28,6 @@ from vesta_contracts.training.v1 import (
     PretrainedDetectorServiceServicer,
 )
 
-from vesta_training.api.page_limits import within_bytes
 from vesta_training.pretrained.card import Card, read_card
 from vesta_training.pretrained.inspection import BYTES_MAX, FILE_NAME, Inspected, inspect_file
 from vesta_training.store import Store

@@ -10,7 +10,7 @@ from vesta_common.resources import filters
 from vesta_common.resources.methods import create_once, find_answer
 from vesta_common.resources.names import parent_of
 from vesta_common.resources.page_keys import by_age, newest_before
-from vesta_common.resources.pages import read_page
+from vesta_common.resources.pages import read_page, within_bytes
 from vesta_common.runtime.service import BackgroundTask
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.datasets.v1 import DatasetView, GetDatasetRequest, GetSnapshotRequest
@@ -25,7 +25,6 @@ from vesta_contracts.training.v1 import (
     TrainingRunServiceServicer,
 )
 
-from vesta_training.api.page_limits import within_bytes
 from vesta_training.recipes.recipe import Task, read_recipe
 from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.recipes.task_types import check_dataset

@@ -25,7 +25,9 @@ class ObservationCreated(_message.Message):
 
     OBSERVATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def observation(self) -> _observation_pb2.Observation: ...
+    def observation(self) -> _observation_pb2.Observation:
+        """Without the objects or the map of the prediction if they are too large for an event. GetObservation returns them."""
+
     def __init__(
         self,
         *,
