@@ -112,8 +112,8 @@ def set_up_at(
     return _start(owner, address, inbox, digits, policy, unused, makes_mistakes=False)
 
 
-def set_up_boxes(platform: WholePlatform, scenes: Photographs, *, rounds: int, batch: int) -> SmallLoop:
-    """Imports images with boxes, for two annotators per task who make mistakes."""
+def set_up_drawn(platform: WholePlatform, scenes: Photographs, *, rounds: int, batch: int) -> SmallLoop:
+    """Imports images with boxes or masks, for two annotators per task who make mistakes."""
     address = platform.home.addresses("gateway_grpc")
     policy = LoopPolicy(label_budget=2 * rounds * batch, batch_size=batch, annotators_per_task=2)
     owner = Vesta(address, platform.owner_key)

@@ -2,7 +2,7 @@
 
 import pytest
 from scenes import HEIGHT_PX, WIDTH_PX, write_scenes
-from small_loop import SmallLoop, set_up_boxes
+from small_loop import SmallLoop, set_up_drawn
 from task_types import read_data
 from vesta_contracts.annotation.v1 import GetAgreementRequest
 from vesta_contracts.common.v1 import TaskType
@@ -21,7 +21,7 @@ BATCH = 30
 def turned(platform: WholePlatform, tmp_path_factory: pytest.TempPathFactory) -> SmallLoop:
     """A loop that has spent its budget in two rounds, with annotators who err."""
     scenes = write_scenes(tmp_path_factory.mktemp("samples") / "scenes", POOL_SCENES, TEST_SCENES)
-    small = set_up_boxes(platform, read_data(scenes)[1], rounds=2, batch=BATCH)
+    small = set_up_drawn(platform, read_data(scenes)[1], rounds=2, batch=BATCH)
     small.turn_until(lambda status: status.phase == LoopStatus.EXHAUSTED, seconds=600)
     return small
 

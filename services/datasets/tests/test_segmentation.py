@@ -91,3 +91,13 @@ def test_a_large_map_is_stored_apart_and_read_for_suggestions(datasets: Datasets
     (chosen,) = datasets.items.SelectItems(SelectItemsRequest(parent=dataset, count=1)).items
     assert list(chosen.pre_annotations) == masks_of_map(board)
     assert datasets.items.GetItem(GetItemRequest(name=name)).prediction == whole
+
+
+def test_a_map_is_uncertain_by_the_presence_of_its_concepts_and_by_their_pixels() -> None:
+    def predicted(score: float, margin: float) -> Prediction:
+        return Prediction(scores=[ConceptScore(concept="van", score=score, threshold=0.5)], margin=margin)
+
+    predictions = [predicted(1.0, 1.0), predicted(1.0, 0.4), predicted(0.6, 0.2), predicted(0.6, 0.0), None]
+    certain, pixels, presence, both, unknown = PIXELS.uncertainty(predictions, ["van"]).margin.tolist()
+    assert (certain, unknown) == (0.0, 1.0)
+    assert 0 < pixels < presence < both < 1

@@ -9,7 +9,9 @@ from vesta_contracts.common.v1 import Annotation, Prediction, SegmentationMap
 
 from vesta_datasets.items.annotations import concepts_of
 from vesta_datasets.task_types.annotation_cost import DRAW_OUTLINE_SECONDS, LOOK_SECONDS
+from vesta_datasets.task_types.image_labels import to_unit
 from vesta_datasets.task_types.multi_label import MultiLabel
+from vesta_datasets.task_types.uncertainty import Uncertainty
 
 
 class SemanticSegmentation(MultiLabel):
@@ -35,6 +37,15 @@ class SemanticSegmentation(MultiLabel):
             if len(rest):
                 found.append(_mask(concept, rest, masks[0].mask.height_px, masks[0].mask.width_px))
         return sorted(found, key=lambda one: one.concept)
+
+    def uncertainty(self, predictions: Sequence[Prediction | None], concepts: Sequence[str]) -> Uncertainty:
+        """By the margin of the prediction, which covers its pixels too, and by the presence of the concepts, half each.
+
+        The smallest certainty alone is equal for many images: 0 as soon as the pixels of one concept are doubtful.
+        """
+        presence = super().uncertainty(predictions, concepts)
+        doubts = np.array([1.0 if one is None else 1.0 - one.margin for one in predictions], np.float32)
+        return Uncertainty(margin=to_unit((doubts + presence.margin) / 2), entropy=presence.entropy)
 
     def labels(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:
         """Those of the masks. An item without a mask is labelled "none of the concepts"."""
