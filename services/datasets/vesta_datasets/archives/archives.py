@@ -132,7 +132,7 @@ def _writer(
         case ArchiveFormat.ARCHIVE_FORMAT_COCO:
             return CocoWriter(archive, list(concepts), concepts, scratch)
         case ArchiveFormat.ARCHIVE_FORMAT_YOLO:
-            return YoloWriter(archive, list(concepts))
+            return YoloWriter(archive, concepts)
         case ArchiveFormat.ARCHIVE_FORMAT_PASCAL_VOC:
             return VocWriter(archive, concepts, scratch)
         case _:

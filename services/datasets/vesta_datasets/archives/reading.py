@@ -8,7 +8,7 @@ from typing import Final
 
 from vesta_contracts.datasets.v1 import ArchiveFormat
 
-from vesta_datasets.archives import coco, voc, yolo
+from vesta_datasets.archives import coco, voc, voc_masks, yolo
 from vesta_datasets.archives.entries import write_entries
 from vesta_datasets.archives.layout import UnreadableArchiveError
 
@@ -39,8 +39,10 @@ def read_archive(folder: Path, request: tuple[str, str, ArchiveFormat.ValueType,
             return layout, 0
         if layout == ArchiveFormat.ARCHIVE_FORMAT_COCO:
             images = coco.read_coco(root, shapes, folder)
+        elif layout == ArchiveFormat.ARCHIVE_FORMAT_YOLO:
+            images = yolo.read_yolo(root, shapes)
         else:
-            images = yolo.read_yolo(root) if layout == ArchiveFormat.ARCHIVE_FORMAT_YOLO else voc.read_voc(root)
+            images = voc.read_voc(root, shapes)
         return layout, write_entries(folder / entries, images)
     except UnreadableArchiveError as error:
         found = detected(root) if expected else expected
@@ -59,6 +61,6 @@ def detected(root: Path) -> ArchiveFormat.ValueType:
         return ArchiveFormat.ARCHIVE_FORMAT_COCO
     if yolo.find_config(root):
         return ArchiveFormat.ARCHIVE_FORMAT_YOLO
-    if voc.annotation_files(root):
+    if voc.annotation_files(root) or voc_masks.class_files(root):
         return ArchiveFormat.ARCHIVE_FORMAT_PASCAL_VOC
     return ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER

@@ -1,15 +1,17 @@
-"""The Pascal VOC layout: an XML file of boxes for each image. `voc_writer.py` writes it.
+"""The Pascal VOC layout: an XML file of boxes for each image, and optionally masks. `voc_writer.py` writes it.
 
 The files are in Annotations/ and the images in JPEGImages/, and ImageSets/Main/ has a list of images for each split; or images are beside
 their XML files, in a folder for each split. Coordinates are read as they are, as LabelImg, CVAT and Datumaro write them; the original VOC
 archives number pixels from 1, so that 1 is subtracted from the minima of their boxes. An image with a file without objects shows none of
-the concepts; an image without a file is not annotated. Segmentations and parts of objects are not read.
+the concepts; an image without a file is not annotated. Masks (`voc_masks.py`) are read if the importing dataset allows them. Parts of
+objects are not read.
 
 This module runs in a sandboxed child process that can access only the archive's folder (`vesta_common.sandbox`).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +30,14 @@ from vesta_datasets.archives.layout import (
     is_hidden,
     parse_split,
 )
+from vesta_datasets.archives.voc_masks import (
+    CLASS_FOLDER,
+    OBJECT_FOLDER,
+    FlawedMaskError,
+    class_files,
+    class_of_colours,
+    read_masks,
+)
 
 _XML_BYTES_MAX: Final = 64 * 1024 * 1024
 _CORNERS: Final = ("xmin", "ymin", "xmax", "ymax")
@@ -42,14 +52,19 @@ def annotation_files(root: Path) -> list[Path]:
     return sorted(path for path in root.rglob("*.xml") if not is_hidden(path.relative_to(root)) and path.is_file())
 
 
-def read_voc(root: Path) -> Iterator[tuple[Entry, bytes]]:
+def read_voc(root: Path, shapes: Collection[str]) -> Iterator[tuple[Entry, bytes]]:
     """Yields the images of an archive, ordered by path, whether or not it contains them.
 
+    Args:
+        shapes: that the importing dataset allows. If it allows masks and the archive has masks, objects have these. An image without
+            masks has its boxes if the dataset allows boxes, and is otherwise not annotated, unless its file has no objects.
+
     Raises:
-        UnreadableArchiveError: there is no XML file, or one is not a VOC annotation.
+        UnreadableArchiveError: there is no XML file and no mask, or one is not a VOC annotation; the list of classes is invalid.
     """
     files = annotation_files(root)
-    if not files:
+    masks = class_files(root) if "mask" in shapes else []
+    if not files and not masks:
         raise UnreadableArchiveError(
             "the archive has no XML files; Pascal VOC has them in Annotations/ or beside the images"
         )
@@ -64,14 +79,44 @@ def read_voc(root: Path) -> Iterator[tuple[Entry, bytes]]:
                 f"{file.relative_to(root)} and {files_of[name].relative_to(root)} are annotations of the same image, {name}"
             )
         files_of[name] = file
-    for name in sorted({*images, *files_of}):
+    masks_of = {_image_of(root, file, by_stem): file for file in masks}
+    try:
+        classes = class_of_colours(root) if masks else {}
+    except ValueError as error:
+        raise UnreadableArchiveError(str(error)) from error
+    has_boxes = not masks or "box" in shapes
+    for name in sorted({*images, *files_of, *masks_of}):
         split = splits.get(Path(name).stem) or _split_of(Path(name))
-        yield _entry(root, name, split, files_of.get(name))
+        entry, objects = _entry(root, name, split, files_of.get(name))
+        if name in masks_of and not entry.flaw:
+            entry, objects = _with_masks(root, entry, objects, masks_of[name], classes)
+        elif objects and not has_boxes:
+            entry, objects = Entry(name, split), []
+        yield entry, AnnotationList(annotations=objects).SerializeToString()
 
 
-def _entry(root: Path, name: str, split: str, file: Path | None) -> tuple[Entry, bytes]:
+def _with_masks(
+    root: Path, entry: Entry, boxes: Sequence[Annotation], file: Path, classes: Mapping[int, str]
+) -> tuple[Entry, list[Annotation]]:
+    """Returns an image with masks, which have the attributes of the boxes with the same number."""
+    where = f"is rejected, because {file.relative_to(root)}"
+    try:
+        masks = read_masks(root, file, classes)
+    except FlawedMaskError as error:
+        return Entry(entry.path, entry.split, flaw=f"is rejected, because {error}"), []
+    for number, mask in masks:
+        if 0 < number <= len(boxes) and boxes[number - 1].concept == mask.concept:
+            mask.attributes.update(boxes[number - 1].attributes)
+    size = next(((mask.mask.width_px, mask.mask.height_px) for _, mask in masks), (entry.width_px, entry.height_px))
+    if entry.width_px and entry.height_px and size != (entry.width_px, entry.height_px):
+        stated = f"its XML file states {entry.width_px} x {entry.height_px}"
+        return Entry(entry.path, entry.split, flaw=f"{where} has {size[0]} x {size[1]} pixels, but {stated}"), []
+    return replace(entry, is_annotated=True, width_px=size[0], height_px=size[1]), [mask for _, mask in masks]
+
+
+def _entry(root: Path, name: str, split: str, file: Path | None) -> tuple[Entry, list[Annotation]]:
     if file is None:
-        return Entry(name, split), b""
+        return Entry(name, split), []
     where = str(file.relative_to(root))
     tree = _parsed(file, where)
     try:
@@ -79,9 +124,8 @@ def _entry(root: Path, name: str, split: str, file: Path | None) -> tuple[Entry,
         offset = 1.0 if (tree.findtext("source/database") or "").startswith("The VOC") else 0.0
         objects = [_object(element, number, offset) for number, element in enumerate(tree.iterfind("object"), 1)]
     except _FlawedFileError as error:
-        return Entry(name, split, flaw=f"is rejected, because {where} {error}"), b""
-    entry = Entry(name, split, is_annotated=True, width_px=width_px, height_px=height_px)
-    return entry, AnnotationList(annotations=objects).SerializeToString()
+        return Entry(name, split, flaw=f"is rejected, because {where} {error}"), []
+    return Entry(name, split, is_annotated=True, width_px=width_px, height_px=height_px), objects
 
 
 def _parsed(file: Path, where: str) -> Any:
@@ -145,11 +189,11 @@ def _size(tree: Any, side: str) -> int:
 
 
 def _image_of(root: Path, file: Path, by_stem: dict[str, str]) -> str:
-    """Returns the path of the image of an XML file, relative to the root: a candidate that exists, or the one in JPEGImages/."""
+    """Returns the path of the image of an XML file or mask, relative to the root: a candidate that exists, or the one in JPEGImages/."""
     relative = file.relative_to(root)
     parents = [file.parent]
-    if "Annotations" in relative.parts[:-1]:
-        place = relative.parts.index("Annotations")
+    if apart := next((folder for folder in ("Annotations", CLASS_FOLDER) if folder in relative.parts[:-1]), None):
+        place = relative.parts.index(apart)
         parents = [
             root.joinpath(*relative.parts[:place], other, *relative.parts[place + 1 : -1])
             for other in ("JPEGImages", "images")
@@ -161,10 +205,12 @@ def _image_of(root: Path, file: Path, by_stem: dict[str, str]) -> str:
 
 
 def _splits(root: Path) -> dict[str, str]:
-    """Returns the splits of images by the stems of their names, from the lists in ImageSets/Main/."""
+    """Returns the splits of images by the stems of their names, from the lists in ImageSets/."""
     splits: dict[str, str] = {}
     for name, split in (("trainval", "TRAIN"), ("train", "TRAIN"), ("val", "VALIDATION"), ("test", "TEST")):
-        for path in sorted(root.rglob(f"ImageSets/Main/{name}.txt")):
+        for path in sorted(
+            (*root.rglob(f"ImageSets/Segmentation/{name}.txt"), *root.rglob(f"ImageSets/Main/{name}.txt"))
+        ):
             for line in path.read_text("utf-8", "replace").splitlines():
                 if words := line.split():
                     stem = words[0].rpartition("/")[2]
@@ -173,7 +219,7 @@ def _splits(root: Path) -> dict[str, str]:
 
 
 def _is_mask(path: Path) -> bool:
-    return any(part in ("SegmentationClass", "SegmentationObject") for part in path.parts)
+    return any(part in (CLASS_FOLDER, OBJECT_FOLDER) for part in path.parts)
 
 
 def _split_of(path: Path) -> str:

@@ -1,32 +1,25 @@
 """The YOLO layout: data.yaml with the names of the classes, and a text file of rows for each image. `yolo_writer.py` writes it.
 
-A row is a class number with a box (x and y of the centre, width, height) or with the points of a polygon, as shares of the width and height
-of the image (https://docs.ultralytics.com/datasets/). The rows of images/a/b.jpg are in labels/a/b.txt, or beside the image. An image with
-an empty file shows none of the concepts; an image without a file is not annotated.
+The rows (`yolo_rows.py`) of images/a/b.jpg are in labels/a/b.txt, or beside the image. An image with an empty file shows none of the
+concepts; an image without a file is not annotated.
 
 This module runs in a sandboxed child process that can access only the archive's folder (`vesta_common.sandbox`).
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from vesta_contracts.common.v1 import Annotation, PixelBox, PixelPoint, Polygon, Ring
 from vesta_contracts.datasets.v1 import AnnotationList
 
 from vesta_datasets.archives.entries import Entry
 from vesta_datasets.archives.layout import UnreadableArchiveError, image_files, is_hidden, parse_split
+from vesta_datasets.archives.yolo_rows import FlawedRowError, RowReader, class_names, keypoint_layout
 
 _CONFIG_BYTES_MAX: Final = 1024 * 1024
 _LABELS_BYTES_MAX: Final = 64 * 1024 * 1024
 _SPLITS: Final = {"train": "TRAIN", "val": "VALIDATION", "valid": "VALIDATION", "test": "TEST"}
-_TOLERANCE: Final = 1e-6
-
-
-class _FlawedRowError(ValueError):
-    """A row cannot be converted. The message follows the words "row 7"."""
 
 
 def find_config(root: Path) -> tuple[Path, Mapping[str, Any]] | None:
@@ -54,10 +47,13 @@ def find_config(root: Path) -> tuple[Path, Mapping[str, Any]] | None:
     return None
 
 
-def read_yolo(root: Path) -> Iterator[tuple[Entry, bytes]]:
+def read_yolo(root: Path, shapes: Collection[str]) -> Iterator[tuple[Entry, bytes]]:
     """Yields the images of the archive, ordered by path: those of the splits in data.yaml, or all if it names none.
 
     A file of rows without its image yields an image that the archive lacks.
+
+    Args:
+        shapes: that the importing dataset allows; see `RowReader`.
 
     Raises:
         UnreadableArchiveError: there is no data.yaml, or it is invalid; a row has a class that it does not name.
@@ -66,7 +62,9 @@ def read_yolo(root: Path) -> Iterator[tuple[Entry, bytes]]:
     if found is None:
         raise UnreadableArchiveError("the archive has no data.yaml with the names of the classes")
     path, config = found
-    names = _names(config["names"], str(path.relative_to(root)))
+    where = str(path.relative_to(root))
+    names = class_names(config, where)
+    reader = RowReader(names, keypoint_layout(config, names, where), shapes)
     splits = _images(root, path, config)
     listed: dict[str, tuple[str, Path | None]] = {}
     used = set[Path]()
@@ -79,10 +77,10 @@ def read_yolo(root: Path) -> Iterator[tuple[Entry, bytes]]:
             listed[str(_image_of(root, lost))] = "", None
     for name in sorted(listed):
         split, labels = listed[name]
-        yield _entry(root, name, split, labels, names)
+        yield _entry(root, name, split, labels, reader)
 
 
-def _entry(root: Path, name: str, split: str, labels: Path | None, names: Mapping[int, str]) -> tuple[Entry, bytes]:
+def _entry(root: Path, name: str, split: str, labels: Path | None, reader: RowReader) -> tuple[Entry, bytes]:
     if labels is None or not labels.is_file():
         return Entry(name, split), b""
     where = str(labels.relative_to(root))
@@ -93,49 +91,12 @@ def _entry(root: Path, name: str, split: str, labels: Path | None, names: Mappin
         lines = labels.read_text("utf-8").splitlines()
         for number, line in enumerate(lines, 1):
             if values := line.split():
-                annotations.annotations.append(_annotation(values, names, f"{where}: row {number}"))
+                annotations.annotations.append(reader.annotation(values, f"{where}: row {number}"))
     except UnicodeDecodeError:
         return Entry(name, split, flaw=f"is rejected, because {where} is not text"), b""
-    except _FlawedRowError as error:
+    except FlawedRowError as error:
         return Entry(name, split, flaw=f"is rejected, because {error}"), b""
     return Entry(name, split, is_annotated=True, is_normalized=True), annotations.SerializeToString()
-
-
-def _annotation(values: Sequence[str], names: Mapping[int, str], where: str) -> Annotation:
-    if not values[0].isdecimal():
-        raise _FlawedRowError(f"{where} does not begin with a class number, but with {values[0]!r}")
-    if int(values[0]) not in names:
-        raise UnreadableArchiveError(
-            f"{where} has the class {values[0]}, but data.yaml names the classes {min(names)} to {max(names)}"
-        )
-    try:
-        shares = [float(value) for value in values[1:]]
-    except ValueError:
-        raise _FlawedRowError(f"{where} has a value that is not a number") from None
-    if not all(math.isfinite(share) and -_TOLERANCE <= share <= 1 + _TOLERANCE for share in shares):
-        raise _FlawedRowError(f"{where} has a coordinate outside of [0, 1]; coordinates are shares of width and height")
-    annotation = Annotation(concept=names[int(values[0])])
-    if len(shares) == 4:
-        x, y, width, height = shares
-        annotation.box.CopyFrom(
-            PixelBox(x_min_px=x - width / 2, y_min_px=y - height / 2, x_max_px=x + width / 2, y_max_px=y + height / 2)
-        )
-    elif len(shares) >= 6 and len(shares) % 2 == 0:
-        points = [PixelPoint(x_px=x, y_px=y) for x, y in zip(shares[::2], shares[1::2], strict=True)]
-        annotation.polygon.CopyFrom(Polygon(outline=Ring(points=points)))
-    else:
-        raise _FlawedRowError(
-            f"{where} has {len(values)} values; a box has 5, a polygon 7 or more in pairs. Scores and keypoints are not read"
-        )
-    return annotation
-
-
-def _names(said: Any, where: str) -> dict[int, str]:
-    pairs = said.items() if isinstance(said, dict) else enumerate(said) if isinstance(said, list) else ()
-    names = {int(key): name for key, name in pairs if str(key).isdecimal() and isinstance(name, str) and name}
-    if not names or len(names) != len(said):
-        raise UnreadableArchiveError(f"{where}: names must be a list of names, or the name of each class number")
-    return names
 
 
 def _images(root: Path, config_path: Path, config: Mapping[str, Any]) -> dict[Path, str]:

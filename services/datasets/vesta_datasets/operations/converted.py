@@ -35,7 +35,7 @@ def converted_to(task: DatasetTask, ingested: Ingested) -> Ingested:
 
 
 def in_pixels(annotation: Annotation, width_px: int, height_px: int) -> Annotation:
-    """Returns a box or polygon whose coordinates are shares of the width and height of the image in pixels."""
+    """Returns a box, polygon or keypoints whose coordinates are shares of the width and height of the image in pixels."""
     scaled = copy_of(annotation)
     if scaled.HasField("box"):
         scaled.box.x_min_px *= width_px
@@ -51,3 +51,4 @@ def in_pixels(annotation: Annotation, width_px: int, height_px: int) -> Annotati
 def _points(annotation: Annotation) -> Iterator[PixelPoint]:
     for ring in (annotation.polygon.outline, *annotation.polygon.holes):
         yield from ring.points
+    yield from (keypoint.point for keypoint in annotation.keypoints.points)
