@@ -280,10 +280,16 @@ def _tell_saving(loop: Loop, report: Report) -> None:
         f"Estimate: random selection would have needed {needed.value:.0f} labels ({needed.low:.0f} "
         f"to {high}); the loop spent {saving.spent_labels}."
     )
-    spent = next((one for one in report.rounds if one.labels == saving.spent_labels), None)
-    if report.unit and spent:
-        drawn = needed.value * spent.random_objects / spent.labels
-        console.print(f"That are {drawn:.0f} {report.unit}; the loop spent {spent.objects}.")
+    if saving.HasField("random_objects"):
+        console.print(f"That are {saving.random_objects:.0f} {report.unit}; the loop spent {saving.spent_objects}.")
+    if saving.HasField("random_time"):
+        needed_minutes, spent_minutes = (
+            time.ToTimedelta().total_seconds() / 60 for time in (saving.random_time, saving.spent_time)
+        )
+        console.print(
+            f"Without suggestions, people would take about {needed_minutes:.0f} minutes to label them at random, and {spent_minutes:.0f} "
+            "for those that the loop chose."
+        )
 
 
 if __name__ == "__main__":

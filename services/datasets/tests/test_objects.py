@@ -138,6 +138,7 @@ def test_a_snapshot_counts_objects_by_concept_size_and_density(
     assert dict(train.object_counts) == {"van": 3, "car": 1}
     assert dict(train.size_counts) == {"small": 3, "medium": 1}
     assert dict(train.density_counts) == {"0": 1, "1": 1, "2": 1}
+    assert snapshot.statistics.control_object_count == 0
 
 
 def test_labels_of_images_are_no_objects() -> None:
@@ -147,5 +148,7 @@ def test_labels_of_images_are_no_objects() -> None:
 def test_statistics_of_a_version_that_did_not_count_objects_are_incomplete() -> None:
     written = Statistics({split: SplitStatistics(1, 1, {}) for split in Part}, 0, 0).to_dict()
     assert Statistics.is_complete(written)
-    del written["splits"][Part.TRAIN]["object_counts"]
+    assert not Statistics.is_complete({**written, "splits": {Part.TRAIN: {}}})
+    del written["control_object_count"]
     assert not Statistics.is_complete(written)
+    assert Statistics.of_dict(written).control_object_count == 0

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vesta_contracts.datasets.v1 import Relabelling, SnapshotDiff
+from vesta_contracts.common.v1 import Annotation, PixelBox
+from vesta_contracts.datasets.v1 import AnnotationList, Relabelling, SnapshotDiff
 from vesta_datasets.items.splits import Shares, Split
 from vesta_datasets.snapshots.differences import DIFF_NAMES_MAX, diff
 from vesta_datasets.snapshots.manifest import ManifestRow
@@ -54,6 +55,15 @@ def test_each_split_counts_its_items_labels_and_concepts():
     assert (train.item_count, train.labelled_count, train.concept_counts) == (3, 2, {"van": 2, "red": 1})
     assert (test.item_count, test.labelled_count, test.concept_counts) == (2, 2, {"red": 1})
     assert (figures.reviewed_count, figures.control_count) == (1, 1)
+
+
+def test_the_objects_of_the_control_arm_are_counted():
+    boxes = AnnotationList(annotations=[Annotation(concept="van", box=PixelBox(x_max_px=2, y_max_px=2))] * 3)
+    rows = [
+        replace(a_row(name, control=control), annotations=boxes.SerializeToString())
+        for name, control in (("1", True), ("2", True), ("3", False))
+    ]
+    assert total([statistics(rows[:2], SHARES), statistics(rows[2:], SHARES)]).control_object_count == 6
 
 
 def test_each_split_counts_the_items_that_a_classification_excludes():

@@ -11,11 +11,13 @@ from vesta_conductor.reconciliation.state import RoundRecord
 
 
 def with_updates(record: RoundRecord, *, label_time: datetime | None = None, **fields: Any) -> RoundRecord:
-    """Returns a copy of the record with the given fields of its `Round` set. A message replaces the previous one."""
+    """Returns a copy of the record with the given fields of its `Round` set, or cleared if None. A message replaces the previous one."""
     changed = Round()
     changed.CopyFrom(record.round)
     for name, value in fields.items():
-        if isinstance(value, Message):
+        if value is None:
+            changed.ClearField(name)  # type: ignore[arg-type]
+        elif isinstance(value, Message):
             getattr(changed, name).CopyFrom(value)
         elif isinstance(value, datetime):
             getattr(changed, name).FromDatetime(value)

@@ -11,7 +11,7 @@ from vesta_contracts.training.v1 import CreateTrainingRunRequest, Metrics, Train
 
 from vesta_conductor.reconciliation.bootstrap_stage import scoring_ended
 from vesta_conductor.reconciliation.gate import judge
-from vesta_conductor.reconciliation.label_saving import label_saving
+from vesta_conductor.reconciliation.label_saving import label_saving, random_image_objects
 from vesta_conductor.reconciliation.names import attempt_of, last_segment, version_in_words
 from vesta_conductor.reconciliation.reload_backoff import reload_or_give_up
 from vesta_conductor.reconciliation.round_updates import with_updates
@@ -85,6 +85,8 @@ def _with_snapshot(situation: Situation, snapshot: Snapshot) -> RoundRecord:
         snapshot=snapshot.name,
         label_count=_train_side(snapshot).labelled_count,
         control_label_count=snapshot.statistics.control_count,
+        object_count=_train_side(snapshot).object_count,
+        random_image_objects=random_image_objects(snapshot.statistics),
     )
 
 
@@ -159,7 +161,7 @@ def _judge(situation: Situation, current: RoundRecord, run: TrainingRun) -> Step
     current = with_updates(current, model_version=run.model_version, verdict=verdict)
     if run.metrics.item_count:
         current = with_updates(current, metrics=_stored_metrics(run.metrics))
-    saving = _saving(current, run)
+    saving = _saving(situation, current, run)
     if not verdict.passed:
         return _end(situation, current, "keep_champion", verdict.reason, RoundOutcome.KEPT)
     return _deploy(situation, current, saving)
@@ -173,12 +175,12 @@ def _stored_metrics(metrics: Metrics) -> Metrics:
     return without(metrics, "confusion", "reliability")
 
 
-def _saving(current: RoundRecord, run: TrainingRun) -> LabelSaving | None:
+def _saving(situation: Situation, current: RoundRecord, run: TrainingRun) -> LabelSaving | None:
     """Returns the label saving of a challenger that passed the gate."""
     if not current.round.verdict.passed:
         return None
     random_labels = run.random_labels if run.HasField("random_labels") else None
-    return label_saving(random_labels, current.round.label_count)
+    return label_saving(random_labels, current.round, task_type_of(situation.observed.dataset))
 
 
 def _deploy(situation: Situation, current: RoundRecord, saving: LabelSaving | None) -> Step:

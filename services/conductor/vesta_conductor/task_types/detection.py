@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from vesta_common.media.annotation_cost import DRAW_BOX_SECONDS
 from vesta_common.media.boxes import box_ious, corners
 from vesta_contracts.common.v1 import Annotation
 
@@ -14,6 +15,7 @@ class Detection(ObjectLoopTask):
     """Boxes."""
 
     recipe = "detection"
+    draw_seconds = DRAW_BOX_SECONDS
     metric = "mAP@50"
 
     def overlaps(self, one: Sequence[Annotation], other: Sequence[Annotation]) -> NDArray[np.float64]:

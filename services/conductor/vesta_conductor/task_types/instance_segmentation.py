@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from vesta_common.media.annotation_cost import DRAW_OUTLINE_SECONDS
 from vesta_common.media.areas import area_ious
 from vesta_contracts.common.v1 import Annotation
 
@@ -14,6 +15,7 @@ class InstanceSegmentation(ObjectLoopTask):
     """Polygons and masks."""
 
     recipe = "instance-segmentation"
+    draw_seconds = DRAW_OUTLINE_SECONDS
     metric = "mask mAP@50"
 
     def overlaps(self, one: Sequence[Annotation], other: Sequence[Annotation]) -> NDArray[np.float64]:

@@ -17,12 +17,14 @@ class LoopTask(ABC):
         concepts_min: the number of concepts that training data must have at least.
         metric: the primary metric in words, for messages.
         concept_metric: what `Comparison.concepts` compares, in words.
+        draw_seconds: how long a person needs to draw an object; None for labels of whole images.
     """
 
     recipe: ClassVar[str]
     concepts_min: ClassVar[int]
     metric: ClassVar[str]
     concept_metric: ClassVar[str]
+    draw_seconds: ClassVar[float | None] = None
 
     @abstractmethod
     def quality(self, metrics: Metrics) -> Estimate:

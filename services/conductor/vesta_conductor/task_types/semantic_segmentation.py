@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from vesta_common.media.annotation_cost import DRAW_OUTLINE_SECONDS
 from vesta_common.media.mask_runs import Edges, covered, edges_of, iou
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation
@@ -17,6 +18,7 @@ class SemanticSegmentation(LoopTask):
     """One mask per concept. A prediction without a mask is a prediction too."""
 
     recipe = "semantic-segmentation"
+    draw_seconds = DRAW_OUTLINE_SECONDS
     concepts_min = 1
     metric = "mIoU"
     concept_metric = "IoU"

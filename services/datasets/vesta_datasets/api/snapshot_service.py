@@ -104,5 +104,6 @@ def _message(statistics: Statistics) -> SnapshotStatistics:
         splits=splits,
         reviewed_count=statistics.reviewed_count,
         control_count=statistics.control_count,
+        control_object_count=statistics.control_object_count,
         imbalance=statistics.imbalance,
     )

@@ -46,6 +46,7 @@ class SplitStatistics:
 
 DENSITIES: Final = (0, 1, 2, 5, 10, 20, 50, 100)
 _BY_KEY: Final = ("concept_counts", "object_counts", "size_counts", "density_counts")
+_OF_SNAPSHOT: Final = ("reviewed_count", "control_count", "control_object_count")
 _SUMMED: Final = tuple(field.name for field in fields(SplitStatistics) if field.name not in _BY_KEY)
 
 
@@ -57,11 +58,13 @@ class Statistics:
         splits: every split, including empty ones.
         reviewed_count: items whose annotations a second person has checked.
         control_count: items that the random control arm drew.
+        control_object_count: their objects.
     """
 
     splits: Mapping[Split, SplitStatistics]
     reviewed_count: int
     control_count: int
+    control_object_count: int = 0
 
     @property
     def imbalance(self) -> float | None:
@@ -84,13 +87,15 @@ class Statistics:
     @staticmethod
     def is_complete(values: Mapping[str, Any]) -> bool:
         """Whether the values of `to_dict` were written by a version that counts objects."""
-        return all("object_counts" in counts for counts in values["splits"].values())
+        return "control_object_count" in values and all(
+            "object_counts" in counts for counts in values["splits"].values()
+        )
 
     @classmethod
     def of_dict(cls, values: Mapping[str, Any]) -> "Statistics":
         """Reads the values of `to_dict`, also after a conversion to JSON."""
         splits = {Split(split): SplitStatistics(**counts) for split, counts in values["splits"].items()}
-        return cls(splits, values["reviewed_count"], values["control_count"])
+        return cls(splits, *(values.get(name, 0) for name in _OF_SNAPSHOT))
 
 
 def statistics(rows: Sequence[ManifestRow], shares: Shares) -> Statistics:
@@ -104,6 +109,9 @@ def statistics(rows: Sequence[ManifestRow], shares: Shares) -> Statistics:
         splits=splits,
         reviewed_count=sum(row.reviewed for row in rows),
         control_count=sum(row.control for row in rows),
+        control_object_count=sum(
+            len(objects_of(row.whole_annotations)) for row in rows if row.control and row.annotated
+        ),
     )
 
 
@@ -111,10 +119,9 @@ def total(parts: Iterable[Statistics]) -> Statistics:
     """Returns the sums of the statistics of several parts."""
     by_key: dict[tuple[Split, str], Counter[str]] = {(split, name): Counter() for split in Split for name in _BY_KEY}
     counts: dict[Split, Counter[str]] = {split: Counter() for split in Split}
-    reviewed_count = control_count = 0
+    of_snapshot: Counter[str] = Counter()
     for part in parts:
-        reviewed_count += part.reviewed_count
-        control_count += part.control_count
+        of_snapshot.update({name: getattr(part, name) for name in _OF_SNAPSHOT})
         for split, found in part.splits.items():
             for name in _BY_KEY:
                 by_key[split, name].update(getattr(found, name))
@@ -125,7 +132,7 @@ def total(parts: Iterable[Statistics]) -> Statistics:
         for split in Split
     }
     splits = {split: SplitStatistics(**found) for split, found in sums.items()}
-    return Statistics(splits, reviewed_count, control_count)
+    return Statistics(splits, *(of_snapshot[name] for name in _OF_SNAPSHOT))
 
 
 def _of_split(rows: Sequence[ManifestRow], shares: Shares) -> SplitStatistics:

@@ -3,9 +3,9 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 
+from vesta_common.media.annotation_cost import LOOK_SECONDS
 from vesta_contracts.common.v1 import Annotation, Prediction
 
-from vesta_datasets.task_types.annotation_cost import LOOK_SECONDS
 from vesta_datasets.task_types.uncertainty import Uncertainty
 
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from vesta_common.media.annotation_cost import DRAW_BOX_SECONDS
 from vesta_common.messages import without
 from vesta_contracts.common.v1 import Annotation
 
 from vesta_datasets.items.bounding_boxes import bounding_box
-from vesta_datasets.task_types.annotation_cost import DRAW_BOX_SECONDS
 from vesta_datasets.task_types.objects import ObjectDatasetTask
 
 

@@ -1,6 +1,7 @@
 """Instance segmentation: an item has any number of objects with their pixels."""
 
-from vesta_datasets.task_types.annotation_cost import DRAW_OUTLINE_SECONDS
+from vesta_common.media.annotation_cost import DRAW_OUTLINE_SECONDS
+
 from vesta_datasets.task_types.objects import ObjectDatasetTask
 
 

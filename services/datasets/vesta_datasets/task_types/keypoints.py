@@ -1,6 +1,7 @@
 """Keypoints: an item has any number of objects with named points."""
 
-from vesta_datasets.task_types.annotation_cost import DRAW_POINTS_SECONDS
+from vesta_common.media.annotation_cost import DRAW_POINTS_SECONDS
+
 from vesta_datasets.task_types.objects import ObjectDatasetTask
 
 

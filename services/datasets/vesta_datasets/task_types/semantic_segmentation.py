@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from vesta_common.media.annotation_cost import DRAW_OUTLINE_SECONDS, LOOK_SECONDS
 from vesta_common.media.mask_runs import Edges, area, covered, edges_of, mask_of, without
 from vesta_contracts.common.v1 import Annotation, Prediction, SegmentationMap
 
 from vesta_datasets.items.annotations import concepts_of
-from vesta_datasets.task_types.annotation_cost import DRAW_OUTLINE_SECONDS, LOOK_SECONDS
 from vesta_datasets.task_types.image_labels import to_unit
 from vesta_datasets.task_types.multi_label import MultiLabel
 from vesta_datasets.task_types.uncertainty import Uncertainty

@@ -432,6 +432,11 @@ class LabelSaving(_message.Message):
     SAVED_LABELS_FIELD_NUMBER: _builtins.int
     HIGH_UNKNOWN_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    RANDOM_OBJECTS_FIELD_NUMBER: _builtins.int
+    SPENT_OBJECTS_FIELD_NUMBER: _builtins.int
+    SAVED_OBJECTS_FIELD_NUMBER: _builtins.int
+    RANDOM_TIME_FIELD_NUMBER: _builtins.int
+    SPENT_TIME_FIELD_NUMBER: _builtins.int
     spent_labels: _builtins.int
     """The labels spent for the champion."""
     saved_labels: _builtins.int
@@ -440,11 +445,29 @@ class LabelSaving(_message.Message):
     """True if the upper bound of `random_labels` is unknown: random selection may need more labels than `random_labels.high`."""
     reason: _builtins.str
     """Why no estimate exists. Empty if one exists."""
+    random_objects: _builtins.float
+    """Of task types with objects: the objects of `random_labels.value` images, at the mean of randomly drawn images. Unset if no image was
+    drawn at random, or no estimate exists.
+    """
+    spent_objects: _builtins.int
+    """The objects of the images that the champion was trained on."""
+    saved_objects: _builtins.int
+    """random_objects minus spent_objects; 0 if random_objects is unset."""
     @_builtins.property
     def random_labels(self) -> _metrics_pb2.Estimate:
         """The number of randomly selected labels that would give the accuracy of the champion, with the 95 % interval of the estimate.
         Unset if no estimate exists.
         """
+
+    @_builtins.property
+    def random_time(self) -> _duration_pb2.Duration:
+        """The time to draw `random_objects`, or to label as many images, without suggestions of a model, by published means per object.
+        It compares selections, and predicts no annotator.
+        """
+
+    @_builtins.property
+    def spent_time(self) -> _duration_pb2.Duration:
+        """The same for the images and objects that were spent."""
 
     def __init__(
         self,
@@ -454,12 +477,19 @@ class LabelSaving(_message.Message):
         saved_labels: _builtins.int = ...,
         high_unknown: _builtins.bool = ...,
         reason: _builtins.str = ...,
+        random_objects: _builtins.float | None = ...,
+        spent_objects: _builtins.int = ...,
+        saved_objects: _builtins.int = ...,
+        random_time: _duration_pb2.Duration | None = ...,
+        spent_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["random_labels", b"random_labels"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_random_objects", b"_random_objects", "random_labels", b"random_labels", "random_objects", b"random_objects", "random_time", b"random_time", "spent_time", b"spent_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["high_unknown", b"high_unknown", "random_labels", b"random_labels", "reason", b"reason", "saved_labels", b"saved_labels", "spent_labels", b"spent_labels"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_random_objects", b"_random_objects", "high_unknown", b"high_unknown", "random_labels", b"random_labels", "random_objects", b"random_objects", "random_time", b"random_time", "reason", b"reason", "saved_labels", b"saved_labels", "saved_objects", b"saved_objects", "spent_labels", b"spent_labels", "spent_objects", b"spent_objects", "spent_time", b"spent_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__random_objects: _TypeAlias = _typing.Literal["random_objects"]  # noqa: Y015
+    _WhichOneofArgType__random_objects: _TypeAlias = _typing.Literal["_random_objects", b"_random_objects"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__random_objects) -> _WhichOneofReturnType__random_objects | None: ...
 
 Global___LabelSaving: _TypeAlias = LabelSaving  # noqa: Y015
 
@@ -481,6 +511,8 @@ class Round(_message.Message):
     LABEL_TO_MODEL_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    OBJECT_COUNT_FIELD_NUMBER: _builtins.int
+    RANDOM_IMAGE_OBJECTS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     label_count: _builtins.int
     """The number of labelled items in the train split when the training started."""
@@ -491,6 +523,12 @@ class Round(_message.Message):
     """The model version of the challenger."""
     auto_share: _builtins.float
     """The share of the pool that the new model predicts with certainty, in [0, 1]. Set after scoring."""
+    object_count: _builtins.int
+    """The number of objects in the train split when the training started. 0 for labels of whole images."""
+    random_image_objects: _builtins.float
+    """The mean number of objects of images that were drawn at random: by the control arm and, if the content hash assigned the test split,
+    for the test split. Unset without such an image.
+    """
     @_builtins.property
     def metrics(self) -> _metrics_pb2.Metrics:
         """Metrics of the challenger without confusion and reliability, which the model version has. Unset if nothing was measured;
@@ -524,14 +562,21 @@ class Round(_message.Message):
         label_to_model: _duration_pb2.Duration | None = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        object_count: _builtins.int = ...,
+        random_image_objects: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_share", b"_auto_share", "auto_share", b"auto_share", "end_time", b"end_time", "label_to_model", b"label_to_model", "metrics", b"metrics", "start_time", b"start_time", "verdict", b"verdict"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_auto_share", b"_auto_share", "_random_image_objects", b"_random_image_objects", "auto_share", b"auto_share", "end_time", b"end_time", "label_to_model", b"label_to_model", "metrics", b"metrics", "random_image_objects", b"random_image_objects", "start_time", b"start_time", "verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_share", b"_auto_share", "auto_share", b"auto_share", "control_label_count", b"control_label_count", "end_time", b"end_time", "label_count", b"label_count", "label_to_model", b"label_to_model", "metrics", b"metrics", "model_version", b"model_version", "number", b"number", "snapshot", b"snapshot", "start_time", b"start_time", "training_run", b"training_run", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_auto_share", b"_auto_share", "_random_image_objects", b"_random_image_objects", "auto_share", b"auto_share", "control_label_count", b"control_label_count", "end_time", b"end_time", "label_count", b"label_count", "label_to_model", b"label_to_model", "metrics", b"metrics", "model_version", b"model_version", "number", b"number", "object_count", b"object_count", "random_image_objects", b"random_image_objects", "snapshot", b"snapshot", "start_time", b"start_time", "training_run", b"training_run", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__auto_share: _TypeAlias = _typing.Literal["auto_share"]  # noqa: Y015
     _WhichOneofArgType__auto_share: _TypeAlias = _typing.Literal["_auto_share", b"_auto_share"]  # noqa: Y015
+    _WhichOneofReturnType__random_image_objects: _TypeAlias = _typing.Literal["random_image_objects"]  # noqa: Y015
+    _WhichOneofArgType__random_image_objects: _TypeAlias = _typing.Literal["_random_image_objects", b"_random_image_objects"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__auto_share) -> _WhichOneofReturnType__auto_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__random_image_objects) -> _WhichOneofReturnType__random_image_objects | None: ...
 
 Global___Round: _TypeAlias = Round  # noqa: Y015
 

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/datasets/v1/snapshot.proto\x12\x11vesta.datasets.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\xe7\x02\n\x08Snapshot\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x1a\n\x0cmanifest_key\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64igest\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nitem_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12?\n\nstatistics\x18\x06 \x01(\x0b\x32%.vesta.datasets.v1.SnapshotStatisticsB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:d\xea\x41\x61\n\x0evesta/Snapshot\x12:projects/{project}/datasets/{dataset}/snapshots/{snapshot}*\tsnapshots2\x08snapshot\"\x9d\x01\n\x12SnapshotStatistics\x12\x32\n\x06splits\x18\x01 \x03(\x0b\x32\".vesta.datasets.v1.SplitStatistics\x12\x16\n\x0ereviewed_count\x18\x02 \x01(\x03\x12\x15\n\rcontrol_count\x18\x03 \x01(\x03\x12\x16\n\timbalance\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_imbalance\"\xf6\x05\n\x0fSplitStatistics\x12\r\n\x05split\x18\x01 \x01(\t\x12\x12\n\nitem_count\x18\x02 \x01(\x03\x12M\n\x0e\x63oncept_counts\x18\x03 \x03(\x0b\x32\x35.vesta.datasets.v1.SplitStatistics.ConceptCountsEntry\x12\x16\n\x0elabelled_count\x18\x04 \x01(\x03\x12\x16\n\x0eno_label_count\x18\x05 \x01(\x03\x12\x1d\n\x15multiple_labels_count\x18\x06 \x01(\x03\x12\x19\n\x11shapes_only_count\x18\x07 \x01(\x03\x12\x1b\n\x13hash_assigned_count\x18\x08 \x01(\x03\x12\x14\n\x0cobject_count\x18\t \x01(\x03\x12K\n\robject_counts\x18\n \x03(\x0b\x32\x34.vesta.datasets.v1.SplitStatistics.ObjectCountsEntry\x12G\n\x0bsize_counts\x18\x0b \x03(\x0b\x32\x32.vesta.datasets.v1.SplitStatistics.SizeCountsEntry\x12M\n\x0e\x64\x65nsity_counts\x18\x0c \x03(\x0b\x32\x35.vesta.datasets.v1.SplitStatistics.DensityCountsEntry\x12\x1b\n\x13\x64uplicate_box_count\x18\r \x01(\x03\x1a\x34\n\x12\x43onceptCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x33\n\x11ObjectCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x31\n\x0fSizeCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x34\n\x12\x44\x65nsityCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa8\x01\n\x0cSnapshotDiff\x12\x13\n\x0b\x61\x64\x64\x65\x64_count\x18\x01 \x01(\x03\x12\x15\n\rremoved_count\x18\x02 \x01(\x03\x12\x18\n\x10relabelled_count\x18\x03 \x01(\x03\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x04 \x03(\t\x12\x0f\n\x07removed\x18\x05 \x03(\t\x12\x32\n\nrelabelled\x18\x06 \x03(\x0b\x32\x1e.vesta.datasets.v1.Relabelling\"H\n\x0bRelabelling\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x15\n\rlabels_before\x18\x02 \x03(\t\x12\x14\n\x0clabels_after\x18\x03 \x03(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n vesta/datasets/v1/snapshot.proto\x12\x11vesta.datasets.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bvesta/common/v1/rules.proto\"\xe7\x02\n\x08Snapshot\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x1d\n\x0c\x64isplay_name\x18\x02 \x01(\tB\x07\xca\xa5\x19\x03\x10\xc8\x01\x12\x1a\n\x0cmanifest_key\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06\x64igest\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nitem_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12?\n\nstatistics\x18\x06 \x01(\x0b\x32%.vesta.datasets.v1.SnapshotStatisticsB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03:d\xea\x41\x61\n\x0evesta/Snapshot\x12:projects/{project}/datasets/{dataset}/snapshots/{snapshot}*\tsnapshots2\x08snapshot\"\xbb\x01\n\x12SnapshotStatistics\x12\x32\n\x06splits\x18\x01 \x03(\x0b\x32\".vesta.datasets.v1.SplitStatistics\x12\x16\n\x0ereviewed_count\x18\x02 \x01(\x03\x12\x15\n\rcontrol_count\x18\x03 \x01(\x03\x12\x16\n\timbalance\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x1c\n\x14\x63ontrol_object_count\x18\x05 \x01(\x03\x42\x0c\n\n_imbalance\"\xf6\x05\n\x0fSplitStatistics\x12\r\n\x05split\x18\x01 \x01(\t\x12\x12\n\nitem_count\x18\x02 \x01(\x03\x12M\n\x0e\x63oncept_counts\x18\x03 \x03(\x0b\x32\x35.vesta.datasets.v1.SplitStatistics.ConceptCountsEntry\x12\x16\n\x0elabelled_count\x18\x04 \x01(\x03\x12\x16\n\x0eno_label_count\x18\x05 \x01(\x03\x12\x1d\n\x15multiple_labels_count\x18\x06 \x01(\x03\x12\x19\n\x11shapes_only_count\x18\x07 \x01(\x03\x12\x1b\n\x13hash_assigned_count\x18\x08 \x01(\x03\x12\x14\n\x0cobject_count\x18\t \x01(\x03\x12K\n\robject_counts\x18\n \x03(\x0b\x32\x34.vesta.datasets.v1.SplitStatistics.ObjectCountsEntry\x12G\n\x0bsize_counts\x18\x0b \x03(\x0b\x32\x32.vesta.datasets.v1.SplitStatistics.SizeCountsEntry\x12M\n\x0e\x64\x65nsity_counts\x18\x0c \x03(\x0b\x32\x35.vesta.datasets.v1.SplitStatistics.DensityCountsEntry\x12\x1b\n\x13\x64uplicate_box_count\x18\r \x01(\x03\x1a\x34\n\x12\x43onceptCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x33\n\x11ObjectCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x31\n\x0fSizeCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x34\n\x12\x44\x65nsityCountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa8\x01\n\x0cSnapshotDiff\x12\x13\n\x0b\x61\x64\x64\x65\x64_count\x18\x01 \x01(\x03\x12\x15\n\rremoved_count\x18\x02 \x01(\x03\x12\x18\n\x10relabelled_count\x18\x03 \x01(\x03\x12\r\n\x05\x61\x64\x64\x65\x64\x18\x04 \x03(\t\x12\x0f\n\x07removed\x18\x05 \x03(\t\x12\x32\n\nrelabelled\x18\x06 \x03(\x0b\x32\x1e.vesta.datasets.v1.Relabelling\"H\n\x0bRelabelling\x12\x0c\n\x04item\x18\x01 \x01(\t\x12\x15\n\rlabels_before\x18\x02 \x03(\t\x12\x14\n\x0clabels_after\x18\x03 \x03(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,19 +62,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SNAPSHOT']._serialized_start=178
   _globals['_SNAPSHOT']._serialized_end=537
   _globals['_SNAPSHOTSTATISTICS']._serialized_start=540
-  _globals['_SNAPSHOTSTATISTICS']._serialized_end=697
-  _globals['_SPLITSTATISTICS']._serialized_start=700
-  _globals['_SPLITSTATISTICS']._serialized_end=1458
-  _globals['_SPLITSTATISTICS_CONCEPTCOUNTSENTRY']._serialized_start=1248
-  _globals['_SPLITSTATISTICS_CONCEPTCOUNTSENTRY']._serialized_end=1300
-  _globals['_SPLITSTATISTICS_OBJECTCOUNTSENTRY']._serialized_start=1302
-  _globals['_SPLITSTATISTICS_OBJECTCOUNTSENTRY']._serialized_end=1353
-  _globals['_SPLITSTATISTICS_SIZECOUNTSENTRY']._serialized_start=1355
-  _globals['_SPLITSTATISTICS_SIZECOUNTSENTRY']._serialized_end=1404
-  _globals['_SPLITSTATISTICS_DENSITYCOUNTSENTRY']._serialized_start=1406
-  _globals['_SPLITSTATISTICS_DENSITYCOUNTSENTRY']._serialized_end=1458
-  _globals['_SNAPSHOTDIFF']._serialized_start=1461
-  _globals['_SNAPSHOTDIFF']._serialized_end=1629
-  _globals['_RELABELLING']._serialized_start=1631
-  _globals['_RELABELLING']._serialized_end=1703
+  _globals['_SNAPSHOTSTATISTICS']._serialized_end=727
+  _globals['_SPLITSTATISTICS']._serialized_start=730
+  _globals['_SPLITSTATISTICS']._serialized_end=1488
+  _globals['_SPLITSTATISTICS_CONCEPTCOUNTSENTRY']._serialized_start=1278
+  _globals['_SPLITSTATISTICS_CONCEPTCOUNTSENTRY']._serialized_end=1330
+  _globals['_SPLITSTATISTICS_OBJECTCOUNTSENTRY']._serialized_start=1332
+  _globals['_SPLITSTATISTICS_OBJECTCOUNTSENTRY']._serialized_end=1383
+  _globals['_SPLITSTATISTICS_SIZECOUNTSENTRY']._serialized_start=1385
+  _globals['_SPLITSTATISTICS_SIZECOUNTSENTRY']._serialized_end=1434
+  _globals['_SPLITSTATISTICS_DENSITYCOUNTSENTRY']._serialized_start=1436
+  _globals['_SPLITSTATISTICS_DENSITYCOUNTSENTRY']._serialized_end=1488
+  _globals['_SNAPSHOTDIFF']._serialized_start=1491
+  _globals['_SNAPSHOTDIFF']._serialized_end=1659
+  _globals['_RELABELLING']._serialized_start=1661
+  _globals['_RELABELLING']._serialized_end=1733
 # @@protoc_insertion_point(module_scope)

@@ -74,12 +74,15 @@ class SnapshotStatistics(_message.Message):
     REVIEWED_COUNT_FIELD_NUMBER: _builtins.int
     CONTROL_COUNT_FIELD_NUMBER: _builtins.int
     IMBALANCE_FIELD_NUMBER: _builtins.int
+    CONTROL_OBJECT_COUNT_FIELD_NUMBER: _builtins.int
     reviewed_count: _builtins.int
     control_count: _builtins.int
     imbalance: _builtins.float
     """Number of items of the most frequent concept divided by that of the rarest, in the train split. Unset if no item of the train
     split has a label.
     """
+    control_object_count: _builtins.int
+    """The number of objects of the items that `control_count` counts."""
     @_builtins.property
     def splits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SplitStatistics]: ...
     def __init__(
@@ -89,10 +92,11 @@ class SnapshotStatistics(_message.Message):
         reviewed_count: _builtins.int = ...,
         control_count: _builtins.int = ...,
         imbalance: _builtins.float | None = ...,
+        control_object_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_imbalance", b"_imbalance", "imbalance", b"imbalance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_imbalance", b"_imbalance", "control_count", b"control_count", "imbalance", b"imbalance", "reviewed_count", b"reviewed_count", "splits", b"splits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_imbalance", b"_imbalance", "control_count", b"control_count", "control_object_count", b"control_object_count", "imbalance", b"imbalance", "reviewed_count", b"reviewed_count", "splits", b"splits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__imbalance: _TypeAlias = _typing.Literal["imbalance"]  # noqa: Y015
     _WhichOneofArgType__imbalance: _TypeAlias = _typing.Literal["_imbalance", b"_imbalance"]  # noqa: Y015
