@@ -49,7 +49,7 @@ _ADD = """
 WITH added AS (
     INSERT INTO outbox (topic, key, headers, value)
     SELECT topic, key, headers, value
-    FROM unnest(%(topics)s::text[], %(keys)s::text[], %(headers)s::jsonb[], %(values)b::bytea[])
+    FROM unnest(%(topics)b::text[], %(keys)b::text[], %(headers)b::text[]::jsonb[], %(values)b::bytea[])
         WITH ORDINALITY AS event (topic, key, headers, value, place)
     ORDER BY place
 )
