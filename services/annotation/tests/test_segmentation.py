@@ -13,7 +13,7 @@ from vesta_annotation.task_types.objects import distance
 from vesta_annotation.task_types.semantic_segmentation import SemanticSegmentation
 from vesta_common.media.mask_runs import edges_of, mask_of
 from vesta_contracts.annotation.v1 import Submission
-from vesta_contracts.common.v1 import Annotation, PixelPoint, Polygon, Ring
+from vesta_contracts.common.v1 import Annotation, PixelPoint, Polygon, Ring, RotatedBox
 
 INSTANCES, PIXELS = InstanceSegmentation(), SemanticSegmentation()
 HEIGHT, WIDTH = 40, 60
@@ -52,6 +52,37 @@ def far(one: list[Annotation], other: list[Annotation]) -> float:
 def test_polygons_and_masks_are_compared_by_their_overlap(one: Annotation, other: Annotation) -> None:
     assert far([one], [other]) == pytest.approx(1 - 15 / 25)
     assert far([one], [one]) == pytest.approx(0)
+
+
+def a_rotated_box(x: float, angle: float, width: float = 20, height: float = 10) -> Annotation:
+    box = RotatedBox(x_center_px=x, y_center_px=20, width_px=width, height_px=height, angle_deg=angle)
+    return Annotation(concept="van", rotated_box=box)
+
+
+def test_rotated_boxes_are_compared_by_their_outlines() -> None:
+    assert far([a_rotated_box(30, 0)], [a_rotated_box(30, 90)]) == 1  # an IoU of a third
+    assert far([a_rotated_box(30, 30)], [a_rotated_box(30, 30, 20, 8)]) == pytest.approx(0.2)
+    assert far([a_rotated_box(30, 0)], [a_rotated_box(30, 90, 10, 20)]) == pytest.approx(0, abs=1e-9)
+    assert far([a_rotated_box(10, 0, 20, 20)], [a_polygon(0, 10)]) == pytest.approx(0, abs=1e-9)
+    assert far([a_rotated_box(10, 0, 20, 20)], [a_mask(0, 10)]) == pytest.approx(0, abs=1e-9)
+
+
+def test_rotated_boxes_are_merged_by_the_medians_of_equal_descriptions() -> None:
+    answers = [a_rotated_box(30, 178), a_rotated_box(31, -88, 10, 20), a_rotated_box(32, 0, 22, 10)]
+    (merged,) = INSTANCES.consensus(drawn(*([one] for one in answers))).annotations
+    box = merged.rotated_box
+    assert (box.x_center_px, box.y_center_px) == (31, 20)
+    angle = math.radians(box.angle_deg)
+    long = max(box.width_px, box.height_px)
+    assert (long, min(box.width_px, box.height_px)) == (pytest.approx(20), pytest.approx(10))
+    turned = angle if box.width_px == long else angle + math.pi / 2
+    assert abs(math.sin(turned)) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_rotated_box_and_a_polygon_are_merged_to_the_most_similar_outline() -> None:
+    answers = [a_polygon(0, 10), a_rotated_box(11, 0, 20, 20), a_polygon(3, 10)]
+    (merged,) = INSTANCES.consensus(drawn(*([one] for one in answers))).annotations
+    assert merged == answers[1]
 
 
 def test_polygons_are_merged_by_the_most_similar_one() -> None:

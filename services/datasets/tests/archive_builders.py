@@ -25,7 +25,7 @@ from vesta_datasets.archives.archives import pack, unpack
 from vesta_datasets.archives.entries import Entries, write_entries
 from vesta_datasets.archives.layout import ArchivedItem
 from vesta_datasets.archives.masks import mask_of
-from vesta_datasets.operations.converted import in_pixels
+from vesta_datasets.operations.converted import as_rotated_box, in_pixels
 
 HEIGHT_PX, WIDTH_PX = 48, 64
 FOLDERS, COCO = ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER, ArchiveFormat.ARCHIVE_FORMAT_COCO
@@ -103,6 +103,8 @@ def there_and_back(
         annotations = item.annotations
         if item.is_normalized:
             annotations = [in_pixels(one, WIDTH_PX, HEIGHT_PX) for one in annotations or ()]
+        if item.has_rotated_boxes:
+            annotations = [as_rotated_box(one) for one in annotations or ()]
         found = item.split, None if annotations is None else list(annotations)
         assert back.setdefault(item.path.name, found) == found, "copies of an image say the same"
     return back

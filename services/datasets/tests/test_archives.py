@@ -50,6 +50,7 @@ from vesta_contracts.common.v1 import (
     Keypoints,
     Mask,
     PixelBox,
+    RotatedBox,
 )
 from vesta_contracts.datasets.v1 import ArchiveFormat
 from vesta_datasets.archives.archives import pack, read_unpacked, unpack
@@ -73,6 +74,10 @@ from vesta_datasets.items.bounding_boxes import bounding_box
         (COCO, [says("b"), says("t")]),
         (COCO, [[], [BOX, BOX]]),
         (COCO, [[HIDDEN, CROWD], [POINTS, BOX]]),
+        (
+            COCO,
+            [[TURNED, BOX], [Annotation(concept="car", rotated_box=TURNED.rotated_box, attributes={"crowd": "true"})]],
+        ),
         (VOC, [[BOX, PARTLY], [], [BOX]]),
         (VOC, [[MASK, SEEN_PARTLY], [], [BOX], [SEEN_PARTLY]]),
         (YOLO, [[], [INNER], [POLYGON, POLYGON]]),
@@ -103,7 +108,12 @@ def test_a_layout_preserves_what_it_can_contain(
         (FOLDERS, says("no_label"), "'no_label'"),
         (FOLDERS, says("x" * 300), "not a valid folder name"),
         (COCO, [HOLED], "a polygon with holes"),
-        (COCO, [TURNED], "a rotated box"),
+        (
+            COCO,
+            [Annotation(concept="van", rotated_box=TURNED.rotated_box, attributes={"rotation": "30"})],
+            "'rotation'",
+        ),
+        (VOC, [TURNED], "a rotated box"),
         (COCO, [TRACK], "a track"),
         (COCO, [NO_PIXELS], "a mask without pixels"),
         (VOC, [POLYGON], "a polygon"),
@@ -136,8 +146,33 @@ def test_what_a_layout_cannot_contain_is_rejected_by_name(
 
 
 def test_items_with_keypoints_and_items_with_other_shapes_are_no_yolo_archive(tmp_path: Path) -> None:
-    with pytest.raises(FailedPrecondition, match="keypoints and box"):
+    with pytest.raises(FailedPrecondition, match="box and keypoints"):
         there_and_back(tmp_path, YOLO, [[DOORS], [INNER]])
+
+
+def test_rotated_boxes_survive_yolo(tmp_path: Path) -> None:
+    turned = [
+        Annotation(
+            concept="van",
+            rotated_box=RotatedBox(x_center_px=30, y_center_px=20, width_px=16, height_px=6, angle_deg=angle),
+        )
+        for angle in (-130, -45, 0, 30, 90, 179)
+    ]
+    back = there_and_back(tmp_path, YOLO, [turned])
+    ((_, found),) = back.values()
+    values = [
+        [
+            one.rotated_box.x_center_px,
+            one.rotated_box.y_center_px,
+            one.rotated_box.width_px,
+            one.rotated_box.height_px,
+            one.rotated_box.angle_deg,
+        ]
+        for one in found or ()
+    ]
+    assert np.array(values) == pytest.approx(
+        np.array([[30, 20, 16, 6, one.rotated_box.angle_deg] for one in turned]), abs=1e-6
+    )
 
 
 def test_keypoints_that_a_concept_has_no_longer_are_not_lost(tmp_path: Path) -> None:

@@ -116,6 +116,31 @@ def test_of_the_shapes_of_an_object_the_one_of_the_task_is_read(
     assert [point.label for point in found.keypoints.points] == (["door"] if kind == "keypoints" else [])
 
 
+@pytest.mark.parametrize(
+    ("rotation", "shape", "angle_deg", "attributes"),
+    [
+        (350.5, "rotated_box", -9.5, {}),
+        (180, "rotated_box", 180, {}),
+        (0.0, "box", 0, {}),
+        ("left", "box", 0, {"rotation": "left"}),
+    ],
+)
+def test_the_rotation_of_a_box_is_that_of_cvat(
+    tmp_path: Path, rotation: object, shape: str, angle_deg: float, attributes: dict[str, str]
+) -> None:
+    said = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 20, 8, 4], "attributes": {"rotation": rotation}}
+    (item,) = read_coco(tmp_path, ("rotated_box",), annotations=[said]).values()
+    (found,) = item.annotations or ()
+    assert (found.WhichOneof("shape"), found.rotated_box.angle_deg) == (shape, angle_deg)
+    assert dict(found.attributes) == attributes
+    if shape == "rotated_box":
+        turned = found.rotated_box
+        assert (turned.x_center_px, turned.y_center_px, turned.width_px, turned.height_px) == (14, 22, 8, 4)
+        (boxed,) = Detection().imported([found])
+        assert boxed.box.x_min_px <= 10.1
+        assert boxed.box.y_min_px <= 20.1
+
+
 def test_an_object_in_two_coco_files_is_one(tmp_path: Path) -> None:
     lists = {
         "images": [{"id": 1, "file_name": "a.png"}],

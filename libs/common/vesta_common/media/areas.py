@@ -1,6 +1,6 @@
-"""The pixels of polygon and mask annotations, and their intersection over union (IoU). Pure.
+"""The pixels of polygon, rotated box and mask annotations, and their intersection over union (IoU). Pure.
 
-Polygons are compared by the pixels whose centres they contain, so that they can be compared with masks.
+Polygons and rotated boxes are compared by the pixels whose centres they contain, so that they can be compared with masks.
 """
 
 from collections.abc import Sequence
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from vesta_contracts.common.v1 import Annotation
 
 from vesta_common.media.mask_runs import Edges, edges_of, iou, rasterised
+from vesta_common.media.rotated_boxes import polygon_of
 
 
 def area_ious(one: Sequence[Annotation], other: Sequence[Annotation]) -> NDArray[np.float64]:
-    """Returns `(N, M)` intersections over unions of N and M polygons and masks of one image; 0 where either has no pixel."""
+    """Returns `(N, M)` intersections over unions of N and M polygons, rotated boxes and masks of one image; 0 where either has no pixel."""
     height_px, width_px = _frame((*one, *other))
     rows, columns = ([pixels_of(area, height_px, width_px) for area in areas] for areas in (one, other))
     shares = np.zeros((len(rows), len(columns)))
@@ -26,8 +27,8 @@ def area_ious(one: Sequence[Annotation], other: Sequence[Annotation]) -> NDArray
 
 
 def pixels_of(area: Annotation, height_px: int, width_px: int) -> Edges:
-    """Returns the pixels of a polygon or mask in an image of this size."""
-    return edges_of(area.mask) if area.HasField("mask") else rasterised(area.polygon, height_px, width_px)
+    """Returns the pixels of a polygon, rotated box or mask in an image of this size."""
+    return edges_of(area.mask) if area.HasField("mask") else rasterised(polygon_of(area), height_px, width_px)
 
 
 def _frame(areas: Sequence[Annotation]) -> tuple[int, int]:
@@ -35,6 +36,6 @@ def _frame(areas: Sequence[Annotation]) -> tuple[int, int]:
     for area in areas:
         if area.HasField("mask"):
             return area.mask.height_px, area.mask.width_px
-    points = [point for area in areas for point in area.polygon.outline.points]
+    points = [point for area in areas for point in polygon_of(area).outline.points]
     height, width = (max([getattr(point, axis) for point in points], default=0) for axis in ("y_px", "x_px"))
     return ceil(height), ceil(width)

@@ -35,7 +35,7 @@ _ALLOWED = {
     TaskType.TASK_TYPE_MULTI_LABEL: AllowedAnnotations(several_labels=True, shapes=_ALL_SHAPES),
     TaskType.TASK_TYPE_DETECTION: AllowedAnnotations(several_labels=False, shapes=frozenset({"box"})),
     TaskType.TASK_TYPE_INSTANCE_SEGMENTATION: AllowedAnnotations(
-        several_labels=False, shapes=frozenset({"polygon", "mask"})
+        several_labels=False, shapes=frozenset({"polygon", "mask", "rotated_box"})
     ),
     TaskType.TASK_TYPE_SEMANTIC_SEGMENTATION: AllowedAnnotations(
         several_labels=False, shapes=frozenset({"mask"}), is_map=True

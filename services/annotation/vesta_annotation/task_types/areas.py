@@ -11,7 +11,8 @@ import shapely
 from numpy.typing import NDArray
 from vesta_common.media import mask_runs
 from vesta_common.media.outlines import outline_of
-from vesta_contracts.common.v1 import Annotation, Mask
+from vesta_common.media.rotated_boxes import described_as, normalized_angle, polygon_of
+from vesta_contracts.common.v1 import Annotation, Mask, RotatedBox
 
 from vesta_annotation.task_types.matching import Extents, Indices, Shapes
 
@@ -48,7 +49,7 @@ class Areas(Shapes):
             self._edges[key] = (
                 mask_runs.edges_of(one.mask)
                 if one.HasField("mask")
-                else mask_runs.rasterised(one.polygon, frame.height_px, frame.width_px)
+                else mask_runs.rasterised(polygon_of(one), frame.height_px, frame.width_px)
             )
         return self._edges[key]
 
@@ -62,9 +63,12 @@ class Areas(Shapes):
 def merged_area(annotations: Sequence[Annotation]) -> Annotation:
     """Returns an annotation with the merged shape of areas that several annotators drew of one object.
 
-    If one of them is a mask, the result is the mask of the pixels that more than half of the annotators include. Otherwise, it is the
-    median outline: that with the largest sum of similarities with the others, unchanged, because its points are an annotator's choice.
+    If one of them is a mask, the result is the mask of the pixels that more than half of the annotators include. If all are rotated boxes,
+    it is their median box. Otherwise, it is the median outline: that with the largest sum of similarities with the others, unchanged,
+    because its points are an annotator's choice.
     """
+    if all(one.HasField("rotated_box") for one in annotations):
+        return _median_box(annotations)
     frame = next((one.mask for one in annotations if one.HasField("mask")), None)
     if frame is None:
         return _median(annotations)
@@ -91,11 +95,25 @@ def _median(annotations: Sequence[Annotation]) -> Annotation:
     return median
 
 
+def _median_box(annotations: Sequence[Annotation]) -> Annotation:
+    """Returns the box with the medians of the centres, sides and angles of rotated boxes, each described with the angle that is nearest to
+    that of the median outline.
+    """
+    angle = _median(annotations).rotated_box.angle_deg
+    boxes = [described_as(one.rotated_box, angle) for one in annotations]
+    values = [(box.x_center_px, box.y_center_px, box.width_px, box.height_px, box.angle_deg) for box in boxes]
+    x, y, width, height, turned = np.median(values, axis=0).tolist()
+    median = RotatedBox(
+        x_center_px=x, y_center_px=y, width_px=width, height_px=height, angle_deg=normalized_angle(turned)
+    )
+    return Annotation(rotated_box=median)
+
+
 def _outline(annotation: Annotation) -> shapely.Geometry | None:
-    """Returns the valid outline of a polygon; None for a mask."""
+    """Returns the valid outline of a polygon or a rotated box; None for a mask."""
     if annotation.HasField("mask"):
         return None
-    outline = outline_of(annotation.polygon)
+    outline = outline_of(polygon_of(annotation))
     return outline if outline.is_valid else shapely.make_valid(outline)
 
 

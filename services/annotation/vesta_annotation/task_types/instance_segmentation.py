@@ -1,4 +1,4 @@
-"""Instance segmentation: objects are polygons or masks."""
+"""Instance segmentation: objects are polygons, rotated boxes or masks."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from vesta_annotation.task_types.objects import ObjectTask
 
 
 class InstanceSegmentation(ObjectTask):
-    """Polygons and masks, matched by their intersection over union. See `merged_area` for their merging."""
+    """Polygons, rotated boxes and masks, matched by their intersection over union. See `merged_area` for their merging."""
 
     def shapes(self, annotations: Sequence[Annotation]) -> Areas:
         return Areas(annotations)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_masks
 from vesta_common.media.image_formats import IMAGE_PIXELS_MAX
+from vesta_common.media.rotated_boxes import normalized_angle
 from vesta_contracts.common.v1 import (
     Annotation,
     ImageLabel,
@@ -20,10 +21,11 @@ from vesta_contracts.common.v1 import (
     PixelPoint,
     Polygon,
     Ring,
+    RotatedBox,
     Visibility,
 )
 
-from vesta_datasets.archives.layout import ABSENT_KEYPOINTS, CROWD, TRUE
+from vesta_datasets.archives.layout import ABSENT_KEYPOINTS, CROWD, ROTATION, TRUE
 from vesta_datasets.archives.masks import mask_of
 from vesta_datasets.archives.run_lengths import RunsError, uncompressed
 
@@ -54,7 +56,7 @@ def annotation_of(
 
     Args:
         shapes: the fields of the oneof `shape` that the importing dataset allows. Of the shapes of an object, it gets the first allowed one
-            of: keypoints, segmentation, box; the first one if none is allowed.
+            of: keypoints, segmentation, box, or rotated box if it has a rotation; the first one if none is allowed.
         size_of: returns height and width of the image, or None if they are unknown.
         labels_images: whether an object without a shape is a label of the image.
 
@@ -68,7 +70,10 @@ def annotation_of(
         is_one = isinstance(segmentation, list) and len(segmentation) == 1
         kind = "polygon" if is_one and ("polygon" in shapes or "mask" not in shapes) else "mask"
         readers.append((kind, lambda: _segment(segmentation, kind, size_of)))
-    if said.get("bbox"):
+    rotation = _rotation(said)
+    if said.get("bbox") and rotation:
+        readers.append(("rotated_box", lambda: Annotation(rotated_box=_rotated_box(said["bbox"], rotation))))
+    elif said.get("bbox"):
         readers.append(("box", lambda: Annotation(box=_box(said["bbox"]))))
     if not readers and labels_images:
         readers.append(("image_label", lambda: Annotation(image_label=ImageLabel())))
@@ -86,6 +91,12 @@ def _add_attributes(annotation: Annotation, said: Mapping[str, Any]) -> None:
     if not isinstance(attributes, dict):
         raise FlawedObjectError("has attributes that are not an object")
     for name, value in attributes.items():
+        if (
+            name == ROTATION
+            and type(value) in (int, float)
+            and annotation.WhichOneof("shape") in ("box", "rotated_box")
+        ):
+            continue  # part of the shape; CVAT writes 0 for boxes
         text = str(value).lower() if isinstance(value, bool) else value
         annotation.attributes[name] = text if isinstance(text, str) else repr(text)
     if said.get("iscrowd"):
@@ -95,6 +106,23 @@ def _add_attributes(annotation: Annotation, said: Mapping[str, Any]) -> None:
 def _box(values: Any) -> PixelBox:
     x, y, width, height = _numbers(values, "bbox", 4)
     return PixelBox(x_min_px=x, y_min_px=y, x_max_px=x + width, y_max_px=y + height)
+
+
+def _rotation(said: Mapping[str, Any]) -> float:
+    """Returns the rotation of the box of an object in degrees, clockwise on screen, as CVAT writes it; 0 if it has none."""
+    attributes = said.get("attributes")
+    rotation = attributes.get(ROTATION) if isinstance(attributes, dict) else None
+    if type(rotation) not in (int, float):  # text is an attribute of another meaning
+        return 0.0
+    (angle,) = _numbers([rotation], f"attributes.{ROTATION}", 1)
+    return normalized_angle(angle)
+
+
+def _rotated_box(values: Any, angle_deg: float) -> RotatedBox:
+    x, y, width, height = _numbers(values, "bbox", 4)
+    return RotatedBox(
+        x_center_px=x + width / 2, y_center_px=y + height / 2, width_px=width, height_px=height, angle_deg=angle_deg
+    )
 
 
 def _segment(segmentation: Any, kind: str, size_of: SizeOf) -> Annotation:

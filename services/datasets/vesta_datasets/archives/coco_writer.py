@@ -18,7 +18,7 @@ from zipfile import ZIP_DEFLATED, ZipInfo
 import numpy as np
 from vesta_contracts.common.v1 import Annotation, Mask, PixelPoint, Visibility
 
-from vesta_datasets.archives.layout import ABSENT_KEYPOINTS, CROWD, TRUE, ArchivedItem, cannot_hold
+from vesta_datasets.archives.layout import ABSENT_KEYPOINTS, CROWD, ROTATION, TRUE, ArchivedItem, cannot_hold
 from vesta_datasets.archives.masks import mask_of, pixels_of
 from vesta_datasets.archives.zip_writer import ZipWriter
 
@@ -125,20 +125,26 @@ class _Entries:
 
 def check_for_coco(item: ArchivedItem) -> None:
     """Rejects annotations that COCO cannot represent."""
-    holds = "COCO represents image labels, boxes, masks, polygons without holes and keypoints"
+    holds = "COCO represents image labels, boxes, rotated boxes, masks, polygons without holes and keypoints"
     for annotation in item.annotations or ():
         shape = str(annotation.WhichOneof("shape"))
-        if shape not in {"image_label", "box", "mask", "polygon", "keypoints"}:
+        if shape not in {"image_label", "box", "rotated_box", "mask", "polygon", "keypoints"}:
             raise cannot_hold(item, f"a {shape.replace('_', ' ')}", holds)
         if annotation.polygon.holes:
             raise cannot_hold(item, "a polygon with holes", holds)
+        if shape == "rotated_box" and ROTATION in annotation.attributes:
+            raise cannot_hold(item, f"a rotated box with the attribute {ROTATION!r}", holds)
         if shape == "mask" and not any(annotation.mask.runs_px[1::2]):
             raise cannot_hold(item, "a mask without pixels", holds)
 
 
 def _attributes_of(annotation: Annotation) -> dict[str, Any]:
-    attributes = {name: value for name, value in annotation.attributes.items() if (name, value) != (CROWD, TRUE)}
+    attributes: dict[str, str | float] = {
+        name: value for name, value in annotation.attributes.items() if (name, value) != (CROWD, TRUE)
+    }
     crowd = {"iscrowd": 1} if len(attributes) < len(annotation.attributes) else {}
+    if annotation.HasField("rotated_box"):
+        attributes[ROTATION] = annotation.rotated_box.angle_deg % 360
     return {**crowd, **({"attributes": attributes} if attributes else {})}
 
 
@@ -170,6 +176,14 @@ def _shape_of(annotation: Annotation) -> dict[str, Any]:
             box = annotation.box
             corners = (box.x_min_px, box.y_min_px, box.x_max_px, box.y_max_px)
             return _instance([], (corners[2] - corners[0]) * (corners[3] - corners[1]), corners)
+        case "rotated_box":  # the box before its rotation
+            turned, width, height = (
+                annotation.rotated_box,
+                annotation.rotated_box.width_px,
+                annotation.rotated_box.height_px,
+            )
+            x, y = turned.x_center_px - width / 2, turned.y_center_px - height / 2
+            return _instance([], width * height, (x, y, x + width, y + height))
         case "polygon":
             points = annotation.polygon.outline.points
             flat = [value for point in points for value in (point.x_px, point.y_px)]

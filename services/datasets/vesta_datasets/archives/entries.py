@@ -32,6 +32,7 @@ class Entry:
         flaw: why the image cannot be imported, as the end of a sentence that begins with its name; empty if it can.
         width_px, height_px: as the archive states them; 0 if it does not.
         is_normalized: whether coordinates are shares of width and height instead of pixels.
+        has_rotated_boxes: whether polygons are the corners of rotated boxes.
     """
 
     path: str
@@ -41,6 +42,7 @@ class Entry:
     width_px: int = 0
     height_px: int = 0
     is_normalized: bool = False
+    has_rotated_boxes: bool = False
 
 
 def write_entries(file: Path, entries: Iterable[tuple[Entry, bytes]]) -> int:
@@ -105,4 +107,5 @@ class Entries(Collection[ArchivedItem]):
             height_px=entry.height_px,
             flaw=entry.flaw,
             is_normalized=entry.is_normalized,
+            has_rotated_boxes=entry.has_rotated_boxes,
         )

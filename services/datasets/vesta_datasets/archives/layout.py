@@ -37,6 +37,7 @@ class ArchivedItem:
         sha256: of the file, if the reader of the layout has computed it.
         flaw: why the image cannot be imported, as the end of a sentence that begins with its name; empty if it can.
         is_normalized: whether coordinates are shares of width and height instead of pixels.
+        has_rotated_boxes: whether polygons are the corners of rotated boxes.
     """
 
     file_name: str
@@ -48,6 +49,7 @@ class ArchivedItem:
     sha256: str = ""
     flaw: str = ""
     is_normalized: bool = False
+    has_rotated_boxes: bool = False
 
     @property
     def is_there(self) -> bool:
@@ -59,6 +61,8 @@ IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ti
 CROWD: Final = "crowd"
 """The attribute of an annotation of several objects that are not separated, with the value TRUE."""
 TRUE: Final = "true"
+ROTATION: Final = "rotation"
+"""The attribute of a COCO object, a number of degrees, by which its box is rotated about its centre, as CVAT writes it."""
 ABSENT_KEYPOINTS: Final = "absent_keypoints"
 """A field of COCO objects that only this service writes: the names of keypoints outside of the image, unlike missing ones."""
 VOC_FLAGS: Final = ("truncated", "difficult", "occluded")

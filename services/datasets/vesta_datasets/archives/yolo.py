@@ -7,6 +7,7 @@ This module runs in a sandboxed child process that can access only the archive's
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from vesta_contracts.datasets.v1 import AnnotationList
 
 from vesta_datasets.archives.entries import Entry
 from vesta_datasets.archives.layout import UnreadableArchiveError, image_files, is_hidden, parse_split
-from vesta_datasets.archives.yolo_rows import FlawedRowError, RowReader, class_names, keypoint_layout
+from vesta_datasets.archives.yolo_rows import ROTATED_TASK, FlawedRowError, RowReader, class_names, keypoint_layout
 
 _CONFIG_BYTES_MAX: Final = 1024 * 1024
 _LABELS_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -65,6 +66,7 @@ def read_yolo(root: Path, shapes: Collection[str]) -> Iterator[tuple[Entry, byte
     where = str(path.relative_to(root))
     names = class_names(config, where)
     reader = RowReader(names, keypoint_layout(config, names, where), shapes)
+    has_rotated_boxes = config.get("task") == ROTATED_TASK and "rotated_box" in shapes
     splits = _images(root, path, config)
     listed: dict[str, tuple[str, Path | None]] = {}
     used = set[Path]()
@@ -77,7 +79,8 @@ def read_yolo(root: Path, shapes: Collection[str]) -> Iterator[tuple[Entry, byte
             listed[str(_image_of(root, lost))] = "", None
     for name in sorted(listed):
         split, labels = listed[name]
-        yield _entry(root, name, split, labels, reader)
+        entry, annotations = _entry(root, name, split, labels, reader)
+        yield replace(entry, has_rotated_boxes=has_rotated_boxes), annotations
 
 
 def _entry(root: Path, name: str, split: str, labels: Path | None, reader: RowReader) -> tuple[Entry, bytes]:

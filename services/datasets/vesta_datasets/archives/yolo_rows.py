@@ -3,6 +3,9 @@
 The format: https://docs.ultralytics.com/datasets/. Coordinates are shares of the width and height of the image. Rows have keypoints if
 data.yaml has `kpt_shape`: their number, and whether each has a visibility (0 not labelled, 1 occluded, 2 visible). Their names are those of
 `kpt_names` for the class; without names, their numbers from 0. A concept may have fewer keypoints than a row has places.
+
+Rotated boxes are written as the polygon of their corners. They are read as rotated boxes if data.yaml has `task: obb`, which this service
+writes, and as polygons otherwise.
 """
 
 import math
@@ -14,6 +17,8 @@ from vesta_contracts.common.v1 import Annotation, Keypoint, Keypoints, PixelBox,
 
 from vesta_datasets.archives.layout import UnreadableArchiveError
 
+ROTATED_TASK: Final = "obb"
+"""The `task` of data.yaml of an archive whose polygons are the corners of rotated boxes."""
 _TOLERANCE: Final = 1e-6
 _POINTS_MAX: Final = 1000
 _VISIBILITIES: Final = {1: Visibility.VISIBILITY_OCCLUDED, 2: Visibility.VISIBILITY_VISIBLE}

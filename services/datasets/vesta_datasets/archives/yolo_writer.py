@@ -4,18 +4,22 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from vesta_common.media.rotated_boxes import polygon_of
 from vesta_contracts.common.v1 import Annotation, Visibility
 
 from vesta_datasets.archives.layout import ArchivedItem, cannot_hold
+from vesta_datasets.archives.yolo_rows import ROTATED_TASK
 from vesta_datasets.archives.zip_writer import ZipWriter
 
 _FOLDERS: Final = {"VALIDATION": "val", "TEST": "test"}
-_SHAPES: Final = ("box", "polygon", "keypoints")
+_SHAPES: Final = ("box", "polygon", "rotated_box", "keypoints")
+_ALONE: Final = ("keypoints", "rotated_box")
+"""Shapes that an archive has alone."""
 _VISIBILITIES: Final = {Visibility.VISIBILITY_OCCLUDED: 1, Visibility.VISIBILITY_VISIBLE: 2}
 
 
 class YoloWriter:
-    """Writes images with boxes, polygons or keypoints to an archive. `finish` writes data.yaml.
+    """Writes images with boxes, polygons, rotated boxes or keypoints to an archive. `finish` writes data.yaml.
 
     Args:
         concepts: all concepts that the images can have, in the order of the classes, with the names of their keypoints. The rows of an
@@ -40,14 +44,14 @@ class YoloWriter:
         """Writes an image.
 
         Raises:
-            FailedPrecondition: FORMAT_CANNOT_REPRESENT, some images have keypoints and others have not.
+            FailedPrecondition: FORMAT_CANNOT_REPRESENT, some images have keypoints or rotated boxes, and others have other shapes.
         """
         split = _FOLDERS.get(item.split, "train")
         self._splits.add(split)
         self._shapes |= {str(one.WhichOneof("shape")) for one in item.annotations or ()}
-        if "keypoints" in self._shapes and len(self._shapes) > 1:
-            others = " and ".join(sorted(self._shapes - {"keypoints"}))
-            raise cannot_hold(item, f"other shapes than earlier items: keypoints and {others}", _HOLDS)
+        if self._shapes & {*_ALONE} and len(self._shapes) > 1:
+            shapes = " and ".join(sorted(self._shapes)).replace("_", " ")
+            raise cannot_hold(item, f"other shapes than earlier items: {shapes}", _HOLDS)
         for annotation in item.annotations or ():
             unknown = {one.label for one in annotation.keypoints.points} - {*self._keypoints[annotation.concept]}
             if unknown:
@@ -63,6 +67,7 @@ class YoloWriter:
     def finish(self) -> None:
         """Writes data.yaml."""
         lines = [f"{split}: images/{split}" for split in ("train", "val", "test") if split in self._splits]
+        lines += [f"task: {ROTATED_TASK}"] if "rotated_box" in self._shapes else []
         names = [f"  {number}: {json.dumps(name)}" for name, number in self._class_of.items()]
         if "keypoints" in self._shapes:
             own = self._keypoints.items()
@@ -78,7 +83,8 @@ class YoloWriter:
 
 
 _HOLDS: Final = (
-    "YOLO represents boxes, polygons without holes, or keypoints in the image, and no attributes. COCO represents more"
+    "YOLO represents boxes and polygons without holes, or rotated boxes, or keypoints, within the image and without attributes. "
+    "COCO represents more"
 )
 
 
@@ -102,7 +108,7 @@ def check_for_yolo(item: ArchivedItem) -> None:
 
 def _corners(annotation: Annotation, item: ArchivedItem) -> Iterable[float]:
     """Returns the coordinates of the corners as shares of the width and height of the image."""
-    box, points = annotation.box, annotation.polygon.outline.points
+    box, points = annotation.box, polygon_of(annotation).outline.points
     xs, ys = [box.x_min_px, box.x_max_px], [box.y_min_px, box.y_max_px]
     placed = [*points, *(one.point for one in annotation.keypoints.points)]
     xs += [point.x_px for point in placed]
@@ -130,8 +136,7 @@ def _keypoint_values(annotation: Annotation, item: ArchivedItem, names: Sequence
 def _values(annotation: Annotation, item: ArchivedItem) -> list[float]:
     """Returns the values of a row: coordinates as shares of the width and height of the image."""
     width_px, height_px = item.width_px, item.height_px
-    if annotation.HasField("polygon"):
-        points = annotation.polygon.outline.points
+    if points := polygon_of(annotation).outline.points:
         return [value for point in points for value in (point.x_px / width_px, point.y_px / height_px)]
     box = annotation.box
     return [

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from vesta_common.messages import copy_of
+from vesta_common.media.rotated_boxes import rotated_box_of
+from vesta_common.messages import copy_of, without
 from vesta_contracts.common.v1 import Annotation, PixelPoint
 from vesta_contracts.connection.v1 import IngestedMedia
 
@@ -31,6 +32,8 @@ def converted_to(task: DatasetTask, ingested: Ingested) -> Ingested:
     annotations = entry.annotations
     if entry.is_normalized:
         annotations = [in_pixels(annotation, width_px, height_px) for annotation in annotations]
+    if entry.has_rotated_boxes:
+        annotations = [as_rotated_box(annotation) for annotation in annotations]
     return Ingested(replace(entry, annotations=task.imported(annotations)), result)
 
 
@@ -46,6 +49,16 @@ def in_pixels(annotation: Annotation, width_px: int, height_px: int) -> Annotati
         point.x_px *= width_px
         point.y_px *= height_px
     return scaled
+
+
+def as_rotated_box(annotation: Annotation) -> Annotation:
+    """Returns an annotation with a polygon of four points, in pixels, as the rotated box with these corners; others unchanged."""
+    corners = [(point.x_px, point.y_px) for point in annotation.polygon.outline.points]
+    if len(corners) != 4:
+        return annotation
+    turned = without(annotation, "polygon")
+    turned.rotated_box.CopyFrom(rotated_box_of(corners))
+    return turned
 
 
 def _points(annotation: Annotation) -> Iterator[PixelPoint]:

@@ -31,7 +31,7 @@ class _TaskTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskType.Val
     TASK_TYPE_DETECTION: _TaskType.ValueType  # 3
     """An image has any number of boxes, each with a concept. An image without boxes shows none of the concepts."""
     TASK_TYPE_INSTANCE_SEGMENTATION: _TaskType.ValueType  # 4
-    """An image has any number of objects, each with a concept and its pixels, as a polygon or a mask."""
+    """An image has any number of objects, each with a concept and its pixels, as a polygon, a rotated box or a mask."""
     TASK_TYPE_SEMANTIC_SEGMENTATION: _TaskType.ValueType  # 5
     """Each pixel of an image has one concept, or none of them: at most one mask per concept."""
     TASK_TYPE_KEYPOINTS: _TaskType.ValueType  # 6
@@ -51,7 +51,7 @@ TASK_TYPE_CLASSIFICATION: TaskType.ValueType  # 2
 TASK_TYPE_DETECTION: TaskType.ValueType  # 3
 """An image has any number of boxes, each with a concept. An image without boxes shows none of the concepts."""
 TASK_TYPE_INSTANCE_SEGMENTATION: TaskType.ValueType  # 4
-"""An image has any number of objects, each with a concept and its pixels, as a polygon or a mask."""
+"""An image has any number of objects, each with a concept and its pixels, as a polygon, a rotated box or a mask."""
 TASK_TYPE_SEMANTIC_SEGMENTATION: TaskType.ValueType  # 5
 """Each pixel of an image has one concept, or none of them: at most one mask per concept."""
 TASK_TYPE_KEYPOINTS: TaskType.ValueType  # 6
