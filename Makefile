@@ -28,7 +28,7 @@ help:  ## Prints this help
 .PHONY: demo
 demo: setup  ## Starts the platform and runs a loop on real photographs: [data=FOLDER] [task=detection|instance-segmentation|semantic-segmentation] [rounds=N], or on an external platform: address=HOST:PORT [kafka=HOST:PORT]
 	@$(if $(address),true,python -m vesta_local up)
-	@python examples/turn_the_loop/demo.py $(if $(data),--data "$(data)") $(if $(task),--task $(task)) $(if $(rounds),--rounds $(rounds)) \
+	@python examples/turn_the_loop/demo.py $(if $(data),--data "$(data)") $(if $(weights),--weights "$(weights)") $(if $(task),--task $(task)) $(if $(rounds),--rounds $(rounds)) \
 	  $(if $(address),--address "$(address)") $(if $(kafka),--kafka "$(kafka)")
 
 ##@ Run it
@@ -96,7 +96,7 @@ verify: setup  ## Regenerates all generated files, and fails on a difference
 	  diff -r -x __pycache__ "$$before/vesta_contracts" libs/contracts/vesta_contracts; \
 	  diff -r -x __pycache__ "$$before/docs" docs
 
-bench: setup  ## Measures speed and memory as ratios, prints a table, writes .vesta/bench/report.json: [only=start,ingest,loop,frames,capacity,deployments,overload,replicas,scale,labels,risk,detection,boxes] [data=FOLDER with boxes] [kafka=apache]
+bench: setup  ## Measures speed and memory as ratios, prints a table, writes .vesta/bench/report.json: [only=start,ingest,loop,frames,capacity,deployments,overload,replicas,scale,labels,risk,detection,boxes,weights] [data=FOLDER with boxes] [weights=FILE of a pretrained detector] [kafka=apache]
 	@PYTHONPATH=examples/turn_the_loop python benchmarks/run.py $(if $(only),--only $(only)) $(if $(data),--data "$(data)") $(if $(kafka),--kafka $(kafka))
 
 ##@ Ship it

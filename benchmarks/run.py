@@ -20,6 +20,7 @@ import labelled_import
 import loop
 import overload
 import predict_overhead
+import pretrained
 import replicas
 import risk
 import scale
@@ -48,8 +49,19 @@ GROUPS = (
     "labels",
     "risk",
 )
-ON_ONE_PLATFORM = {"start", "ingest", "loop", "frames", "capacity", "deployments", "overload", "detection", "boxes"}
-ON_REQUEST = ("detection", "boxes")
+ON_ONE_PLATFORM = {
+    "start",
+    "ingest",
+    "loop",
+    "frames",
+    "capacity",
+    "deployments",
+    "overload",
+    "detection",
+    "boxes",
+    "weights",
+}
+ON_REQUEST = ("detection", "boxes", "weights")
 """They take long, and run only with `--only`."""
 
 console = Console(soft_wrap=True)
@@ -60,8 +72,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help=f"some of {', '.join(GROUPS + ON_REQUEST)}, separated by commas")
     parser.add_argument(
-        "--data", type=Path, help="a folder with boxes for detection and boxes; synthetic scenes if unset"
+        "--data", type=Path, help="a folder with boxes for detection, boxes and weights; synthetic scenes if unset"
     )
+    parser.add_argument("--weights", type=Path, help="for weights: the ONNX file of a pretrained detector")
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("VESTA_HOME", ".vesta")))
     parser.add_argument("--kafka", choices=BROKERS, default=BROKERS[0], help="the broker")
     options = parser.parse_args()
@@ -69,9 +82,11 @@ def main() -> int:
     unknown = set(groups) - {*GROUPS, *ON_REQUEST}
     if unknown:
         parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(GROUPS + ON_REQUEST)}")
+    if "weights" in groups and options.weights is None:
+        parser.error("weights requires --weights FILE, the ONNX file of a pretrained detector")
     figures: list[Figure] = []
     outside = Outside()
-    for measured in _measured(groups, options.kafka, options.data):
+    for measured in _measured(groups, options.kafka, options.data, options.weights):
         figure = replace(measured, outside_cores=outside.cores())
         console.print(f"{figure.name} {figure.value:.2f}")
         figures.append(figure)
@@ -95,7 +110,7 @@ def record(report: Path, figure: Figure, measured: datetime) -> None:
     report.write_text(json.dumps([*others, entry], indent=2) + "\n")
 
 
-def _measured(groups: list[str], broker: str, data: Path | None) -> Iterator[Figure]:
+def _measured(groups: list[str], broker: str, data: Path | None, weights: Path | None) -> Iterator[Figure]:
     """Yields each figure as it is measured, on one platform for all."""
     if ON_ONE_PLATFORM & set(groups):
         with running_platform(block=PORT_BLOCK, broker=broker) as platform:
@@ -121,6 +136,8 @@ def _measured(groups: list[str], broker: str, data: Path | None) -> Iterator[Fig
                         yield from detection.measure(owner, platform, data)
                     if "boxes" in groups:
                         yield from boxes_saved.measure(owner, platform, data)
+                    if "weights" in groups and weights is not None:
+                        yield from pretrained.measure(owner, platform, data, weights)
             if "overload" in groups:
                 with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
                     yield from overload.measure(owner, platform)

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from boxed_scenes import CONCEPTS, HEIGHT_PX, WIDTH_PX, Scenes
+from google.protobuf import json_format
+from tiny_detector import CARD, TinyDetector
 from vesta_common.manifests import Manifest, Part
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.common.v1 import Annotation, PixelBox, TaskType
 from vesta_contracts.datasets.v1 import AnnotationList
-from vesta_contracts.training.v1 import ModelVersion
+from vesta_contracts.training.v1 import ModelVersion, PretrainedDetector
+from vesta_training.pretrained.files import FOLDER
 from vesta_training.recipes.recipe import builtin_yaml
 from vesta_training.runs.job import Job, run_job
 from vesta_training.settings import Settings
@@ -101,3 +105,33 @@ def test_a_run_on_a_snapshot_with_boxes_gives_a_detector(objects: ObjectStore, s
     assert not version.metrics.HasField("accuracy")
     assert objects.get(version.onnx_key, sha256=version.digest)
     assert list(dict.fromkeys(phases)) == ["features", "calibrate", "head", "export", "evaluate"]
+
+
+def test_a_run_starts_from_an_imported_detector_unless_it_was_deleted(objects: ObjectStore, settings: Settings) -> None:
+    stored = objects.put(FOLDER, TinyDetector(64).content())
+    detector = PretrainedDetector(name="projects/acme/pretrainedDetectors/tiny", card=CARD, digest=stored.sha256)
+    job = Job(
+        run="projects/acme/trainingRuns/imported",
+        recipe_name="detection",
+        recipe_yaml=small_recipe(),
+        concepts=CONCEPTS,
+        snapshot="projects/acme/datasets/scenes/snapshots/1",
+        snapshot_digest="d" * 64,
+        manifest_key=a_manifest(objects, Scenes(9), 6),
+        champion="",
+        champion_key="",
+        champion_digest="",
+        control_curve=False,
+        seed=0,
+        work_folder=settings.work_folder,
+        pretrained_detector=json_format.MessageToJson(detector),
+    )
+    card = ModelVersion.FromString(run_job(job, objects, lambda _: None).version).card
+    assert f"| {detector.name} |" in card
+    assert "| Apache-2.0 | a test |" in card
+
+    gone = PretrainedDetector(name="projects/acme/pretrainedDetectors/gone", card=CARD, digest="0" * 64)
+    without = replace(job, pretrained_detector=json_format.MessageToJson(gone))
+    card = ModelVersion.FromString(run_job(without, objects, lambda _: None).version).card
+    assert f"{gone.name} was deleted; import it again" in card
+    assert f"| {gone.name} |" not in card

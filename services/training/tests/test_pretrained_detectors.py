@@ -2,23 +2,29 @@
 
 import hashlib
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from google.api.httpbody_pb2 import HttpBody
+from google.protobuf import json_format
 from tiny_detector import CARD, TinyDetector
-from training_service import PROJECT, Training, refusal
+from training_service import PROJECT, OneDataset, Training, refusal
 from vesta_common.errors import AlreadyExists, InvalidArgument, NotFound, Unavailable
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.training.v1 import (
+    CreateRecipeRequest,
     DeletePretrainedDetectorRequest,
     GetPretrainedDetectorRequest,
     ImportPretrainedDetectorRequest,
     ListPretrainedDetectorsRequest,
     ModelInput,
     PretrainedDetector,
+    Recipe,
 )
 from vesta_training.api import pretrained_detector_service
-from vesta_training.api.pretrained_detector_service import FOLDER, PretrainedDetectorService
+from vesta_training.api.pretrained_detector_service import PretrainedDetectorService
+from vesta_training.pretrained.files import FOLDER
 from vesta_training.pretrained.inspection import FILE_NAME, Inspected
 
 CONTENT = TinyDetector().content()
@@ -136,3 +142,32 @@ def test_the_file_is_deleted_with_the_last_detector_that_has_it(training: Traini
     refusal(NotFound, gone, "RESOURCE_NOT_FOUND")
     delete = DeletePretrainedDetectorRequest(name=names[0])
     refusal(NotFound, lambda: training.pretrained_detectors.DeletePretrainedDetector(delete), "RESOURCE_NOT_FOUND")
+
+
+def a_detection_run(training: Training, run_id: str, pretrained: str) -> str:
+    """Runs a recipe, and returns the id of the detector in its job."""
+    yaml_text = f"task: detection\nsummary: s\ndetection: {{pretrained: {pretrained}}}"
+    name = f"{PROJECT}/recipes/r-{run_id}"
+    recipe = Recipe(name=name, yaml=yaml_text)
+    training.recipes.CreateRecipe(CreateRecipeRequest(parent=PROJECT, recipe_id=f"r-{run_id}", recipe=recipe))
+    run = training.a_run(run_id, recipe=name)
+    training.worker.step()
+    training.worker.step()
+    job = next((job for job in training.executor.jobs if job.run == run.name), None)
+    if job is None:
+        return training.get(run).error
+    return json_format.Parse(job.pretrained_detector or "{}", PretrainedDetector()).name.rpartition("/")[2]
+
+
+def test_a_recipe_starts_from_the_newest_detector_a_named_one_or_none(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OneDataset, "task_type", TaskType.TASK_TYPE_DETECTION)
+    assert a_detection_run(training, "before", "newest") == ""
+    for name in ("older", "a-newer"):
+        training.pretrained_detectors.ImportPretrainedDetector(requests(pretrained_detector_id=name))
+        training.clock.advance(timedelta(seconds=1))
+    assert a_detection_run(training, "newest", "newest") == "a-newer"
+    assert a_detection_run(training, "named", "older") == "older"
+    assert a_detection_run(training, "none", "none") == ""
+    assert "pretrainedDetectors/absent does not exist" in a_detection_run(training, "absent", "absent")

@@ -29,11 +29,9 @@ from vesta_contracts.training.v1 import (
 )
 
 from vesta_training.pretrained.card import Card, read_card
+from vesta_training.pretrained.files import FOLDER
 from vesta_training.pretrained.inspection import BYTES_MAX, FILE_NAME, Inspected, inspect_file
 from vesta_training.store import Store
-
-FOLDER = "pretrained-detectors"
-"""Of the ONNX files in the object store."""
 
 
 class PretrainedDetectorService(PretrainedDetectorServiceServicer):

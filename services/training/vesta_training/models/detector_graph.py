@@ -99,6 +99,21 @@ def head_graph(
     return model
 
 
+def add_objects(
+    writer: Writer, boxes: str, scores: str, sides: str, selection: Selection, candidate_count: int, concept_count: int
+) -> onnx.ValueInfoProto:
+    """Adds the output `objects`: candidates after non-maximum suppression per concept, in descending order of score.
+
+    Args:
+        boxes: `(N, A, 4)`, as shares of the sides of the input.
+        scores: `(N, A, C)`.
+        sides: width, height, width and height, by which boxes are multiplied.
+        candidate_count, concept_count: A and C.
+    """
+    count = _add_objects(writer, boxes, scores, sides, selection, candidate_count, concept_count)
+    return helper.make_tensor_value_info(OBJECTS, TensorProto.FLOAT, ["images", count, 6])
+
+
 def _candidates(
     writer: Writer, head: Any, maps: Sequence[str], defaults: Array, calibration: Calibration
 ) -> tuple[str, str]:

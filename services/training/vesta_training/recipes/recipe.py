@@ -22,6 +22,9 @@ YAML_DEPTH_MAX = 20
 BUILTIN = ("classification", "classification-finetune", "detection", "semantic-segmentation", "multilabel", "embedding")
 
 
+NEWEST_PRETRAINED, NO_PRETRAINED = "newest", "none"
+
+
 class Task(StrEnum):
     """The kind of prediction of a model."""
 
@@ -110,6 +113,8 @@ class MapHeadChoices(_Section):
 class DetectionChoices(MapHeadChoices):
     """How the detection head is fitted, and how its candidates become objects."""
 
+    # The imported detector that the training can start from, if it is better than the packaged backbone: an id, NEWEST or NO_PRETRAINED.
+    pretrained: Annotated[str, Field(pattern="^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$")] = "newest"
     pyramid_channels: Annotated[int, Field(ge=8, le=512)] = 64
     boxes_per_cell: Annotated[int, Field(ge=1, le=12)] = 3
     score_min: Annotated[float, Field(gt=0, lt=1)] = 0.02

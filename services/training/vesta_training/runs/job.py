@@ -7,23 +7,33 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from google.protobuf import json_format
 from vesta_common.errors import NotFound
 from vesta_common.manifests import read_manifest, read_rows
 from vesta_common.media.images import model_pixels
 from vesta_common.media.model_input import SQUARE, InputFormat
 from vesta_common.storage.objects import ObjectStore
-from vesta_contracts.training.v1 import Comparison, LearningCurvePoint, ModelVersion, TrainingProgress
+from vesta_contracts.training.v1 import (
+    Comparison,
+    LearningCurvePoint,
+    ModelVersion,
+    PretrainedDetector,
+    TrainingProgress,
+)
 
 from vesta_training.atomic_files import is_whole, write_whole
 from vesta_training.example import Pixels
 from vesta_training.features.backbone import find_backbone, load_network
 from vesta_training.features.feature_files import FeatureFiles
 from vesta_training.hardware import AUTO, CPU, CUDA_PROVIDER, choose_device, find_cuda
+from vesta_training.pretrained.card import read_card
+from vesta_training.pretrained.files import object_key
+from vesta_training.pretrained.inspection import BYTES_MAX
 from vesta_training.progress import ProgressUpdate
 from vesta_training.recipes.recipe import Recipe, read_recipe
 from vesta_training.recipes.task_types import model_task_type_of
 from vesta_training.runs.folders import run_folder, usable
-from vesta_training.tasks.assignment import Assignment, Champion, Dependencies
+from vesta_training.tasks.assignment import Assignment, Champion, Dependencies, Pretrained
 from vesta_training.tasks.checkpoints import NO_CHECKPOINTS, NO_COPIES, Checkpoints
 from vesta_training.tasks.classification.finetune import FinetuneInput, finetune
 from vesta_training.tasks.group import NO_OTHER_RANKS, Group, OtherRanks
@@ -48,6 +58,7 @@ class Job:
         device: `auto`, `cpu` or `cuda`.
         threads: number of compute threads; see `hardware.thread_count`.
         deadline_seconds: 0 for none.
+        pretrained_detector: a PretrainedDetector to start from, as JSON; empty for none.
     """
 
     run: str
@@ -68,6 +79,7 @@ class Job:
     champion_missing: str = ""
     test_split_is_random: bool = False
     deadline_seconds: int = 0
+    pretrained_detector: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,6 +168,7 @@ def _run(
     rows = _read_rows(objects, job.manifest_key, task.columns) if job.manifest_key else iter(())
     examples, shapes_only_count = task.examples(rows)
     champion, champion_missing = _champion(job, objects, work)
+    pretrained, pretrained_missing = _pretrained(job, objects, work)
     device = _device(job.device, recipe)
     assignment = Assignment(
         recipe=recipe,
@@ -169,6 +182,8 @@ def _run(
         control_curve=job.control_curve,
         test_split_is_random=job.test_split_is_random,
         seed=job.seed,
+        pretrained=pretrained,
+        pretrained_missing=pretrained_missing,
     )
     dependencies = Dependencies(
         pixels=partial(_pixels, objects),
@@ -257,6 +272,23 @@ def _champion(job: Job, objects: ObjectStore, work: Path) -> tuple[Champion | No
             missing = f"the file of the champion {job.champion} is missing in the object store ({job.champion_key})"
             return None, f"{missing}; restore it, or set model_version of the deployment to another version"
     return Champion(job.champion, path), ""
+
+
+def _pretrained(job: Job, objects: ObjectStore, work: Path) -> tuple[Pretrained | None, str]:
+    """Returns the imported detector with its file, which is cached by digest; or None and the reason why there is none."""
+    if not job.pretrained_detector:
+        return None, ""
+    detector = json_format.Parse(job.pretrained_detector, PretrainedDetector())
+    path = work / "pretrained" / f"{detector.digest}.onnx"
+    if not is_whole(path, detector.digest):
+        try:
+            write_whole(
+                path, objects.get(object_key(detector.digest), sha256=detector.digest, size_bytes_max=BYTES_MAX)
+            )
+        except NotFound:
+            return None, f"{detector.name} was deleted; import it again"
+    card = read_card(detector.card)
+    return Pretrained(detector.name, path, detector.digest, card.license, card.source, card.colour_order), ""
 
 
 def _weights(objects: ObjectStore, work: Path, sha256: str) -> Path:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from google.protobuf import json_format
 from vesta_common.errors import NotFound
+from vesta_common.resources.names import project_of
 from vesta_contracts.datasets.v1 import (
     DatasetServiceStub,
     GetDatasetRequest,
@@ -17,6 +19,7 @@ from vesta_contracts.datasets.v1 import (
 from vesta_contracts.training.v1 import ModelVersion, TrainingRun
 
 from vesta_training.hardware import CPU
+from vesta_training.recipes.recipe import NEWEST_PRETRAINED, NO_PRETRAINED, Recipe, read_recipe
 from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.runs.job import Job
 from vesta_training.store import Store
@@ -84,10 +87,12 @@ class JobBuilder:
             digest, manifest_key = snapshot.digest, snapshot.manifest_key
             test_split_is_random = _is_test_split_random(snapshot)
         champion, champion_missing = self._champion(run)
+        recipe_name = run.recipe.rpartition("/")[2]
+        recipe_yaml = claimed.recipe_yaml or self._recipes.get(run.recipe).yaml
         return Job(
             run=run.name,
-            recipe_name=run.recipe.rpartition("/")[2],
-            recipe_yaml=claimed.recipe_yaml or self._recipes.get(run.recipe).yaml,
+            recipe_name=recipe_name,
+            recipe_yaml=recipe_yaml,
             concepts=concepts,
             snapshot=run.snapshot,
             snapshot_digest=digest,
@@ -102,8 +107,21 @@ class JobBuilder:
             device=self._compute.device,
             threads=self._compute.threads,
             champion_missing=champion_missing,
+            pretrained_detector=self._pretrained(project_of(run.name), read_recipe(recipe_name, recipe_yaml)),
             deadline_seconds=int(run.deadline.ToTimedelta().total_seconds()) or self._compute.deadline_seconds,
         )
+
+    def _pretrained(self, project: str, recipe: Recipe) -> str:
+        """Returns the imported detector that a recipe starts from, as JSON; empty for none. Raises NotFound if the recipe names one."""
+        wanted = recipe.detection.pretrained if recipe.detection is not None else NO_PRETRAINED
+        if wanted == NO_PRETRAINED:
+            return ""
+        with self._store.postgres.transaction() as connection:
+            if wanted == NEWEST_PRETRAINED:
+                detector = self._store.pretrained_detectors.find_newest(connection, project)
+            else:
+                detector = self._store.pretrained_detectors.get(connection, f"{project}/pretrainedDetectors/{wanted}")
+        return json_format.MessageToJson(detector, indent=None) if detector is not None else ""
 
     def _champion(self, run: TrainingRun) -> tuple[ModelVersion, str]:
         """Returns the champion to compare with, empty for none, and why it is missing."""

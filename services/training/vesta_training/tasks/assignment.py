@@ -38,6 +38,25 @@ class Champion:
 
 
 @dataclass(frozen=True, slots=True)
+class Pretrained:
+    """An imported detector to start from.
+
+    Attributes:
+        path: of its ONNX file.
+        digest: SHA-256 of the file.
+        license, source: from its card.
+        colour_order: of its input, `BGR` or `RGB`.
+    """
+
+    name: str
+    path: Path
+    digest: str
+    license: str
+    source: str
+    colour_order: str
+
+
+@dataclass(frozen=True, slots=True)
 class Assignment:
     """The input of a training.
 
@@ -47,6 +66,8 @@ class Assignment:
         concepts: the concepts in the order of the outputs.
         champion_missing: why there is no `champion` although one is set.
         test_split_is_random: whether the test split is a random sample of the same images.
+        pretrained: an imported detector that the training can start from.
+        pretrained_missing: why there is no `pretrained` although the recipe has one.
     """
 
     recipe: Recipe
@@ -60,6 +81,8 @@ class Assignment:
     control_curve: bool = False
     test_split_is_random: bool = False
     seed: int = 0
+    pretrained: Pretrained | None = None
+    pretrained_missing: str = ""
 
     @property
     def fingerprint(self) -> str:

@@ -126,12 +126,31 @@ def card_markdown(card: Mapping[str, Any], metrics: Metrics | None) -> str:
             f"{_percent(concept.recall) if concept.HasField('recall') else '–'} |"
             for concept in metrics.concepts
         ]
+    if starts := card["fitted"].get("starts"):
+        lines += _starts(starts, card["fitted"]["startMissingReason"])
     if card["cautions"]:
         lines += ["", "## Cautions", "", *(f"* {caution}" for caution in card["cautions"])]
     lines += ["", "## Choices", "", "| choice | value | because |", "|---|---|---|"]
     lines += [f"| {choice['choice']} | {choice['value']} | {choice['because']} |" for choice in recipe["choices"]]
     lines += ["", "Made with " + ", ".join(f"{name} {version}" for name, version in card["versions"].items()) + ".", ""]
     return "\n".join(lines)
+
+
+def _starts(starts: Sequence[Mapping[str, Any]], missing: str) -> list[str]:
+    """Returns the starts that were compared, with the licences of their weights."""
+    lines = ["", "## Starts", ""]
+    lines += [
+        "| start | mAP@50 on held-out training images | chosen | licence | source | SHA-256 |",
+        "|---|---|---|---|---|---|",
+    ]
+    for start in starts:
+        value = start["heldOutMeanPrecision50"]
+        figure, chosen = f"{100 * value:.1f} %" if value is not None else "–", "yes" if start["chosen"] else "no"
+        weights = " | ".join(
+            str(start[key]).replace("|", "/").replace("\n", " ") for key in ("license", "source", "sha256")
+        )
+        lines.append(f"| {start['start']} | {figure} | {chosen} | {weights} |")
+    return [*lines, *(["", missing] if missing else [])]
 
 
 def _main_metrics(metrics: Metrics) -> list[tuple[str, Estimate]]:

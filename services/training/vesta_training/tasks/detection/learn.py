@@ -13,6 +13,7 @@ from vesta_training.features.feature_maps import MapCache
 from vesta_training.metrics.detection import mean_precision_50
 from vesta_training.metrics.objects import Objects
 from vesta_training.models.detector_graph import Selection
+from vesta_training.models.graph_layers import Calibration
 from vesta_training.progress import Reporter
 from vesta_training.recipes.recipe import DetectionChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies
@@ -29,6 +30,22 @@ from vesta_training.tasks.views.views import view_boxes
 
 NOT_CALIBRATED = "Scores are not calibrated and thresholds are 0.5: {} labelled images are too few to hold some out."
 UNCALIBRATED_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """The result of cross-fitting.
+
+    Attributes:
+        thresholds: of the concepts.
+        mean_precision: mAP@50 on the images that were held out, with heads of fewer steps; None if there were none.
+        caution: why the scores are not calibrated; empty if they are.
+    """
+
+    calibration: Calibration
+    thresholds: tuple[float, ...]
+    mean_precision: Estimate | None
+    caution: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +83,8 @@ class Learner:
         """The choices of the recipe."""
         return self.assignment.recipe.detection or DetectionChoices()
 
-    def learn(self, examples: Sequence[BoxedExample]) -> Learned:
-        """Calibrates by cross-fitting, then learns from all examples."""
+    def hold_out(self, examples: Sequence[BoxedExample]) -> HeldOut:
+        """Calibrates and measures by cross-fitting, if there are enough examples."""
         steps = step_count(len(examples), self.choices)
         folds = self.choices.calibration_folds
         calibration = uncalibrated(len(self.assignment.concepts))
@@ -81,17 +98,30 @@ class Learner:
             calibration, thresholds = calibrate(predictions)
             held_out = mean_precision_50(predictions, self.assignment.recipe.evaluation, seed=self.assignment.seed)
             caution = ""
+        return HeldOut(calibration, thresholds, held_out, caution)
+
+    def learn(self, examples: Sequence[BoxedExample], held_out: HeldOut) -> Learned:
+        """Learns from all examples.
+
+        Args:
+            held_out: the result of `hold_out` for the same examples.
+        """
+        steps, calibration = step_count(len(examples), self.choices), held_out.calibration
         self.report.begin("head")
-        detector = self.fit(examples, steps, "model").calibrated(calibration, thresholds)
+        detector = self.fit(examples, steps, "model").calibrated(calibration, held_out.thresholds)
         facts = {
             "steps": steps,
             "imageCount": len(examples),
             "viewsPerImage": self.views.count,
-            "defaultBoxesPx": _unique_sizes(detector, self.choices.side_px),
+            **self.facts_of(detector),
             "slopes": list(calibration.slopes),
             "shifts": list(calibration.shifts),
         }
-        return Learned(detector, facts, held_out, caution)
+        return Learned(detector, facts, held_out.mean_precision, held_out.caution)
+
+    def facts_of(self, detector: Detector) -> dict[str, Any]:
+        """Returns facts about a detector for the model card."""
+        return {"defaultBoxesPx": _unique_sizes(detector, self.choices.side_px)}
 
     def fit(self, examples: Sequence[BoxedExample], steps: int, name: str) -> Detector:
         """Returns a detector with uncalibrated scores.

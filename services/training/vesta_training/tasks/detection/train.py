@@ -7,7 +7,7 @@ from threadpoolctl import threadpool_limits
 
 from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Split
-from vesta_training.features.backbone import find_backbone, load_network
+from vesta_training.features.backbone import find_backbone
 from vesta_training.metrics.detection import compare_objects, measure_objects
 from vesta_training.metrics.objects import ObjectPredictions, over_concepts
 from vesta_training.models.export import Export
@@ -18,11 +18,9 @@ from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, d
 from vesta_training.tasks.detection.curve import control_curve
 from vesta_training.tasks.detection.detector import find_with_file, predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample
-from vesta_training.tasks.detection.export import export_detector
 from vesta_training.tasks.detection.held_out import held_out_predictions
-from vesta_training.tasks.detection.learn import Learner
+from vesta_training.tasks.detection.starts import learn_from_better, starts_of
 from vesta_training.tasks.views.training import Measured, incomparable, learned_from, plan, result, usable_shapes
-from vesta_training.tasks.views.view_maps import view_maps
 
 
 def train(assignment: Assignment, dependencies: Dependencies, progress: Callable[[ProgressUpdate], None]) -> Trained:
@@ -46,15 +44,10 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     report = Reporter(progress, dependencies.clock, plan(choices, len(known), dependencies.threads))
     report.begin("features")
     backbone = find_backbone(assignment.recipe.backbone, dependencies.weights_file)
-    network = load_network(backbone)
-    views = view_maps(network, backbone, choices, len(known), dependencies.folder)
-    views.compute(known, dependencies, report)
-    learner = Learner(assignment, dependencies, report, views)
-    learned = learner.learn(known)
+    starts = starts_of(assignment, dependencies, report, backbone, known)
+    start, learned = learn_from_better(starts, known, assignment.pretrained_missing)
     report.begin("export", 1)
-    export = export_detector(
-        network, learned.detector, backbone, choices.side_px, dependencies.run_folder / "model.onnx"
-    )
+    export = start.export(learned.detector, dependencies.run_folder / "model.onnx")
     report.begin("evaluate")
     measured = _measure(assignment, dependencies, export)
     report.step(1, 1)
@@ -62,7 +55,7 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     if not assignment.control_curve or not test:
         return trained
     report.begin("curve")
-    solved = control_curve(learner, known, test)
+    solved = control_curve(start.learner, known, test)
     return replace(trained, control_curve=solved.points, random_labels=solved.random_labels)
 
 

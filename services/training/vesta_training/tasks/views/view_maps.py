@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from vesta_common.media.model_input import InputFormat
+from vesta_common.media.model_input import InputFormat, Resize
 
 from vesta_training.atomic_files import write_whole
 from vesta_training.example import Example, Pixels
@@ -33,6 +33,7 @@ class ViewMaps:
     Attributes:
         model_path: the file that computes maps.
         count: views per image.
+        resize: how images become squares.
     """
 
     cache: MapCache
@@ -40,6 +41,7 @@ class ViewMaps:
     count: int
     side_px: int
     choices: ViewChoices
+    resize: Resize = "stretch"
 
     def compute(self, examples: Sequence[Example], dependencies: Dependencies, report: Reporter) -> None:
         """Computes the missing maps of all views of the examples."""
@@ -68,9 +70,9 @@ class ViewMaps:
         image_sha256, number = key.split(".")
         view = draw_view(image_sha256, int(number), self.choices)
         if view.is_whole:
-            return dependencies.pixels(image_sha256, InputFormat(self.side_px, self.side_px))
+            return dependencies.pixels(image_sha256, InputFormat(self.side_px, self.side_px, self.resize))
         source_px = round(SOURCE_SCALE * self.side_px)
-        source = dependencies.pixels(image_sha256, InputFormat(source_px, source_px))
+        source = dependencies.pixels(image_sha256, InputFormat(source_px, source_px, self.resize))
         return view_pixels(source, view, self.side_px)
 
 
@@ -83,18 +85,38 @@ def view_maps(
         folder: kept between runs.
     """
     model = maps_graph(network, choices.side_px)
+    path = folder / f"{backbone.digest}.maps{choices.side_px}.onnx"
+    return maps_of(model, backbone.digest, choices.side_px, path, choices, image_count)
+
+
+def maps_of(
+    model: onnx.ModelProto,
+    digest: str,
+    side_px: int,
+    path: Path,
+    choices: MapHeadChoices,
+    image_count: int,
+    resize: Resize = "stretch",
+) -> ViewMaps:
+    """Returns the views of so many images, with the maps that a graph computes.
+
+    Args:
+        digest: of the network of the graph.
+        side_px: of its input.
+        path: of the file of the graph, which is written; its folder is kept between runs.
+        resize: how images become its input.
+    """
     onnx.checker.check_model(model, full_check=True)
     outputs = [output.type.tensor_type.shape.dim for output in model.graph.output]
     shapes = tuple((size[1].dim_value, size[2].dim_value, size[3].dim_value) for size in outputs)
     augmentation = f"{choices.zoom_min:g}-{choices.zoom_max:g}-{choices.flip:d}"
-    digest = f"{backbone.digest[:32]}-{choices.side_px}-{augmentation}"
-    path = folder / f"{backbone.digest}.maps{choices.side_px}.onnx"
     write_whole(path, model.SerializeToString(deterministic=True))
     count = int(np.clip(choices.views_total_max // max(1, image_count), 1, choices.views))
     return ViewMaps(
-        cache=MapCache(folder / FOLDER, digest, shapes),
+        cache=MapCache(path.parent / FOLDER, f"{digest[:32]}-{side_px}-{augmentation}", shapes),
         model_path=path,
         count=count,
-        side_px=choices.side_px,
+        side_px=side_px,
         choices=ViewChoices(choices.zoom_min, choices.zoom_max, choices.flip),
+        resize=resize,
     )

@@ -1,0 +1,127 @@
+"""The starts of a detector: the packaged backbone, and an imported detector. The better one on held-out images is chosen."""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from vesta_training.features.backbone import Backbone, load_network
+from vesta_training.models import imported_graph
+from vesta_training.models.export import Export
+from vesta_training.progress import Reporter
+from vesta_training.recipes.recipe import DetectionChoices, Task
+from vesta_training.tasks.assignment import Assignment, Dependencies, Pretrained
+from vesta_training.tasks.detection.examples import BoxedExample
+from vesta_training.tasks.detection.export import export_detector
+from vesta_training.tasks.detection.imported.export import export_imported
+from vesta_training.tasks.detection.imported.learn import ImportedLearner
+from vesta_training.tasks.detection.learn import Learned, Learner
+from vesta_training.tasks.views.view_maps import maps_of, view_maps
+
+PACKAGED = "packaged backbone"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A start.
+
+    Attributes:
+        export: writes the model file of a detector that the learner has fitted.
+        facts: of its weights, for the model card.
+    """
+
+    name: str
+    learner: Learner
+    export: Callable[[Any, Path], Export]
+    facts: Mapping[str, str]
+
+
+def starts_of(
+    assignment: Assignment,
+    dependencies: Dependencies,
+    report: Reporter,
+    backbone: Backbone,
+    known: Sequence[BoxedExample],
+) -> list[Start]:
+    """Returns the starts of a training, with the maps of the examples. The imported one exists only if the recipe allows it.
+
+    Raises:
+        WeightsError: see `load_network`.
+    """
+    network = load_network(backbone)
+    starts = [_packaged(assignment, dependencies, report, backbone, network, len(known))]
+    if assignment.pretrained is not None and assignment.recipe.task is Task.DETECTION:
+        starts.append(_imported(assignment, assignment.pretrained, dependencies, report, backbone, network, len(known)))
+    for start in starts:
+        start.learner.views.compute(known, dependencies, report)
+    return starts
+
+
+def learn_from_better(starts: Sequence[Start], known: Sequence[BoxedExample], missing: str) -> tuple[Start, Learned]:
+    """Learns from the start with the highest mAP@50 on held-out images; from the first one if none were held out.
+
+    Args:
+        missing: why there is no imported start although the recipe has one; for the model card.
+    """
+    tried = [(start, start.learner.hold_out(known)) for start in starts]
+    chosen, held_out = max(tried, key=lambda one: one[1].mean_precision.value if one[1].mean_precision else 0.0)
+    learned = chosen.learner.learn(known, held_out)
+    figures = [
+        {
+            "start": start.name,
+            **start.facts,
+            "heldOutMeanPrecision50": result.mean_precision.value if result.mean_precision else None,
+            "chosen": start is chosen,
+        }
+        for start, result in tried
+    ]
+    return chosen, replace(learned, facts={**learned.facts, "starts": figures, "startMissingReason": missing})
+
+
+def _packaged(
+    assignment: Assignment,
+    dependencies: Dependencies,
+    report: Reporter,
+    backbone: Backbone,
+    network: nn.Module,
+    image_count: int,
+) -> Start:
+    choices = assignment.recipe.detection or DetectionChoices()
+    views = view_maps(network, backbone, choices, image_count, dependencies.folder)
+    return Start(
+        name=PACKAGED,
+        learner=Learner(assignment, dependencies, report, views),
+        export=lambda detector, path: export_detector(network, detector, backbone, choices.side_px, path),
+        facts={
+            "license": backbone.weights_license,
+            "source": backbone.weights_source,
+            "sha256": backbone.weights_sha256,
+        },
+    )
+
+
+def _imported(
+    assignment: Assignment,
+    pretrained: Pretrained,
+    dependencies: Dependencies,
+    report: Reporter,
+    backbone: Backbone,
+    network: nn.Module,
+    image_count: int,
+) -> Start:
+    choices = assignment.recipe.detection or DetectionChoices()
+    imported = imported_graph.load_network(pretrained.path, reverses_colours=pretrained.colour_order == "BGR")
+    digest = hashlib.sha256(f"{pretrained.digest};{pretrained.colour_order}".encode()).hexdigest()
+    side_px = imported.network.side_px
+    path = dependencies.folder / f"{digest}.maps{side_px}.onnx"
+    graph = imported_graph.imported_maps_graph(imported)
+    views = maps_of(graph, digest, side_px, path, choices, image_count, resize="letterbox")
+    return Start(
+        name=pretrained.name,
+        learner=ImportedLearner(assignment, dependencies, report, views, imported),
+        export=lambda detector, to: export_imported(imported, detector, network, backbone, to),
+        facts={"license": pretrained.license, "source": pretrained.source, "sha256": pretrained.digest},
+    )
