@@ -11,7 +11,8 @@ from vesta_contracts.datasets.v1 import (
     SelectItemsRequest,
     Split,
 )
-from vesta_datasets.task_types.semantic_segmentation import SemanticSegmentation, masks_of_map
+from vesta_datasets.task_types.maps import masks_of_map
+from vesta_datasets.task_types.semantic_segmentation import SemanticSegmentation
 
 PIXELS = SemanticSegmentation()
 
@@ -91,6 +92,7 @@ def test_a_large_map_is_stored_apart_and_read_for_suggestions(datasets: Datasets
     (chosen,) = datasets.items.SelectItems(SelectItemsRequest(parent=dataset, count=1)).items
     assert list(chosen.pre_annotations) == masks_of_map(board)
     assert datasets.items.GetItem(GetItemRequest(name=name)).prediction == whole
+    assert datasets.listed(dataset, f"predicted_count = 2 AND predicted_area_min = {side * side // 2}") == [name]
 
 
 def test_a_map_is_uncertain_by_the_presence_of_its_concepts_and_by_their_pixels() -> None:

@@ -4,14 +4,12 @@ from collections.abc import Iterable, Sequence
 
 from vesta_common.media.annotation_cost import DRAW_OUTLINE_SECONDS
 from vesta_common.media.mask_runs import Edges, covered, edges_of, iou
+from vesta_common.media.segmentation_maps import IOU_MIN
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.training.v1 import Estimate, Metrics
 
 from vesta_conductor.task_types.loop_task import LoopTask
-
-IOU_MIN = 0.5
-"""Two masks of a concept agree if they overlap with at least this intersection over union, as in the agreement of annotators."""
 
 
 class SemanticSegmentation(LoopTask):

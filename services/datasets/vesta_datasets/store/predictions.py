@@ -91,7 +91,7 @@ class Predictions:
         for name, prediction in said.items():
             whole = self._whole(prediction)
             objects[name] = predicted_objects(whole)
-            if prediction.HasField("stored"):
+            if prediction.HasField("stored") and not prediction.stored.is_segmentation_map:
                 said[name] = with_object_scores(prediction, whole.annotations)
         figures = [figures_of(found) for found in objects.values()]
         by_concept = [figures_by_concept(found) for found in objects.values()]
@@ -122,8 +122,6 @@ class Predictions:
 
     def _whole(self, prediction: Prediction) -> Prediction:
         """Returns a prediction with objects that are stored apart; without them if their dataset was deleted, and its objects with it."""
-        if prediction.stored.is_segmentation_map:  # has no objects
-            return prediction
         try:
             return self._large.whole(prediction)
         except NotFound:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from vesta_common.messages import copy_of
 from vesta_contracts.common.v1 import Annotation, ObjectScores, Prediction
 
+from vesta_datasets.task_types.maps import masks_of_map
 from vesta_datasets.task_types.multi_label import UNDECIDED, threshold_of
 
 
@@ -15,7 +16,9 @@ def thresholds_of(prediction: Prediction) -> Mapping[str, float]:
 
 
 def predicted_objects(prediction: Prediction) -> list[Annotation]:
-    """Returns the objects whose scores reach the threshold of their concept, best first."""
+    """Returns the objects whose scores reach the threshold of their concept, best first; of a map, one for each concept."""
+    if prediction.HasField("segmentation_map"):
+        return masks_of_map(prediction.segmentation_map)
     thresholds = thresholds_of(prediction)
     found = [one for one in prediction.annotations if one.score >= thresholds.get(one.concept, UNDECIDED)]
     return sorted(found, key=lambda annotation: -annotation.score)

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 from vesta_common.media.annotation_cost import DRAW_OUTLINE_SECONDS, LOOK_SECONDS
-from vesta_common.media.mask_runs import Edges, area, covered, edges_of, mask_of, without
-from vesta_contracts.common.v1 import Annotation, Prediction, SegmentationMap
+from vesta_common.media.mask_runs import Edges, area, covered, edges_of, without
+from vesta_contracts.common.v1 import Annotation, Prediction
 
 from vesta_datasets.items.annotations import concepts_of
 from vesta_datasets.task_types.image_labels import to_unit
+from vesta_datasets.task_types.maps import mask, masks_of_map
 from vesta_datasets.task_types.multi_label import MultiLabel
 from vesta_datasets.task_types.uncertainty import Uncertainty
 
@@ -35,7 +36,7 @@ class SemanticSegmentation(MultiLabel):
             rest = without(edges, taken)
             taken = covered([taken, edges], 1)
             if len(rest):
-                found.append(_mask(concept, rest, masks[0].mask.height_px, masks[0].mask.width_px))
+                found.append(mask(concept, rest, masks[0].mask.height_px, masks[0].mask.width_px))
         return sorted(found, key=lambda one: one.concept)
 
     def uncertainty(self, predictions: Sequence[Prediction | None], concepts: Sequence[str]) -> Uncertainty:
@@ -62,20 +63,3 @@ class SemanticSegmentation(MultiLabel):
         """Half of the time to draw the outlines of all concepts of the map, because masks are corrected rather than drawn again."""
         concepts = prediction.stored.concepts or prediction.segmentation_map.concepts
         return LOOK_SECONDS + DRAW_OUTLINE_SECONDS * len(concepts) / 2
-
-
-def masks_of_map(segmentation: SegmentationMap) -> list[Annotation]:
-    """Returns a mask for each concept that a map contains."""
-    ends = np.cumsum(np.array(segmentation.runs_px, np.int64))
-    runs = np.stack([ends - np.array(segmentation.runs_px, np.int64), ends], axis=1)
-    numbers = np.array(segmentation.concept_numbers, np.int64)
-    found = []
-    for number, concept in enumerate(segmentation.concepts, start=1):
-        edges = covered([runs[numbers == number].ravel()], 1)
-        if len(edges):
-            found.append(_mask(concept, edges, segmentation.height_px, segmentation.width_px))
-    return found
-
-
-def _mask(concept: str, edges: Edges, height_px: int, width_px: int) -> Annotation:
-    return Annotation(concept=concept, mask=mask_of(edges, height_px, width_px))
