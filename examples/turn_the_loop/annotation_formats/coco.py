@@ -40,13 +40,15 @@ def read_coco(folder: Path) -> list[RawImage]:
 
 
 def _document(file: Path) -> dict[str, Any] | None:
-    """Returns the content of an annotation file; None for other JSON."""
+    """Returns the content of an annotation file of objects; None for other JSON, such as that of panoptic maps."""
     try:
         document = json.loads(file.read_bytes())
     except ValueError:
         return None
-    is_coco = isinstance(document, dict) and all(isinstance(document.get(name), list) for name in _SECTIONS)
-    return document if is_coco else None
+    if not isinstance(document, dict) or not all(isinstance(document.get(name), list) for name in _SECTIONS):
+        return None
+    is_panoptic = any(isinstance(one, dict) and "segments_info" in one for one in document["annotations"])
+    return None if is_panoptic else document
 
 
 def _objects_by_image(file: Path, document: dict[str, Any]) -> dict[str, list[RawObject]]:

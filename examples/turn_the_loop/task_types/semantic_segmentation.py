@@ -34,7 +34,9 @@ class SemanticSegmentation(DrawnTask):
     task_type = TaskType.TASK_TYPE_SEMANTIC_SEGMENTATION
     scenes = SCENES
     recipe = "semantic-segmentation"
-    quick_changes = MappingProxyType({})
+    quick_changes = MappingProxyType(
+        {"segmentation.views": 4, "segmentation.steps_max": 600, "segmentation.calibration_folds": 2}
+    )
     metric = "mIoU"
     instructions = "Mark the pixels of each concept."
     error_rates = ERROR_RATES

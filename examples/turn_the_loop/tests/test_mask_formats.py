@@ -88,6 +88,14 @@ def test_without_a_task_boxes_are_read_first(tmp_path: Path) -> None:
     assert read_data(tmp_path)[1].task_type == TaskType.TASK_TYPE_DETECTION
 
 
+def test_files_with_panoptic_maps_are_ignored(tmp_path: Path) -> None:
+    a_coco_file(tmp_path, POLYGON)
+    panoptic = {"image_id": 1, "file_name": "a.png", "segments_info": [{"id": 7, "category_id": 1}]}
+    document = {**json.loads((tmp_path / "a.json").read_text()), "annotations": [panoptic]}
+    (tmp_path / "_panoptic.json").write_text(json.dumps(document))
+    assert drawn(read(tmp_path, "instance-segmentation")[1].pool[0]) == [("car", LEFT)]
+
+
 def test_yolo_rows_with_points_are_masks(tmp_path: Path) -> None:
     an_image(tmp_path / "images" / "a.jpg")
     (tmp_path / "labels").mkdir()
