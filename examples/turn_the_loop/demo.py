@@ -29,7 +29,7 @@ from task_types import TASK_TYPES, name_of, names, read_data, task_named
 from vesta import ApiError, Vesta
 from vesta_contracts.conductor.v1 import GetLoopRequest, Loop, LoopPolicy
 from vesta_contracts.connection.v1 import Sync
-from vesta_contracts.datasets.v1 import ListItemsRequest, Split
+from vesta_contracts.datasets.v1 import Split
 from vesta_contracts.serving.v1 import GetDeploymentRequest
 from world import TEST_SHARE, World, set_up
 
@@ -219,20 +219,19 @@ def _run_loop(owner: Vesta, platform: Platform, world: World, round_count: int) 
         f"{ANNOTATORS_PER_TASK} of 3 annotators. Simulated errors: {task.error_rates}."
     )
     rounds = Rounds(owner, world, loop, experts, control, console.print).play(round_count)
-    _tell_mistakes(owner, world, experts)
+    _tell_mistakes(world, experts)
     ran = Ran(rounds, owner.loops.GetLoop(GetLoopRequest(name=loop)))
     acceptance = owner.deployments.GetDeployment(GetDeploymentRequest(name=ran.deployment)).acceptance
     console.print(f"Predictions that need no human: {acceptance.message}")
     return ran
 
 
-def _tell_mistakes(owner: Vesta, world: World, experts: Experts) -> None:
+def _tell_mistakes(world: World, experts: Experts) -> None:
     console.print(
         f"The annotators gave {experts.answer_count} answers with {experts.mistake_count} mistakes; reviewers "
         f"decided {experts.correction_count} disagreements."
     )
-    request = ListItemsRequest(parent=world.dataset.name, filter="labelled AND split = TRAIN")
-    caught, mistaken = experts.caught(owner.pages(owner.items.ListItems, request))
+    caught, mistaken = experts.caught(world.items_now("labelled AND split = TRAIN"))
     console.print(
         f"Of {mistaken} photographs with a wrong answer, {caught} have the right label "
         "nevertheless"

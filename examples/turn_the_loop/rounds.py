@@ -9,7 +9,7 @@ from experts import Experts
 from report import RoundFigures, percent
 from vesta import Vesta
 from vesta_contracts.conductor.v1 import GetLoopRequest, LoopStatus, Round
-from vesta_contracts.datasets.v1 import GetDatasetRequest, GetItemRequest, Item, ListItemsRequest
+from vesta_contracts.datasets.v1 import GetDatasetRequest
 from world import World
 
 PAUSE_SECONDS = 0.2
@@ -82,7 +82,7 @@ class Rounds:
         quality = self.world.task_type.quality(status.champion_metrics)
         counts = self.owner.datasets.GetDataset(GetDatasetRequest(name=self.world.dataset.name)).counts
         tagged = counts.pool_certain_count / counts.pool_scored_count if counts.pool_scored_count else None
-        labelled = self._items("labelled AND split = TRAIN")
+        labelled = self.world.items_now("labelled AND split = TRAIN")
         random_round = self.control.measure(turned.label_count)
         return RoundFigures(
             labels=turned.label_count,
@@ -101,20 +101,10 @@ class Rounds:
 
     def _auto_error(self) -> float | None:
         """Returns the share of wrong ones among the predictions for the pool that need no human; None if there are none."""
-        certain = self._items("NOT labelled AND split = TRAIN AND uncertain = false")
+        certain = self.world.items_now("NOT labelled AND split = TRAIN AND uncertain = false")
         task = self.world.task_type
         wrong = [not task.is_right(self.world.truth(item.name), task.predicted(item.prediction)) for item in certain]
         return sum(wrong) / len(wrong) if wrong else None
-
-    def _items(self, filter_text: str) -> list[Item]:
-        """Returns items with their annotations, of which lists contain only a reference if they are large."""
-        request = ListItemsRequest(parent=self.world.dataset.name, filter=filter_text)
-        return [
-            self.owner.items.GetItem(GetItemRequest(name=item.name))
-            if item.accepted.HasField("stored") or item.prediction.HasField("stored")
-            else item
-            for item in self.owner.pages(self.owner.items.ListItems, request)
-        ]
 
     def _in_words(self, number: int, figures: RoundFigures, turned: Round) -> str:
         task = self.world.task_type

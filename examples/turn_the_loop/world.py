@@ -24,6 +24,7 @@ from vesta_contracts.datasets.v1 import (
     CreateDatasetRequest,
     CreateTaxonomyRequest,
     Dataset,
+    GetItemRequest,
     Item,
     ItemAnnotations,
     ListItemsRequest,
@@ -66,6 +67,16 @@ class World:
     def truth(self, item: str) -> tuple[Annotation, ...]:
         """Returns the true annotations of an item."""
         return self.photographs[item].annotations
+
+    def items_now(self, filter_text: str) -> list[Item]:
+        """Returns the items that match a filter with their annotations, of which lists contain only a reference if they are large."""
+        request = ListItemsRequest(parent=self.dataset.name, filter=filter_text)
+        return [
+            self.owner.items.GetItem(GetItemRequest(name=item.name))
+            if item.accepted.HasField("stored") or item.prediction.HasField("stored")
+            else item
+            for item in self.owner.pages(self.owner.items.ListItems, request)
+        ]
 
     def hire_experts(self, address: str, annotators: tuple[str, ...], seed: int, *, makes_mistakes: bool) -> Experts:
         """Creates members who annotate and one who reviews; `address` is that of the gateway."""
