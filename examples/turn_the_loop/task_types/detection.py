@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from types import MappingProxyType
 
 import numpy as np
 from annotation_formats import RawObject
@@ -27,15 +26,6 @@ class Detection(ObjectDemoTask):
     task_type = TaskType.TASK_TYPE_DETECTION
     scenes = Style("scenes")
     recipe = "detection"
-    quick_changes = MappingProxyType(
-        {
-            "detection.views": 4,
-            "detection.epochs": 12,
-            "detection.steps_min": 200,
-            "detection.steps_max": 600,
-            "detection.calibration_folds": 2,
-        }
-    )
     metric = "mAP@50"
     instructions = "Draw a box around each object, as close to it as possible."
     error_rates = (

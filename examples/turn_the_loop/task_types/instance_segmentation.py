@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from types import MappingProxyType
 
 import numpy as np
 from annotation_formats import RawObject
@@ -31,7 +30,6 @@ class InstanceSegmentation(ObjectDemoTask):
     task_type = TaskType.TASK_TYPE_INSTANCE_SEGMENTATION
     scenes = SCENES
     recipe = "instance-segmentation"
-    quick_changes = MappingProxyType({})
     metric = "mask mAP@50"
     instructions = "Mark the pixels of each object."
     error_rates = ERROR_RATES

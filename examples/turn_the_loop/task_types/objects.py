@@ -3,6 +3,7 @@
 import random
 from abc import abstractmethod
 from collections.abc import Sequence
+from types import MappingProxyType
 
 import numpy as np
 from boxes import SizePx, image_size
@@ -20,6 +21,16 @@ from task_types.drawn import ADD_SHARE, CONFUSE_SHARE, MISS_SHARE, DrawnTask
 
 class ObjectDemoTask(DrawnTask):
     """Any number of objects per image."""
+
+    quick_changes = MappingProxyType(
+        {
+            "detection.views": 4,
+            "detection.epochs": 12,
+            "detection.steps_min": 200,
+            "detection.steps_max": 600,
+            "detection.calibration_folds": 2,
+        }
+    )
 
     @abstractmethod
     def overlaps(self, one: Annotations, other: Annotations) -> NDArray[np.float64]:
