@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 from PIL import Image
-from serving_models import CONCEPTS, DIMENSION, a_detector, a_segmenter
+from serving_models import CONCEPTS, DIMENSION, a_detector, a_map_model, a_segmenter
 from vesta_common.errors import Unavailable
 from vesta_common.resources.methods import missing
 from vesta_common.resources.names import parent_of
@@ -124,6 +124,25 @@ class FakeRegistry(ModelServiceServicer):
             concepts=["red", "green"],
             thresholds=[0.5, 0.5],
             task_type=TaskType.TASK_TYPE_INSTANCE_SEGMENTATION,
+            signature=signature,
+        )
+
+    def add_map_model(self, resize: ModelInput.Resize.ValueType = ModelInput.STRETCH) -> str:
+        """Registers `a_map_model` without embeddings; returns the version's name."""
+        signature = ModelSignature(
+            input=ModelInput(height_px=96, width_px=160, resize=resize, colour_order=ModelInput.RGB),
+            outputs=[
+                ModelOutput(name="segmentation", dimensions=[0, 0]),
+                ModelOutput(name="presence", dimensions=[2]),
+                ModelOutput(name="overlap", dimensions=[2]),
+            ],
+        )
+        return self.add(
+            a_map_model(),
+            space="",
+            concepts=["red", "green"],
+            thresholds=[0.5, 0.5],
+            task_type=TaskType.TASK_TYPE_SEMANTIC_SEGMENTATION,
             signature=signature,
         )
 

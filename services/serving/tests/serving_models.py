@@ -181,6 +181,55 @@ def a_segmenter(copies: int = 1) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def a_map_model(height_px: int = 96, width_px: int = 160) -> bytes:
+    """From uint8 `(N, height, width, 3)` to `segmentation` `(N, height, width)` with the red pixels as the first of two concepts,
+    `presence` `(N, 2)` with the reddest as the score of the first, and `overlap` `(N, 2)` of 0.9.
+    """
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Split", ["floats"], ["r", "g", "b"], axis=3, num_outputs=3),
+        helper.make_node("Less", ["g", "dark"], ["is_not_green"]),
+        helper.make_node("Greater", ["r", "bright"], ["is_bright"]),
+        helper.make_node("And", ["is_bright", "is_not_green"], ["is_red"]),
+        helper.make_node("Squeeze", ["is_red", "last"], ["flat"]),
+        helper.make_node("Cast", ["flat"], ["segmentation"], to=TensorProto.UINT8),
+        helper.make_node("Cast", ["flat"], ["red"], to=TensorProto.FLOAT),
+        helper.make_node("Squeeze", ["r", "last"], ["bright_red"]),
+        helper.make_node("Mul", ["red", "bright_red"], ["redness"]),
+        helper.make_node("ReduceMax", ["redness", "everywhere"], ["reddest"], keepdims=0),
+        helper.make_node("Div", ["reddest", "full"], ["share"]),
+        helper.make_node("Unsqueeze", ["share", "one"], ["column"]),
+        helper.make_node("Mul", ["column", "first"], ["presence"]),
+        helper.make_node("Mul", ["presence", "zero"], ["nothing"]),
+        helper.make_node("Add", ["nothing", "expected"], ["overlap"]),
+    ]
+    constants = {
+        "dark": np.float32(60),
+        "bright": np.float32(90),
+        "full": np.float32(255),
+        "zero": np.float32(0),
+        "expected": np.float32(0.9),
+        "first": np.array([1, 0], np.float32),
+        "everywhere": np.array([1, 2]),
+        "last": np.array([3]),
+        "one": np.array([1]),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "red pixels",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", height_px, width_px, 3])],
+        [
+            helper.make_tensor_value_info("segmentation", TensorProto.UINT8, ["N", height_px, width_px]),
+            helper.make_tensor_value_info("presence", TensorProto.FLOAT, ["N", 2]),
+            helper.make_tensor_value_info("overlap", TensorProto.FLOAT, ["N", 2]),
+        ],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
 def a_triton_model(name: str) -> TritonModel:
     """The models of these builders in Triton, served whole."""
     outputs = (

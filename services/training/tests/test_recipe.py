@@ -28,6 +28,7 @@ def test_the_builtin_recipes_have_the_tasks_of_their_names() -> None:
         Task.CLASSIFICATION,
         Task.CLASSIFICATION,
         Task.DETECTION,
+        Task.SEMANTIC_SEGMENTATION,
         Task.MULTILABEL,
         Task.EMBEDDING,
     ]
@@ -63,7 +64,11 @@ def test_omitted_choices_have_defaults() -> None:
         ("{task: detection, summary: S.}", "requires a section `detection`"),
         ("{task: detection, summary: S., detection: {side_px: 300}}", "multiple of 32"),
         ("{task: detection, summary: S., detection: {steps_min: 9, steps_max: 8}}", "exchange them"),
-        ("{task: tracking, summary: S.}", "task: .*'classification', 'multilabel', 'detection' or 'embedding'"),
+        ("{task: semantic-segmentation, summary: S.}", "requires a section `segmentation`"),
+        (
+            "{task: tracking, summary: S.}",
+            "task: .*'classification', 'multilabel', 'detection', .*'semantic-segmentation'",
+        ),
         ("{task: classification, head: {}}", "summary: Field required"),
         ("{task: classification, summary: S., head: {}, backbone: {weights: ../secret}}", "backbone.weights"),
         ("[1, 2]", "a mapping is expected"),
