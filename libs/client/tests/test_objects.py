@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 from vesta import predicted_objects, to_supervision
 from vesta.drawing import colour_of, draw
+from vesta.maps import area_shares, map_rows
 from vesta.objects import corners, mask_rows
-from vesta_contracts.common.v1 import Annotation, ConceptScore, Mask, PixelBox, Polygon, Prediction
+from vesta_contracts.common.v1 import Annotation, ConceptScore, Mask, PixelBox, Polygon, Prediction, SegmentationMap
 
 BOX = PixelBox(x_min_px=10, y_min_px=20, x_max_px=30.5, y_max_px=60)
 MASK = Mask(height_px=4, width_px=5, runs_px=[6, 3, 1, 4, 6])
@@ -113,3 +114,33 @@ def test_masks_become_boolean_arrays_and_no_objects_empty_ones() -> None:
 def test_an_object_of_another_concept_is_rejected() -> None:
     with pytest.raises(ValueError, match="'van' is not one of"):
         to_supervision(a_prediction(an_object()), ["car"])
+
+
+MAP = SegmentationMap(
+    height_px=50, width_px=100, concepts=["car", "van"], runs_px=[2_050, 200, 250, 2_500], concept_numbers=[0, 1, 2, 0]
+)
+
+
+def test_the_shares_of_a_map_are_those_of_its_pixels() -> None:
+    assert area_shares(MAP) == {"van": 0.05, "car": 0.04}
+    assert list(area_shares(MAP)) == ["van", "car"]
+    assert area_shares(SegmentationMap()) == {}
+
+
+def test_the_pixels_of_a_map_are_those_of_its_runs() -> None:
+    assert list(map_rows(MAP))[:4] == [
+        ("car", 20, 50, 100),
+        ("car", 21, 0, 100),
+        ("car", 22, 0, 50),
+        ("van", 22, 50, 100),
+    ]
+    assert list(map_rows(SegmentationMap(height_px=1, width_px=4, runs_px=[4], concept_numbers=[0]))) == []
+
+
+def test_a_map_is_drawn_over_its_pixels() -> None:
+    target = io.BytesIO()
+    Image.new("RGB", (100, 50), "white").save(target, "PNG")
+    picture = draw(target.getvalue(), [], MAP)
+    white, van = (255, 255, 255), picture.getpixel((99, 23))
+    assert picture.getpixel((50, 5)) == picture.getpixel((50, 40)) == white
+    assert van not in (white, picture.getpixel((99, 21)))

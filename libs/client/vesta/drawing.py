@@ -1,12 +1,13 @@
-"""Images with predicted objects drawn on them. Requires Pillow (`pip install vesta-client[draw]`)."""
+"""Images with predicted objects and maps drawn on them. Requires Pillow (`pip install vesta-client[draw]`)."""
 
 import hashlib
 import io
 from collections.abc import Iterable
 
 from PIL import Image, ImageColor, ImageDraw, ImageFont, ImageOps
-from vesta_contracts.common.v1 import Annotation
+from vesta_contracts.common.v1 import Annotation, SegmentationMap
 
+from vesta.maps import map_rows
 from vesta.objects import corners, mask_rows
 
 TEXT_SHARE = 0.025
@@ -16,11 +17,14 @@ MASK_OPACITY = 110
 _HUES = 360
 
 
-def draw(file: bytes, objects: Iterable[Annotation]) -> Image.Image:
-    """Returns an image with the boxes, masks, concepts and scores of objects. A concept has the same colour in all images.
+def draw(file: bytes, objects: Iterable[Annotation], segmentation: SegmentationMap | None = None) -> Image.Image:
+    """Returns an image with the boxes, masks, concepts and scores of objects, over the pixels of a map.
+
+    A concept has the same colour in all images.
 
     Args:
         file: the image file that was predicted.
+        segmentation: the map that was predicted; each concept is written at its first pixel.
 
     Raises:
         PIL.UnidentifiedImageError: it is not an image file.
@@ -30,6 +34,7 @@ def draw(file: bytes, objects: Iterable[Annotation]) -> Image.Image:
     text_px = max(TEXT_PX_MIN, round(TEXT_SHARE * max(picture.size)))
     font = ImageFont.load_default(text_px)
     canvas = ImageDraw.Draw(picture, "RGBA")
+    _draw_map(canvas, segmentation or SegmentationMap(), font)
     for found in reversed(list(objects)):  # the best are on top
         colour = colour_of(found.concept)
         for row, start, end in mask_rows(found.mask):
@@ -47,6 +52,18 @@ def colour_of(concept: str) -> tuple[int, int, int]:
     hue = int.from_bytes(hashlib.sha256(concept.encode()).digest()[:2]) % _HUES
     red, green, blue = ImageColor.getrgb(f"hsl({hue}, 90%, 45%)")[:3]
     return red, green, blue
+
+
+def _draw_map(
+    canvas: ImageDraw.ImageDraw, segmentation: SegmentationMap, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> None:
+    """Draws the pixels of each concept, then their names."""
+    first: dict[str, tuple[int, int]] = {}
+    for concept, row, start, end in map_rows(segmentation):
+        canvas.line((start, row, end - 1, row), fill=(*colour_of(concept), MASK_OPACITY))
+        first.setdefault(concept, (start, row))
+    for concept, place in first.items():
+        _write(canvas, place, concept, font, colour_of(concept))
 
 
 def _write(

@@ -12,6 +12,7 @@ from vesta_contracts.training.v1 import CancelTrainingRunRequest, TrainingRun
 
 from vesta.cli.render import show, show_all
 from vesta.cli.session import EXIT_REJECTED, Session, pass_session
+from vesta.maps import area_shares
 from vesta.objects import corners, predicted_objects
 
 
@@ -22,7 +23,7 @@ from vesta.objects import corners, predicted_objects
     "--draw",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write the images with the predicted objects into this folder.",
+    help="Write the images with the predicted objects or pixels into this folder.",
 )
 @pass_session
 def predict(session: Session, deployment: str, files: tuple[Path, ...], folder: Path | None) -> None:
@@ -41,6 +42,8 @@ def predict(session: Session, deployment: str, files: tuple[Path, ...], folder: 
         for found in predicted_objects(answer.prediction):
             box = ", ".join(f"{side:.1f}" for side in corners(found))
             click.echo(f"  {found.concept} {found.score:.2f}\t{box}")
+        for concept, share in area_shares(answer.prediction.segmentation_map).items():
+            click.echo(f"  {concept}\t{share:.1%} of the pixels")
 
 
 def _summary(prediction: Prediction) -> str:
@@ -67,7 +70,7 @@ def _check_names(files: tuple[Path, ...], folder: Path | None) -> None:
 
 
 def _draw(folder: Path, files: tuple[Path, ...], answers: Sequence[ImagePrediction]) -> None:
-    """Writes the images that were not rejected with their predicted objects."""
+    """Writes the images that were not rejected with their predicted objects or pixels."""
     try:
         from vesta.drawing import draw
     except ImportError as error:
@@ -75,7 +78,9 @@ def _draw(folder: Path, files: tuple[Path, ...], answers: Sequence[ImagePredicti
     folder.mkdir(parents=True, exist_ok=True)
     for path, answer in zip(files, answers, strict=True):
         if not answer.reason:
-            draw(path.read_bytes(), predicted_objects(answer.prediction)).save(folder / path.name)
+            draw(path.read_bytes(), predicted_objects(answer.prediction), answer.prediction.segmentation_map).save(
+                folder / path.name
+            )
 
 
 @click.command()
