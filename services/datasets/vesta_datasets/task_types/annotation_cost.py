@@ -1,5 +1,6 @@
-"""The time that a person is expected to need for the annotations of an image, in seconds. Of an object, the model's score is the
-probability that its annotation can be confirmed; otherwise it is drawn.
+"""The time that a person is expected to need for the annotations of an image, in seconds.
+
+Of an object, the model's score is the probability that its annotation can be confirmed; otherwise it is drawn.
 """
 
 from collections.abc import Iterable
