@@ -7,11 +7,17 @@ import pytest
 from annotation_builders import label
 from hypothesis import given
 from hypothesis import strategies as st
+from vesta_annotation import concept_agreement
 from vesta_annotation.agreement import Answer, measure_agreement
 from vesta_annotation.alpha import PAIRS_MAX, distance_alpha, nominal_alpha
 from vesta_annotation.rows import answer_of
-from vesta_annotation.task_types.image_labels import ImageLabels, answer_key
+from vesta_annotation.task_types.image_labels import ImageAnswer, ImageLabels, answer_key
 from vesta_contracts.annotation.v1 import Agreement, AnnotatorAgreement, Submission, Task
+
+
+def an_answer(letters: str) -> ImageAnswer:
+    """Returns an answer with a label for each letter."""
+    return ImageAnswer(letters.encode(), frozenset(letters))
 
 
 def the_answers(*told: str, accepted: str = "") -> list[Answer]:
@@ -20,8 +26,8 @@ def the_answers(*told: str, accepted: str = "") -> list[Answer]:
         Answer(
             f"task-{index}",
             who,
-            letter.encode(),
-            accepted[index].encode() if accepted[index:] else None,
+            an_answer(letter),
+            an_answer(accepted[index]) if accepted[index:] else None,
             is_accepted=bool(accepted[index:]),
         )
         for index, letters in enumerate(told)
@@ -87,14 +93,19 @@ def test_a_rejected_answer_is_wrong_unless_it_was_accepted_in_the_end(
     value: str, accepted: str | None, right: float
 ) -> None:
     answer = Answer(
-        "t", "ada", value.encode(), accepted.encode() if accepted else None, is_accepted=bool(accepted), rejected=True
+        "t",
+        "ada",
+        an_answer(value),
+        an_answer(accepted) if accepted else None,
+        is_accepted=bool(accepted),
+        rejected=True,
     )
     (ada,) = agreement([answer]).annotators
     assert (ada.submission_count, ada.decided_count, ada.accuracy) == (1, 1, right)
 
 
 def test_a_rejected_answer_does_not_count_for_agreement() -> None:
-    rejected = Answer("task-0", "ada", b"c", None, is_accepted=False, rejected=True)
+    rejected = Answer("task-0", "ada", an_answer("c"), None, is_accepted=False, rejected=True)
     assert agreement([rejected, *the_answers("vv", "cc")]).alpha == 1
 
 
@@ -156,8 +167,29 @@ def test_an_answer_stored_without_a_key_counts_by_its_content() -> None:
         "task_body": Task(accepted=said).SerializeToString(),
     }
     new = {"answer_key": answer_key(said), "accepted_key": answer_key(said), "body": None, "task_body": None}
+    value = ImageLabels().value(said)
     assert (
-        answer_of(row | old, ImageLabels())
-        == answer_of(row | new, ImageLabels())
-        == Answer("t", "ada", answer_key(said), answer_key(said), is_accepted=True)
+        answer_of(row | old, ImageLabels(), {})
+        == answer_of(row | new, ImageLabels(), {value.key: value})
+        == Answer("t", "ada", value, value, is_accepted=True)
     )
+
+
+def test_image_labels_are_measured_by_concept_and_annotator() -> None:
+    found = agreement(the_answers("vv", "cc", "vb", "bb", accepted="vcvb"))
+    assert [(one.concept, one.object_count) for one in found.concepts] == [("b", 3), ("c", 2), ("v", 3)]
+    by_concept = {one.concept: one for one in found.concepts}
+    assert (by_concept["c"].alpha, by_concept["c"].f1) == (1, 1)
+    assert by_concept["v"].alpha == pytest.approx(nominal_alpha([[1, 1], [0, 0], [1, 0], [0, 0]]))
+    assert by_concept["v"].f1 == pytest.approx(2 / 3)
+    ada, bob = found.annotators
+    assert {one.concept: one.f1 for one in ada.concepts} == {"b": 1, "c": 1, "v": 1}
+    assert {one.concept: round(one.f1, 3) for one in bob.concepts} == {"b": 0.667, "c": 1, "v": 0.667}
+    assert (ada.f1, bob.f1) == (1, 0.75)
+
+
+def test_agreement_by_concept_is_estimated_from_some_of_many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(concept_agreement, "COMPARISONS_MAX", 10)
+    found = agreement(the_answers(*["vv", "cc", "vc", "vv", "cc"] * 20))
+    assert [one.object_count for one in found.concepts] == [100, 100]
+    assert all(one.HasField("alpha") for one in found.concepts)

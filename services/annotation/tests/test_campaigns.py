@@ -229,6 +229,21 @@ def test_agreement_is_computed_over_the_answers_of_the_current_rounds(annotation
     found = annotation.campaigns.GetAgreement(GetAgreementRequest(name=CAMPAIGN))
     assert (found.task_count, found.alpha) == (4, pytest.approx(8 / 15))
     assert {one.annotator: one.accuracy for one in found.annotators} == {member("ada"): 1.0, member("bob"): 0.75}
+    assert {one.concept: one.object_count for one in found.concepts} == {"car": 3, "van": 5}
+    by_annotator = {one.annotator: {part.concept: part.f1 for part in one.concepts} for one in found.annotators}
+    assert by_annotator[member("bob")] == {"car": pytest.approx(2 / 3), "van": pytest.approx(0.8)}
+
+
+def test_a_decision_that_no_annotator_gave_counts_for_agreement(annotation: Service) -> None:
+    annotation.has_campaign(annotators_per_task=2)
+    (task,) = annotation.has_tasks("one")
+    annotation.answer("ada", task, "van")
+    annotation.answer("bob", task, "car")
+    annotation.lease_to_review("rosa")
+    annotation.review("rosa", task, Review.CORRECT)
+    found = annotation.campaigns.GetAgreement(GetAgreementRequest(name=CAMPAIGN))
+    assert {one.accuracy for one in found.annotators} == {0.0}
+    assert {one.f1 for one in found.annotators} == {0.0}
 
 
 def test_the_answer_time_is_the_median_of_the_measured_times(annotation: Service) -> None:

@@ -136,6 +136,20 @@ FROM tasks JOIN submissions ON submissions.task = tasks.name LEFT JOIN (
 ) AS measured ON measured.name = tasks.name
 WHERE campaign = :campaign;
 
+-- name: list_keyed_answers
+-- One answer for each key of a campaign's answers.
+SELECT key, submissions.body FROM (
+    SELECT answer_key AS key, min(submissions.name) AS name FROM tasks JOIN submissions ON submissions.task = tasks.name
+    WHERE campaign = :campaign AND answer_key IS NOT NULL GROUP BY answer_key
+) AS given JOIN submissions ON submissions.name = given.name;
+
+-- name: list_keyed_decisions
+-- One task for each key of accepted annotations that no answer has: those that reviewers wrote.
+SELECT key, tasks.body FROM (
+    SELECT accepted_key AS key, min(name) AS name FROM tasks
+    WHERE campaign = :campaign AND accepted_key IS NOT NULL AND NOT accepted_key = ANY(:known) GROUP BY accepted_key
+) AS decided JOIN tasks ON tasks.name = decided.name;
+
 -- name: count_undecided_tasks
 SELECT state, count(*) AS count FROM tasks WHERE state IN ('OPEN', 'IN_REVIEW') GROUP BY state;
 

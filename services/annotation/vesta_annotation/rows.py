@@ -65,9 +65,15 @@ def task_of(row: Mapping[str, Any], now: datetime) -> Task:
     return task
 
 
-def answer_of(row: Mapping[str, Any], task_type: AnnotationTask[Any]) -> Answer:
-    """Returns the answer of a row. Reads the annotations of task types without keys, and of rows that are older than the keys."""
-    value, accepted = row["answer_key"], row["accepted_key"]
+def answer_of(row: Mapping[str, Any], task_type: AnnotationTask[Any], by_key: Mapping[bytes, Any]) -> Answer:
+    """Returns the answer of a row. Reads the annotations of task types without keys, and of rows that are older than the keys.
+
+    Args:
+        by_key: the values of the keys of answers and of accepted annotations.
+    """
+    key, accepted_key = row["answer_key"], row["accepted_key"]
+    value = by_key[bytes(key)] if key is not None else None
+    accepted = by_key[bytes(accepted_key)] if accepted_key is not None else None
     is_measured = value is not None or row["body"] is not None
     if value is None and is_measured:
         value = task_type.value(Submission.FromString(row["body"]).annotations)

@@ -1,4 +1,5 @@
-"""Stores campaigns, tasks, answers and reviews in PostgreSQL. Events are published in the transaction of the change they report."""
+"""Stores campaigns and tasks in PostgreSQL; `stored_answers` stores answers and reviews. Events are published in the transaction of the
+change that they report."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,27 +14,26 @@ from vesta_common.messages import without
 from vesta_common.resources.filters import Where
 from vesta_common.resources.methods import existing, taken
 from vesta_common.resources.names import parent_of
-from vesta_common.storage.postgres import Connection, Postgres, load_queries
-from vesta_contracts.annotation.v1 import Campaign, CampaignCounts, Review, Submission, Task
+from vesta_common.storage.postgres import Connection, Postgres
+from vesta_contracts.annotation.v1 import Campaign, CampaignCounts, Review, Task
 
-from vesta_annotation.agreement import Answer
 from vesta_annotation.decision import Decision
 from vesta_annotation.event_payloads import TaskEvent, task_accepted, task_cancelled, task_rejected
 from vesta_annotation.leases import expire_time
-from vesta_annotation.rows import answer_of, campaign_body, campaign_of, task_body, task_of
-from vesta_annotation.task_types import Consensus, task_type_of
+from vesta_annotation.rows import campaign_body, campaign_of, task_body, task_of
+from vesta_annotation.statements import queries
+from vesta_annotation.stored_answers import StoredAnswers
+from vesta_annotation.task_types import Consensus
 
 SERVICE = "annotation"
 
-queries = load_queries("vesta_annotation")
 
-
-class Store:
+class Store(StoredAnswers):
     """Reads and writes the service's tables. Every method runs in the transaction that is passed to it."""
 
     def __init__(self, postgres: Postgres, clock: Clock, large: LargeAnnotations) -> None:
+        super().__init__(clock)
         self.postgres = postgres
-        self.clock = clock
         self._large = large
 
     def count_undecided_tasks(self, connection: Connection) -> list[dict[str, Any]]:
@@ -241,65 +241,6 @@ class Store:
         """Publishes events through the outbox, once the transaction has committed."""
         now = self.clock.now()
         outbox.publish(connection, *(new_event(SERVICE, payload.task, payload, now) for payload in payloads))
-
-    # Answers
-
-    def insert_submission(
-        self, connection: Connection, task: Task, submission: Submission, answer_key: bytes | None
-    ) -> None:
-        """Inserts an answer, with its key if the task type has keys, and ends its author's lease."""
-        annotator, now = submission.annotator, self.clock.now()
-        queries.insert_submission(
-            connection,
-            name=submission.name,
-            task=task.name,
-            round=submission.round,
-            annotator=annotator,
-            body=submission.SerializeToString(),
-            answer_key=answer_key,
-            time_spent=submission.time_spent.ToTimedelta() if submission.HasField("time_spent") else None,
-        )
-        queries.add_answer(connection, name=task.name, annotator=annotator, now=now)
-
-    def has_answered(self, connection: Connection, task: str, annotator: str) -> bool:
-        """Whether the annotator has answered in the task's current round."""
-        return bool(queries.has_answered(connection, task=task, annotator=annotator))
-
-    def get_submission(self, connection: Connection, name: str) -> Submission:
-        """Returns an answer. Raises NotFound."""
-        return Submission.FromString(existing(queries.find_submission(connection, name=name), name)["body"])
-
-    def list_submissions(
-        self, connection: Connection, task: str, annotator: str, after: str, limit: int
-    ) -> list[Submission]:
-        """Returns a task's answers with a name greater than `after`, in order of creation; of all annotators if `annotator` is empty."""
-        rows = queries.list_submissions(connection, task=task, annotator=annotator, after=after, limit=limit)
-        return [Submission.FromString(row["body"]) for row in rows]
-
-    def list_round(self, connection: Connection, task: Task) -> list[Submission]:
-        """Returns the answers of the task's current round, in order of creation."""
-        rows = queries.list_round(connection, task=task.name, round=task.rejection_count + 1)
-        return [Submission.FromString(row["body"]) for row in rows]
-
-    def list_answers(self, connection: Connection, campaign: Campaign) -> list[Answer]:
-        """Returns all answers to a campaign's tasks."""
-        task_type = task_type_of(campaign)
-        rows = queries.list_answers(connection, campaign=campaign.name, tasks_max=task_type.tasks_measured_max)
-        return [answer_of(row, task_type) for row in rows]
-
-    # Reviews
-
-    def insert_review(self, connection: Connection, task: Task, review: Review) -> None:
-        queries.insert_review(connection, name=review.name, task=task.name, body=review.SerializeToString())
-
-    def get_review(self, connection: Connection, name: str) -> Review:
-        """Returns a review. Raises NotFound."""
-        return Review.FromString(existing(queries.find_review(connection, name=name), name)["body"])
-
-    def list_reviews(self, connection: Connection, task: str, after: str, limit: int) -> list[Review]:
-        """Returns a task's reviews with a name greater than `after`, in order of creation."""
-        rows = queries.list_reviews(connection, task=task, after=after, limit=limit)
-        return [Review.FromString(row["body"]) for row in rows]
 
     # Rows
 

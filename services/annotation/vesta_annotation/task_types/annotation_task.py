@@ -51,7 +51,7 @@ class AnnotationTask(ABC, Generic[Value]):
 
     @abstractmethod
     def value(self, annotations: Sequence[Annotation]) -> Value:
-        """Returns what an answer is compared by; its key if the task type has keys."""
+        """Returns what an answer is compared by. If the task type has keys, values are equal for equal keys."""
 
     @abstractmethod
     def consensus(self, answers: Sequence[Submission]) -> Consensus | None:
@@ -74,9 +74,9 @@ class AnnotationTask(ABC, Generic[Value]):
         return {}
 
     def count_objects(self, value: Value) -> int:  # noqa: ARG002
-        """Returns the number of objects of an answer."""
+        """Returns the number of objects or labels of an answer."""
         return 0
 
     def count_matched(self, one: Value, other: Value) -> int:  # noqa: ARG002
-        """Returns the number of objects on which two answers agree."""
+        """Returns the number of objects or labels on which two answers agree."""
         return 0

@@ -1,7 +1,8 @@
 """Classification and multi-label: answers agree if they are equal. Shapes beside the labels are compared too."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from vesta_contracts.annotation.v1 import Submission
 from vesta_contracts.common.v1 import Annotation
@@ -21,14 +22,27 @@ def answer_key(annotations: Sequence[Annotation]) -> bytes:
     return hashlib.sha256(b"".join(sorted(keys))).digest()
 
 
-class ImageLabels(AnnotationTask[bytes]):
+class ImageAnswer(NamedTuple):
+    """An answer with labels of the whole image.
+
+    Attributes:
+        key: equal for equal answers.
+        labels: the concepts of the image labels.
+    """
+
+    key: bytes
+    labels: frozenset[str]
+
+
+class ImageLabels(AnnotationTask[ImageAnswer]):
     """Labels of whole images."""
 
     def key(self, annotations: Sequence[Annotation]) -> bytes:
         return answer_key(annotations)
 
-    def value(self, annotations: Sequence[Annotation]) -> bytes:
-        return answer_key(annotations)
+    def value(self, annotations: Sequence[Annotation]) -> ImageAnswer:
+        labels = frozenset(one.concept for one in annotations if one.HasField("image_label"))
+        return ImageAnswer(answer_key(annotations), labels)
 
     def consensus(self, answers: Sequence[Submission]) -> Consensus | None:
         """The answer that more than half of the annotators gave."""
@@ -38,9 +52,21 @@ class ImageLabels(AnnotationTask[bytes]):
             return None
         return Consensus(majority[0].annotations, [answer.annotator for answer in majority])
 
-    def agree(self, one: bytes, other: bytes) -> bool:
-        return one == other
+    def agree(self, one: ImageAnswer, other: ImageAnswer) -> bool:
+        return one.key == other.key
 
-    def alpha(self, units: Iterable[Sequence[bytes]]) -> float | None:
+    def alpha(self, units: Iterable[Sequence[ImageAnswer]]) -> float | None:
         """For nominal values."""
-        return nominal_alpha(units)
+        return nominal_alpha([value.key for value in unit] for unit in units)
+
+    def parts(self, value: ImageAnswer) -> Mapping[str, ImageAnswer]:
+        """One part for each label, so that agreement on a concept is agreement on whether the image has it."""
+        return {concept: ImageAnswer(concept.encode(), frozenset({concept})) for concept in value.labels}
+
+    def count_objects(self, value: ImageAnswer) -> int:
+        """Returns the number of labels."""
+        return len(value.labels)
+
+    def count_matched(self, one: ImageAnswer, other: ImageAnswer) -> int:
+        """Returns the number of labels that both answers have."""
+        return len(one.labels & other.labels)

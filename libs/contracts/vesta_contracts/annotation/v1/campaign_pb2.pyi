@@ -237,8 +237,8 @@ class AnnotatorAgreement(_message.Message):
     alpha: _builtins.float
     """Krippendorff's alpha of this annotator and the others on shared tasks."""
     f1: _builtins.float
-    """Harmonic mean of precision and recall of the annotator's objects, matched with the accepted objects of the same concept on decided
-    tasks. Unset if there are no objects.
+    """Harmonic mean of precision and recall of the annotator's objects or labels, matched with the accepted ones of the same concept on
+    decided tasks. Unset if there are none.
     """
     @_builtins.property
     def time_spent(self) -> _duration_pb2.Duration:
@@ -283,7 +283,7 @@ Global___AnnotatorAgreement: _TypeAlias = AnnotatorAgreement  # noqa: Y015
 
 @_typing.final
 class ConceptAgreement(_message.Message):
-    """Agreement on the objects of one concept."""
+    """Agreement on the objects of one concept, or on the image label of one concept."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -293,11 +293,11 @@ class ConceptAgreement(_message.Message):
     F1_FIELD_NUMBER: _builtins.int
     concept: _builtins.str
     object_count: _builtins.int
-    """The number of objects of the concept that the annotators annotated."""
+    """The number of objects or labels of the concept that the annotators annotated."""
     alpha: _builtins.float
-    """Krippendorff's alpha of the answers without the objects of other concepts."""
+    """Krippendorff's alpha of the answers without the objects of other concepts; of image labels, of whether the image has the label."""
     f1: _builtins.float
-    """Harmonic mean of precision and recall of matched objects of the concept: of one annotator against the accepted annotations, or of
+    """Harmonic mean of precision and recall of matched objects or labels of the concept: of one annotator against the accepted annotations, or of
     all pairs of annotators. Unset if there are no objects.
     """
     def __init__(
