@@ -23,11 +23,11 @@ from photographs import Photographs
 from report import Report, RoundFigures, print_rounds, write
 from rich.console import Console
 from rich.progress import Progress
-from rounds import Rounds
+from rounds import Rounds, when_measured
 from samples import SAMPLES_DIGEST, SAMPLES_URL, Download
 from task_types import TASK_TYPES, name_of, names, read_data, task_named
 from vesta import ApiError, Vesta
-from vesta_contracts.conductor.v1 import GetLoopRequest, Loop, LoopPolicy
+from vesta_contracts.conductor.v1 import Loop, LoopPolicy
 from vesta_contracts.connection.v1 import Sync
 from vesta_contracts.datasets.v1 import Split
 from vesta_contracts.serving.v1 import GetDeploymentRequest
@@ -220,7 +220,7 @@ def _run_loop(owner: Vesta, platform: Platform, world: World, round_count: int) 
     )
     rounds = Rounds(owner, world, loop, experts, control, console.print).play(round_count)
     _tell_mistakes(world, experts)
-    ran = Ran(rounds, owner.loops.GetLoop(GetLoopRequest(name=loop)))
+    ran = Ran(rounds, when_measured(owner, loop))
     acceptance = owner.deployments.GetDeployment(GetDeploymentRequest(name=ran.deployment)).acceptance
     console.print(f"Predictions that need no human: {acceptance.message}")
     return ran

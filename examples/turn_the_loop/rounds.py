@@ -2,18 +2,22 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
 
 from control import RandomControl
 from experts import Experts
 from report import RoundFigures, percent
 from vesta import Vesta
-from vesta_contracts.conductor.v1 import GetLoopRequest, LoopStatus, Round
+from vesta.waiting import wait_until
+from vesta_contracts.conductor.v1 import GetLoopRequest, Loop, LoopStatus, Round
 from vesta_contracts.datasets.v1 import GetDatasetRequest
 from world import World
 
 PAUSE_SECONDS = 0.2
 ROUND_PATIENCE_SECONDS = 600
+CURVE_PATIENCE = timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
@@ -120,3 +124,15 @@ class Rounds:
             f"{'better model' if turned.verdict.passed else 'verdict'} {figures.seconds:.1f} s after the last label"
             + ("" if turned.verdict.passed else f"; champion stays: {turned.verdict.reason}")
         )
+
+
+def when_measured(owner: Vesta, loop: str) -> Loop:
+    """Returns the loop, after the measurement of random selection if that ends soon enough."""
+    request = GetLoopRequest(name=loop)
+    with suppress(TimeoutError):
+        return wait_until(
+            lambda: owner.loops.GetLoop(request),
+            lambda found: not found.status.label_saving.pending,
+            deadline=CURVE_PATIENCE,
+        )
+    return owner.loops.GetLoop(request)

@@ -78,6 +78,7 @@ class SimulatedPlatform:
         self.worse_models = worse_models
         self.settle = settle
         self.first = FirstResponses()
+        self.measures_curves = True
         self.made: Counter[str] = Counter()
         self.on_their_way: list[Task] = []
 
@@ -89,6 +90,8 @@ class SimulatedPlatform:
         self.deliver(self.on_their_way)
         self.on_their_way = []
         self.answer_tasks()
+        if self.measures_curves:
+            self._measure()
         self._train()
         self._load()
         self._score()
@@ -133,13 +136,19 @@ class SimulatedPlatform:
         if not embeds:
             run.metrics.CopyFrom(self._metrics(min(0.95, 0.6 + 0.03 * number)))
             version.metrics.CopyFrom(run.metrics)
-            run.random_labels.labels.CopyFrom(Estimate(value=200, low=100, high=400))
+            run.control_curve_pending = run.control_curve
             if run.champion:
                 worse = self.chance.random() < self.worse_models
                 run.comparison.CopyFrom(a_comparison(-0.05 if worse else 0.02))
                 run.comparison.champion_metrics.CopyFrom(self._metrics(0.8))
                 run.comparison.champion = run.champion
         self.versions[version.name] = version
+
+    def _measure(self) -> None:
+        for run in self.runs.values():
+            if run.control_curve_pending:
+                run.control_curve_pending = False
+                run.random_labels.labels.CopyFrom(Estimate(value=200, low=100, high=400))
 
     def _load(self) -> None:
         for deployment in self.deployments.values():

@@ -29,7 +29,12 @@ from vesta_contracts.annotation.v1 import TaskAccepted, TaskCancelled, TaskRejec
 from vesta_contracts.conductor.v1 import Loop, LoopPolicy, LoopStatus, Project
 from vesta_contracts.datasets.v1 import DatasetScored, ItemAnnotated, ItemCreated
 from vesta_contracts.serving.v1 import DeploymentFailed, DeploymentPromoted, DeploymentRolledBack, DeploymentScored
-from vesta_contracts.training.v1 import TrainingRunCancelled, TrainingRunFailed, TrainingRunSucceeded
+from vesta_contracts.training.v1 import (
+    TrainingRunCancelled,
+    TrainingRunFailed,
+    TrainingRunMeasured,
+    TrainingRunSucceeded,
+)
 
 REST = timedelta(seconds=5)
 
@@ -237,6 +242,7 @@ TASK = f"{PROJECT}/campaigns/a/tasks/1"
         (TASK, TaskCancelled(task=TASK), 0.5, {A, B}),
         (TASK, TaskRejected(task=TASK), 0.5, {A, B}),
         (f"{PROJECT}/trainingRuns/a-r1", TrainingRunSucceeded(), 0.1, {A, B}),
+        (f"{PROJECT}/trainingRuns/a-r1", TrainingRunMeasured(), 0.1, {A, B}),
         (f"{PROJECT}/trainingRuns/a-r1", TrainingRunFailed(), 0.1, {A, B}),
         (f"{PROJECT}/trainingRuns/a-r1", TrainingRunCancelled(), 0.1, {A, B}),
         (f"{PROJECT}/deployments/a", DeploymentPromoted(), 0.1, {A, B}),

@@ -116,6 +116,25 @@ def turn_until(
     raise AssertionError(f"still {loop.status}")
 
 
+def test_the_label_saving_of_a_loop_that_has_ended_arrives_with_its_curve(
+    postgres: Postgres, clock: ManualClock, create: Callable[..., None]
+) -> None:
+    chance = random.Random(3)
+    platform = SimulatedPlatform(clock, chance)
+    platform.measures_curves = False
+    create()
+    mortal = Mortal(postgres, chance, dying=0, away=0)
+    pending = turn_until(postgres, platform, mortal, LoopStatus.EXHAUSTED).status.label_saving
+    assert (pending.pending, pending.HasField("random_labels")) == (True, False)
+
+    platform.measures_curves = True
+    platform.live()
+
+    measured = turn_until(postgres, platform, mortal, LoopStatus.EXHAUSTED).status.label_saving
+    assert (measured.pending, measured.random_labels.value) == (False, 200)
+    assert measured.saved_labels == 200 - pending.spent_labels
+
+
 def assert_once(postgres: Postgres, platform: SimulatedPlatform, loop: Loop) -> None:
     """Checks that everything was created, decided and published once."""
     assert set(platform.made.values()) == {1}, platform.made

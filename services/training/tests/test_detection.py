@@ -23,6 +23,7 @@ from vesta_training.progress import ProgressUpdate, ignore_progress
 from vesta_training.recipes.recipe import Recipe, Task, builtin_recipe
 from vesta_training.tasks.assignment import Assignment, Champion, Dependencies, Trained
 from vesta_training.tasks.detection import export as export_module
+from vesta_training.tasks.detection.curve import measure_curve
 from vesta_training.tasks.detection.default_boxes import choose_sizes, lay_out
 from vesta_training.tasks.detection.detector import Detector
 from vesta_training.tasks.detection.export import export_detector
@@ -286,19 +287,27 @@ def test_few_images_are_learned_without_calibration_and_the_card_says_so(
     assert "not calibrated" in trained.card_markdown
 
 
-def test_the_curve_of_random_labels_is_measured_in_map(assignment: Assignment, scenes: Scenes, folder: Path) -> None:
+def test_the_curve_of_random_labels_is_measured_in_map(
+    assignment: Assignment, trained: Trained, scenes: Scenes, folder: Path
+) -> None:
     detection = assignment.recipe.detection
     assert detection is not None
     quick = detection.model_copy(update={"steps_min": 20, "steps_max": 20, "curve_steps": 20, "calibration_folds": 8})
     with_curve = replace(
         assignment,
         recipe=replace(assignment.recipe, detection=quick),
-        control_curve=True,
         test_split_is_random=True,
     )
 
-    trained = train(with_curve, dependencies_of(scenes, folder, "eighth"))
+    phases: list[str] = []
 
-    assert [point.label_count for point in trained.control_curve] == [10, 17]
-    assert trained.random_labels is not None
-    assert "more than 40" in trained.random_labels.reason
+    curve = measure_curve(
+        with_curve,
+        dependencies_of(scenes, folder, "eighth"),
+        trained.onnx_path,
+        lambda update: phases.append(update.phase),
+    )
+
+    assert [point.label_count for point in curve.points] == [10, 17]
+    assert "more than 40" in curve.random_labels.reason
+    assert set(phases) == {"curve"}

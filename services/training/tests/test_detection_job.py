@@ -86,7 +86,6 @@ def test_a_run_on_a_snapshot_with_boxes_gives_a_detector(objects: ObjectStore, s
         champion="",
         champion_key="",
         champion_digest="",
-        control_curve=False,
         seed=0,
         work_folder=settings.work_folder,
     )

@@ -66,7 +66,6 @@ def trained(objects: ObjectStore, digits: Any, work_folder: Path, rows: list[Row
         champion="",
         champion_key="",
         champion_digest="",
-        control_curve=False,
         seed=1,
         work_folder=str(work_folder),
     )

@@ -34,7 +34,7 @@ from vesta_training.tasks.detection.imported.learn import ImportedLearner, in_le
 from vesta_training.tasks.detection.imported.loss import imported_loss
 from vesta_training.tasks.detection.learn import HeldOut, Learned
 from vesta_training.tasks.detection.loss import BoxedView
-from vesta_training.tasks.detection.starts import PACKAGED, Start, learn_from_better, starts_of
+from vesta_training.tasks.detection.starts import PACKAGED, Start, learn_from_better, start_of, starts_of
 from vesta_training.tasks.registry import training_task
 
 TRAIN_COUNT, COUNT = 8, 10
@@ -110,6 +110,8 @@ def test_the_exported_file_finds_what_the_learner_finds(
     assert (declared.height_px, declared.width_px, declared.resize) == (SIDE_PX, SIDE_PX, ModelInput.LETTERBOX)
     assert [output.name for output in model.signature.outputs] == ["objects", "embedding"]
     assert model.thresholds == (0.4, 0.6)
+    stretched = replace(start, learner=replace(start.learner, views=replace(start.learner.views, resize="stretch")))
+    assert start_of([stretched, start], model) is start
     onnx.checker.check_model(onnx.load(export.path), full_check=True)
     whole = find_with_file(export.path, model, examples, dependencies).found
     maps = start.learner.maps

@@ -19,12 +19,12 @@ from training_service import refusal
 from vesta_common.errors import FailedPrecondition, Unavailable
 from vesta_common.manifests import Manifest, Part
 from vesta_common.storage.objects import ObjectStore
-from vesta_contracts.training.v1 import ModelVersion, TrainingProgress
+from vesta_contracts.training.v1 import ModelVersion, RandomLabels, TrainingProgress
 from vesta_training.executors.local import LocalProcessExecutor
 from vesta_training.hardware import find_cuda
 from vesta_training.recipes.recipe import builtin_yaml
 from vesta_training.runs.folders import run_folder
-from vesta_training.runs.job import Job, run_job
+from vesta_training.runs.job import Job, measure_job, run_job
 from vesta_training.settings import Settings
 
 TRAIN, TEST = range(30), range(30, 40)
@@ -86,7 +86,6 @@ def job(objects: ObjectStore, digits: Any, settings: Settings) -> Job:
         champion="",
         champion_key="",
         champion_digest="",
-        control_curve=False,
         seed=0,
         work_folder=settings.work_folder,
     )
@@ -231,3 +230,20 @@ def test_a_weights_file_is_fetched_again_if_its_copy_is_damaged(job: Job, object
             path.write_bytes(b"")
     assert version_of(own_weights, objects).digest == first.digest
     assert np.all([path.stat().st_size for path in (Path(job.work_folder) / "weights").iterdir()])
+
+
+def test_the_curve_of_a_stored_model_is_measured_on_another_machine(job: Job, objects: ObjectStore) -> None:
+    trained = version_of(job, objects)
+    measured = replace(job, measured_key=trained.onnx_key, measured_digest=trained.digest)
+    delete(Path(job.work_folder))
+    phases: list[str] = []
+
+    curve = measure_job(measured, objects, lambda moment: phases.append(moment.phase))
+
+    assert RandomLabels.FromString(curve.random_labels).reason
+    assert set(phases) == {"curve"}
+
+
+def test_the_curve_of_a_deleted_model_cannot_be_measured(job: Job, objects: ObjectStore) -> None:
+    gone = replace(job, measured_key="models/gone", measured_digest="0" * 64)
+    refusal(FailedPrecondition, lambda: measure_job(gone, objects, lambda _: None), "MODEL_FILE_DELETED")

@@ -186,7 +186,6 @@ def site(service_settings: Callable[[str], dict[str, Any]], digits: Any, tmp_pat
         champion="",
         champion_key="",
         champion_digest="",
-        control_curve=False,
         seed=0,
         work_folder="elsewhere",
     )

@@ -16,6 +16,7 @@ from vesta_training.models.model_file import PROBABILITIES, read_model
 from vesta_training.progress import ProgressUpdate, Reporter
 from vesta_training.recipes.recipe import builtin_recipe, builtin_yaml, read_recipe
 from vesta_training.tasks.assignment import Assignment, Champion, Dependencies, Trained, usable_examples
+from vesta_training.tasks.classification.curve import measure_curve
 from vesta_training.tasks.classification.train import train
 
 
@@ -126,13 +127,19 @@ def test_a_challenger_that_only_embeds_is_not_compared(
     assert "only computes embeddings" in trained.comparison_missing
 
 
-def test_the_control_curve_is_computed_on_request(assignment: Assignment, dependencies: Dependencies) -> None:
-    trained = train(replace(assignment, control_curve=True, test_split_is_random=True), dependencies)
+def test_the_learning_curve_is_measured_with_the_model_of_the_training(
+    assignment: Assignment, dependencies: Dependencies
+) -> None:
+    assignment = replace(assignment, test_split_is_random=True)
+    model = train(assignment, dependencies).onnx_path
+    phases: list[str] = []
 
-    assert [point.label_count for point in trained.control_curve] == [10, 20, 40, 80, 88]
-    assert all(point.metric.low < point.metric.value < point.metric.high for point in trained.control_curve)
-    assert trained.random_labels is not None
-    assert trained.random_labels.HasField("labels") or trained.random_labels.reason
+    curve = measure_curve(assignment, dependencies, model, lambda update: phases.append(update.phase))
+
+    assert [point.label_count for point in curve.points] == [10, 20, 40, 80, 88]
+    assert all(point.metric.low < point.metric.value < point.metric.high for point in curve.points)
+    assert curve.random_labels.HasField("labels") or curve.random_labels.reason
+    assert set(phases) == {"curve"}
 
 
 def test_held_out_predictions_are_those_for_the_test_items(assignment: Assignment, dependencies: Dependencies) -> None:
@@ -223,10 +230,10 @@ def test_without_a_test_split_the_card_has_a_reason_instead_of_metrics(
     assignment: Assignment, dependencies: Dependencies, tmp_path: Path
 ) -> None:
     champion = keep(train(assignment, dependencies), tmp_path / "champion.onnx")
-    untested = replace(assignment, examples=assignment.examples[:80], champion=champion, control_curve=True)
+    untested = replace(assignment, examples=assignment.examples[:80], champion=champion)
     trained = train(untested, dependencies)
 
-    assert (trained.metrics, trained.predictions, trained.comparison, trained.control_curve) == (None, None, None, ())
+    assert (trained.metrics, trained.predictions, trained.comparison) == (None, None, None)
     assert trained.card["metrics"] is None
     assert "test split" in trained.metrics_missing_reason
     assert f"## Not measured\n\n{trained.metrics_missing_reason}" in trained.card_markdown

@@ -240,7 +240,6 @@ def test_a_champion_without_its_file_leaves_the_run_uncompared_with_a_reason(
         champion=champion,
         champion_key="models/gone",
         champion_digest="0" * 64,
-        control_curve=False,
         seed=0,
         work_folder=str(tmp_path),
     )
@@ -332,12 +331,10 @@ def test_crashes_of_the_service_do_not_count_against_a_run_that_continues(traini
 
 
 def test_work_of_a_deleted_run_is_ended_and_removed(training: Training) -> None:
-    training.executor.work["train-orphan-0123456789ab"] = Job(
-        "r", "embedding", "", (), "", "", "", "", "", "", False, 0, ""
-    )
+    training.executor.work["train-orphan-0123456789ab"] = Job("r", "embedding", "", (), "", "", "", "", "", "", 0, "")
     Exchange(training.objects, "train-gone-0123456789ab").fail(errors.LearningError("no"))
     kept = training.a_run()
-    training.executor.work[work_name(kept)] = Job("r", "embedding", "", (), "", "", "", "", "", "", False, 0, "")
+    training.executor.work[work_name(kept)] = Job("r", "embedding", "", (), "", "", "", "", "", "", 0, "")
     Sweeper(training.store, training.objects, training.executor).step()
     assert list(training.executor.work) == [work_name(kept)]
     assert Exchange(training.objects, "train-gone-0123456789ab").find_result() is None

@@ -27,10 +27,12 @@ from vesta_contracts.training.v1 import (
     Estimate,
     GetModelVersionRequest,
     GetTrainingRunRequest,
+    LearningCurvePoint,
     Metrics,
     ModelServiceStub,
     ModelVersion,
     PretrainedDetectorServiceStub,
+    RandomLabels,
     RecipeServiceStub,
     StudyServiceStub,
     TrainingProgress,
@@ -39,7 +41,7 @@ from vesta_contracts.training.v1 import (
 )
 from vesta_training.executors import Observation, State
 from vesta_training.models.file_remover import FileRemover
-from vesta_training.runs.job import Job, RunResult
+from vesta_training.runs.job import CurveResult, Job, RunResult
 from vesta_training.store import Store
 from vesta_training.worker import Worker
 
@@ -132,6 +134,11 @@ class Scripted:
             del self.work[work]
             raise self.fails.pop(0)
         job = self.work[work]
+        if job.measured_key:
+            labels = RandomLabels(labels=Estimate(value=120, low=80, high=200))
+            point = LearningCurvePoint(label_count=10, metric=Estimate(value=0.6, low=0.5, high=0.7))
+            curve = CurveResult((point.SerializeToString(),), labels.SerializeToString())
+            return Observation(State.SUCCEEDED, TrainingProgress(phase="curve"), outcome=curve)
         stored = self._objects.put("models", f"onnx of {job.run}".encode())
         version = ModelVersion(task="classification", onnx_key=stored.key, digest=stored.sha256, concepts=job.concepts)
         version.metrics.CopyFrom(Metrics(item_count=10, accuracy={"value": 0.8, "low": 0.5, "high": 0.9}))

@@ -38,10 +38,15 @@ SELECT name, before FROM (
 WHERE name = ANY(:names);
 
 -- name: start_run^
--- Marks a run as running that a worker has just claimed. If it was running before, the lease of its worker has expired.
+-- Marks a run as running, or as being measured, that a worker has just claimed. If it was before, the lease of its worker has expired.
+-- Attempts at the measurement are not attempts of the run.
 UPDATE training_runs SET
-    state = 'RUNNING', waiting_reason = CASE WHEN state = 'RUNNING' THEN '' ELSE waiting_reason END,
-    death_count = death_count + (state = 'RUNNING' AND :dies_with_worker)::int, start_time = coalesce(start_time, :now)
+    state = CASE WHEN curve_state = '' THEN 'RUNNING' ELSE state END,
+    curve_state = CASE WHEN curve_state = '' THEN '' ELSE 'RUNNING' END,
+    attempt_count = attempt_count - (curve_state <> '')::int,
+    waiting_reason = CASE WHEN 'RUNNING' IN (state, curve_state) THEN '' ELSE waiting_reason END,
+    death_count = death_count + ('RUNNING' IN (state, curve_state) AND :dies_with_worker)::int,
+    start_time = coalesce(start_time, :now)
 WHERE name = :name
 RETURNING *;
 
@@ -51,28 +56,33 @@ UPDATE training_runs SET progress = coalesce(:progress, progress), pending_reaso
 RETURNING cancel_requested;
 
 -- name: requeue_run!
--- Returns a run to state QUEUED. `died` increments the death count.
+-- Returns a run to state QUEUED, or its measurement to PENDING. `died` increments the death count.
 UPDATE training_runs SET
-    state = 'QUEUED', waiting_reason = :reason, pending_reason = '', death_count = death_count + (:died)::int
+    state = CASE WHEN curve_state = '' THEN 'QUEUED' ELSE state END,
+    curve_state = CASE WHEN curve_state = '' THEN '' ELSE 'PENDING' END, waiting_reason = :reason, pending_reason = '', death_count = death_count + (:died)::int
 WHERE name = :name;
 
 -- name: end_run!
 UPDATE training_runs SET
-    state = :state, body = :body, held_out_accuracy = :held_out_accuracy, end_time = :now, lease_expire_time = NULL
+    state = :state, body = :body, held_out_accuracy = :held_out_accuracy, end_time = :now, lease_expire_time = NULL,
+    curve_state = :curve_state, waiting_reason = '', pending_reason = '', death_count = 0
 WHERE name = :name;
 
+-- name: end_measurement!
+UPDATE training_runs SET body = :body, curve_state = '', pending_reason = '', lease_expire_time = NULL WHERE name = :name;
+
 -- name: request_cancel^
--- Cancels a queued run immediately; for a running one, sets the request that its worker reads.
+-- Cancels a queued run immediately; for a running one and for a measurement, sets the request that its worker reads.
 UPDATE training_runs SET
     cancel_requested = true,
     end_time = CASE WHEN state = 'QUEUED' THEN :now ELSE end_time END,
     state = CASE WHEN state = 'QUEUED' THEN 'CANCELLED' ELSE state END
-WHERE name = :name AND state IN ('QUEUED', 'RUNNING')
+WHERE name = :name AND (state IN ('QUEUED', 'RUNNING') OR curve_state <> '')
 RETURNING *;
 
 -- name: list_open_runs
--- Unfinished runs.
-SELECT name, create_time FROM training_runs WHERE state IN ('QUEUED', 'RUNNING');
+-- Unfinished runs, and those that are to be measured.
+SELECT name, create_time, curve_state FROM training_runs WHERE state IN ('QUEUED', 'RUNNING') OR curve_state <> '';
 
 -- name: delete_run!
 DELETE FROM training_runs WHERE name = :name;

@@ -1,4 +1,7 @@
-"""Workers: claim a run, train it with an executor, renew the lease and record the result. Other workers can take runs over at any time."""
+"""Workers: claim a run, train it with an executor, renew the lease and record the result. Other workers can take runs over at any time.
+
+The learning curve of a run is measured by a claim of its own after its version is registered, so that nobody waits for it.
+"""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -22,7 +25,7 @@ from vesta_training.executors import DIED, Executor, Observation, State, work_na
 from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.folders import LOST, remove_ended
-from vesta_training.runs.job import RunResult
+from vesta_training.runs.job import CurveResult, RunResult
 from vesta_training.runs.job_builder import DEFAULT_COMPUTE, Compute, Datasets, JobBuilder
 from vesta_training.runs.recorder import Recorder, Stopped, recording
 from vesta_training.store import Store
@@ -92,19 +95,19 @@ class Worker:
         if claimed.cancel_requested or claimed.death_count >= DEATHS_MAX:
             self._executor.cancel(work)
             if claimed.cancel_requested:
-                self._store.run_queue.end_cancelled(claimed)
+                self._end_cancelled(claimed)
             else:
-                self._store.run_queue.fail(claimed, _given_up(claimed.last_error))
+                self._fail(claimed, _given_up(claimed.last_error))
             self._remove_objects(work)
             return
         try:
-            outcome = self._train(claimed, work)
+            outcome = self._work(claimed, work)
             version = self._succeed(claimed, outcome)
         except (LeaseLost, Stopped):
             raise
         except TrainingCancelled:
             self._executor.cancel(work)
-            self._store.run_queue.end_cancelled(claimed)
+            self._end_cancelled(claimed)
             self._remove_objects(work)
             log.info("run_cancelled", run=run.name)
         except Exception as error:
@@ -112,7 +115,7 @@ class Worker:
                 self._executor.cancel(work)
             if isinstance(error, VestaError) and not is_transient(error):
                 log.warning("run_failed", run=run.name, error=str(error))
-                self._store.run_queue.fail(claimed, str(error))
+                self._fail(claimed, str(error))
                 self._remove_objects(work)
                 return
             log.warning("run_interrupted", run=run.name, error=str(error))
@@ -124,12 +127,12 @@ class Worker:
             log.info("run_succeeded", run=run.name, version=version)
             self._remove_objects(work)
 
-    def _train(self, claimed: ClaimedRun, work: str) -> RunResult:
+    def _work(self, claimed: ClaimedRun, work: str) -> RunResult | CurveResult:
         """Adopts the existing work of the run, or starts it, and follows it until it ends."""
         with recording(self._store, claimed, self._heartbeat_interval, lambda: self._stopping) as recorder:
             return self._follow(claimed, work, recorder)
 
-    def _follow(self, claimed: ClaimedRun, work: str, recorder: Recorder) -> RunResult:
+    def _follow(self, claimed: ClaimedRun, work: str, recorder: Recorder) -> RunResult | CurveResult:
         seen = self._executor.observe(work)
         if seen.error is not None and is_transient(seen.error):  # the failure of an earlier attempt
             self._executor.cancel(work)
@@ -182,7 +185,13 @@ class Worker:
             log.info("run_already_released", reason="another worker has it, or it was finished or deleted")
         self._pending_release = None
 
-    def _succeed(self, claimed: ClaimedRun, outcome: RunResult) -> str:
+    def _succeed(self, claimed: ClaimedRun, outcome: RunResult | CurveResult) -> str:
+        """Records the result of a run, and returns the name of its version."""
+        if isinstance(outcome, CurveResult):
+            points = [LearningCurvePoint.FromString(point) for point in outcome.points]
+            random_labels = RandomLabels.FromString(outcome.random_labels)
+            self._store.run_queue.end_measurement(claimed, points, random_labels)
+            return claimed.run.model_version
         run, version = copy_of(claimed.run), ModelVersion.FromString(outcome.version)
         if version.HasField("metrics"):
             run.metrics.CopyFrom(version.metrics)
@@ -194,10 +203,21 @@ class Worker:
         run.device, run.thread_count = outcome.device, outcome.thread_count
         run.finetune_skipped_reason = outcome.finetune_skipped
         run.comparison_missing_reason = outcome.comparison_missing
-        run.control_curve_points.extend(LearningCurvePoint.FromString(point) for point in outcome.curve)
-        if outcome.random_labels is not None:
-            run.random_labels.CopyFrom(RandomLabels.FromString(outcome.random_labels))
         return self._store.run_queue.succeed(claimed, run, version, outcome.held_out_accuracy, self._objects.exists)
+
+    def _fail(self, claimed: ClaimedRun, error: str) -> None:
+        if claimed.run.control_curve_pending:
+            reason = f"the learning curve could not be measured: {error}"
+            self._store.run_queue.end_measurement(claimed, (), RandomLabels(reason=reason))
+        else:
+            self._store.run_queue.fail(claimed, error)
+
+    def _end_cancelled(self, claimed: ClaimedRun) -> None:
+        if claimed.run.control_curve_pending:
+            reason = "the measurement of the learning curve was cancelled"
+            self._store.run_queue.end_measurement(claimed, (), RandomLabels(reason=reason))
+        else:
+            self._store.run_queue.end_cancelled(claimed)
 
 
 def _given_up(last_error: str) -> str:

@@ -36,6 +36,7 @@ class EventHandlers:
             "vesta.annotation.task.v1.cancelled": self.handle_task_decided,
             "vesta.annotation.task.v1.rejected": self.handle_task_decided,
             "vesta.training.training_run.v1.succeeded": self.handle_training_run_ended,
+            "vesta.training.training_run.v1.measured": self.handle_training_run_ended,
             "vesta.training.training_run.v1.failed": self.handle_training_run_ended,
             "vesta.training.training_run.v1.cancelled": self.handle_training_run_ended,
             "vesta.serving.deployment.v1.promoted": self.handle_deployment_changed,
@@ -62,7 +63,7 @@ class EventHandlers:
         self._touch_project(connection, event, LATER)
 
     def handle_training_run_ended(self, connection: Connection, event: Event) -> None:
-        """Schedules the Loops of the project: there may be a challenger."""
+        """Schedules the Loops of the project: there may be a challenger, or an estimate of the labels that were saved."""
         self._touch_project(connection, event, SOON)
 
     def handle_deployment_changed(self, connection: Connection, event: Event) -> None:

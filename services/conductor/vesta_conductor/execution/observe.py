@@ -77,6 +77,7 @@ def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, no
         embedding_runs=() if deployment else _embedding_runs(peers, names),
         snapshot=snapshot,
         runs=_round_runs(peers, names, history) if snapshot else (),
+        measured_run=_measured_run(peers, history),
     )
     if campaign is None or not observed.champion:
         return observed
@@ -180,6 +181,13 @@ def _round_runs(peers: Peers, names: LoopNames, history: History) -> tuple[Train
         lambda attempt: names.run(history.current.number, attempt),
         ATTEMPTS_MAX,
     )
+
+
+def _measured_run(peers: Peers, history: History) -> TrainingRun | None:
+    saving = history.label_saving
+    if saving is None or not saving.pending:
+        return None
+    return _find(peers.runs.GetTrainingRun, GetTrainingRunRequest(name=saving.training_run))
 
 
 def _attempts(

@@ -95,6 +95,7 @@ class ObservedState:
         embedding_runs: attempts at an embedding model; read only while there is no deployment.
         snapshot: of the current round.
         runs: attempts at the current round's training.
+        measured_run: the run that measures the pending `History.label_saving`; read only while it is pending.
         selection: the response to `Step.question` about the train split.
         test_selection: the response to `Step.question` about the test split.
     """
@@ -111,6 +112,7 @@ class ObservedState:
     embedding_runs: tuple[TrainingRun, ...] = ()
     snapshot: Snapshot | None = None
     runs: tuple[TrainingRun, ...] = ()
+    measured_run: TrainingRun | None = None
     selection: SelectItemsResponse | None = None
     test_selection: SelectItemsResponse | None = None
 

@@ -1,11 +1,12 @@
 """Builds the status of a Loop from the situation and the step."""
 
-from vesta_contracts.conductor.v1 import AcceptedErrors, LoopStatus
+from vesta_contracts.conductor.v1 import AcceptedErrors, LabelSaving, LoopStatus
 from vesta_contracts.datasets.v1 import DatasetCounts
 from vesta_contracts.serving.v1 import Deployment
 from vesta_contracts.training.v1 import Metrics, ModelVersion
 
 from vesta_conductor.reconciliation.control_arm import LiveAccuracy, accepted_errors, live_accuracy
+from vesta_conductor.reconciliation.label_saving import updated
 from vesta_conductor.reconciliation.names import version_in_words
 from vesta_conductor.reconciliation.state import ObservedState, RoundOutcome, Situation, Step
 from vesta_conductor.task_types import task_type_of
@@ -41,7 +42,7 @@ def status_of(situation: Situation, step: Step) -> LoopStatus:
         champion=observed.champion,
         champion_metrics=champion_metrics(observed),
         labels_spent=situation.labels_spent,
-        label_saving=step.label_saving if promoted else situation.history.label_saving,
+        label_saving=step.label_saving if promoted else _label_saving(situation),
     )
     if live is not None:
         status.live_accuracy.CopyFrom(live.estimate)
@@ -50,6 +51,13 @@ def status_of(situation: Situation, step: Step) -> LoopStatus:
         status.accepted_errors.CopyFrom(errors)
     status.reconcile_time.FromDatetime(situation.now)
     return status
+
+
+def _label_saving(situation: Situation) -> LabelSaving | None:
+    """Returns the last estimate, with its value if it has been measured in the meantime."""
+    history, observed = situation.history, situation.observed
+    rounds = (record.round for record in reversed(history.ended))
+    return updated(history.label_saving, observed.measured_run, rounds, task_type_of(observed.dataset))
 
 
 def champion_metrics(observed: ObservedState) -> Metrics | None:

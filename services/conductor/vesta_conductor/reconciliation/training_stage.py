@@ -179,8 +179,7 @@ def _saving(situation: Situation, current: RoundRecord, run: TrainingRun) -> Lab
     """Returns the label saving of a challenger that passed the gate."""
     if not current.round.verdict.passed:
         return None
-    random_labels = run.random_labels if run.HasField("random_labels") else None
-    return label_saving(random_labels, current.round, task_type_of(situation.observed.dataset))
+    return label_saving(run, current.round, task_type_of(situation.observed.dataset))
 
 
 def _deploy(situation: Situation, current: RoundRecord, saving: LabelSaving | None) -> Step:

@@ -14,7 +14,7 @@ from typing import Protocol
 from vesta_contracts.training.v1 import TrainingProgress, TrainingRun
 
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.job import Job, RunResult
+from vesta_training.runs.job import CurveResult, Job, RunResult
 
 DIED = "TRAINING_PROCESS_DIED"
 ID_CHARACTERS_MAX = 30
@@ -43,14 +43,14 @@ class Observation:
     Attributes:
         progress: the progress, if it changed since the last observation.
         waiting_reason: why the work is not training yet, in the words of the executor's platform.
-        outcome: the result, if the work succeeded.
+        outcome: the result, if the work succeeded: of a training, or of the measurement of a learning curve.
         error: the reason, if the work failed.
     """
 
     state: State
     progress: TrainingProgress | None = None
     waiting_reason: str = ""
-    outcome: RunResult | None = None
+    outcome: RunResult | CurveResult | None = None
     error: Exception | None = None
 
 
@@ -100,14 +100,15 @@ class Executor(Protocol):
 
 
 def work_name(run: TrainingRun) -> str:
-    """Returns the name of the work of a run: a DNS label of at most 49 characters.
+    """Returns the name of the work of a run, its training or the measurement of its learning curve: a DNS label of at most 49 characters.
 
     The name is derived from the name and the creation time of the run. A new run with the name of a deleted one therefore has
     different work.
     """
     readable = re.sub(r"[^a-z0-9]+", "-", run.name.rpartition("/")[2].lower())[:ID_CHARACTERS_MAX].strip("-")
     digest = hashlib.sha256(f"{run.name};{run.create_time.ToJsonString()}".encode()).hexdigest()[:12]
-    return f"train-{readable}-{digest}" if readable else f"train-{digest}"
+    part = "curve" if run.control_curve_pending else "train"
+    return f"{part}-{readable}-{digest}" if readable else f"{part}-{digest}"
 
 
 def stored_result(exchange: Exchange) -> Observation:
@@ -115,7 +116,7 @@ def stored_result(exchange: Exchange) -> Observation:
     match exchange.find_result():
         case None:
             return Observation(State.ABSENT)
-        case RunResult() as outcome:
+        case (RunResult() | CurveResult()) as outcome:
             return Observation(State.SUCCEEDED, outcome=outcome)
         case error:
             return Observation(State.FAILED, error=error)

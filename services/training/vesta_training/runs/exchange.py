@@ -16,11 +16,12 @@ from vesta_common.errors import FailedPrecondition, Internal, NotFound, VestaErr
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import TrainingProgress
 
-from vesta_training.runs.job import Job, RunResult
+from vesta_training.runs.job import CurveResult, Job, RunResult
 
 FOLDER = "runs"
 CRASHED = "TRAINING_CRASHED"
-_MESSAGES = {"version", "comparison", "random_labels", "held_out_accuracy"}
+_OUTCOME, _CURVE = "outcome", "curve"
+_MESSAGES = {"version", "comparison", "held_out_accuracy", "random_labels"}
 
 
 class Exchange:
@@ -47,6 +48,7 @@ class Exchange:
         content = json.loads(self._objects.get(f"{self._prefix}description.json"))
         if "test_dealt" in content:  # the name of the field in jobs of the previous version
             content["test_split_is_random"] = content.pop("test_dealt")
+        content.pop("control_curve", None)  # of jobs of the previous version
         return Job(**{**content, "concepts": tuple(content["concepts"])})
 
     def put_progress(self, progress: TrainingProgress) -> None:
@@ -58,22 +60,25 @@ class Exchange:
         content = self._find("progress")
         return TrainingProgress.FromString(content) if content is not None else None
 
-    def succeed(self, outcome: RunResult) -> None:
+    def succeed(self, outcome: RunResult | CurveResult) -> None:
         """Stores the result of successful work."""
-        self._put("result.json", json.dumps({"outcome": _portable(outcome)}).encode())
+        kind = _CURVE if isinstance(outcome, CurveResult) else _OUTCOME
+        self._put("result.json", json.dumps({kind: _portable(outcome)}).encode())
 
     def fail(self, error: Exception) -> None:
         """Stores a permanent error."""
         self._put("result.json", json.dumps({"error": error_to_json(error)}).encode())
 
-    def find_result(self) -> RunResult | VestaError | None:
+    def find_result(self) -> RunResult | CurveResult | VestaError | None:
         """Returns the result or the error of the work; None if it is not finished."""
         content = self._find("result.json")
         if content is None:
             return None
         result = json.loads(content)
-        if "outcome" in result:
-            return _unpacked(result["outcome"])
+        if _OUTCOME in result:
+            return RunResult(**_unpacked(RunResult, result[_OUTCOME]))
+        if _CURVE in result:
+            return CurveResult(**_unpacked(CurveResult, result[_CURVE]))
         return error_from_json(result["error"])
 
     def fetch_checkpoint(self, path: Path) -> None:
@@ -122,7 +127,7 @@ def list_work(objects: ObjectStore) -> set[str]:
     return {key.split("/")[1] for key in objects.list_keys(f"{FOLDER}/")}
 
 
-def _portable(outcome: RunResult) -> dict[str, Any]:
+def _portable(outcome: RunResult | CurveResult) -> dict[str, Any]:
     """Converts a result to JSON values, with messages in base64."""
 
     def packed(value: Any) -> Any:
@@ -133,10 +138,13 @@ def _portable(outcome: RunResult) -> dict[str, Any]:
     return {field.name: packed(getattr(outcome, field.name)) for field in fields(outcome)}
 
 
-def _unpacked(values: dict[str, Any]) -> RunResult:
-    messages: dict[str, Any] = {
-        name: base64.b64decode(value) if name in _MESSAGES and value is not None else value
-        for name, value in values.items()
-    }
-    messages["curve"] = tuple(base64.b64decode(point) for point in values["curve"])
-    return RunResult(**messages)
+def _unpacked(kind: type[RunResult | CurveResult], values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a result. Results of the previous version have further fields."""
+
+    def unpacked(name: str, value: Any) -> Any:
+        if name in _MESSAGES and value is not None:
+            return base64.b64decode(value)
+        return tuple(map(base64.b64decode, value)) if isinstance(value, list) else value
+
+    own = {field.name for field in fields(kind)}
+    return {name: unpacked(name, value) for name, value in values.items() if name in own}

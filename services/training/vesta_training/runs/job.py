@@ -1,44 +1,33 @@
 """The job of a run in a training process: its input and its result as serialisable values, and its execution."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
-from google.protobuf import json_format
-from vesta_common.errors import NotFound
 from vesta_common.manifests import read_manifest, read_rows
 from vesta_common.media.images import model_pixels
 from vesta_common.media.model_input import SQUARE, InputFormat
 from vesta_common.storage.objects import ObjectStore
-from vesta_contracts.training.v1 import (
-    Comparison,
-    LearningCurvePoint,
-    ModelVersion,
-    PretrainedDetector,
-    TrainingProgress,
-)
+from vesta_contracts.training.v1 import Comparison, ModelVersion, TrainingProgress
 
-from vesta_training.atomic_files import is_whole, write_whole
 from vesta_training.example import Pixels
 from vesta_training.features.backbone import find_backbone, load_network
 from vesta_training.features.feature_files import FeatureFiles
 from vesta_training.hardware import AUTO, CPU, CUDA_PROVIDER, choose_device, find_cuda
-from vesta_training.pretrained.card import read_card
-from vesta_training.pretrained.files import object_key
-from vesta_training.pretrained.inspection import BYTES_MAX
 from vesta_training.progress import ProgressUpdate
 from vesta_training.recipes.recipe import Recipe, read_recipe
 from vesta_training.recipes.task_types import model_task_type_of
 from vesta_training.runs.folders import run_folder, usable
-from vesta_training.tasks.assignment import Assignment, Champion, Dependencies, Pretrained
+from vesta_training.runs.job_files import champion_of, measured_model, pretrained_of, weights_file
+from vesta_training.tasks.assignment import Assignment, Dependencies, Trained
 from vesta_training.tasks.checkpoints import NO_CHECKPOINTS, NO_COPIES, Checkpoints
 from vesta_training.tasks.classification.finetune import FinetuneInput, finetune
 from vesta_training.tasks.group import NO_OTHER_RANKS, Group, OtherRanks
 from vesta_training.tasks.registry import training_task
-from vesta_training.tasks.training_task import Row
+from vesta_training.tasks.training_task import Row, TrainingTask
 
 MODEL_FOLDER = "models"
 
@@ -59,6 +48,7 @@ class Job:
         threads: number of compute threads; see `hardware.thread_count`.
         deadline_seconds: 0 for none.
         pretrained_detector: a PretrainedDetector to start from, as JSON; empty for none.
+        measured_key: object key of the model of the run, if its learning curve is to be measured; empty to train a model.
     """
 
     run: str
@@ -71,7 +61,6 @@ class Job:
     champion: str
     champion_key: str
     champion_digest: str
-    control_curve: bool
     seed: int
     work_folder: str
     device: str = CPU
@@ -80,18 +69,18 @@ class Job:
     test_split_is_random: bool = False
     deadline_seconds: int = 0
     pretrained_detector: str = ""
+    measured_key: str = ""
+    measured_digest: str = ""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """The result of a training process. Protobuf messages are serialised.
+    """The result of a training. Protobuf messages are serialised.
 
     Attributes:
         version: a ModelVersion without a name.
         comparison: a Comparison; empty for none.
         comparison_missing: why there is no comparison although a champion is set.
-        curve: LearningCurvePoints.
-        random_labels: a RandomLabels.
         held_out_accuracy: an Estimate.
         finetune_skipped: why the fine-tuning of the recipe was skipped; empty if it was not.
     """
@@ -99,12 +88,23 @@ class RunResult:
     version: bytes
     comparison: bytes = b""
     comparison_missing: str = ""
-    curve: tuple[bytes, ...] = field(default=())
-    random_labels: bytes | None = None
     held_out_accuracy: bytes | None = None
     device: str = CPU
     thread_count: int = 1
     finetune_skipped: str = ""
+
+
+@dataclass(frozen=True)
+class CurveResult:
+    """The result of the measurement of a learning curve. Protobuf messages are serialised.
+
+    Attributes:
+        points: LearningCurvePoints.
+        random_labels: a RandomLabels.
+    """
+
+    points: tuple[bytes, ...]
+    random_labels: bytes
 
 
 def run_job(
@@ -127,9 +127,31 @@ def run_job(
         FailedPrecondition: the work folder is not usable.
     """
     work = Path(job.work_folder)
+    with usable(work, run_folder(work, job.run)):
+        task, assignment, dependencies = _prepare(job, objects, checkpoints, other_ranks)
+        trained = task.train(assignment, dependencies, lambda update: publish(_message(update)))
+        return _stored(trained, objects, dependencies.device, job.threads)
+
+
+def measure_job(
+    job: Job,
+    objects: ObjectStore,
+    publish: Callable[[TrainingProgress], None],
+    checkpoints: Checkpoints = NO_COPIES,
+) -> CurveResult:
+    """Measures the learning curve of a run whose model is stored; see `run_job`.
+
+    Raises:
+        FailedPrecondition: MODEL_FILE_DELETED, or the work folder is not usable.
+    """
+    work = Path(job.work_folder)
     own = run_folder(work, job.run)
     with usable(work, own):
-        return _run(job, objects, publish, checkpoints, other_ranks)
+        task, assignment, dependencies = _prepare(job, objects, checkpoints, NO_OTHER_RANKS)
+        model = measured_model(job, objects, own)
+        curve = task.measure_curve(assignment, dependencies, model, lambda update: publish(_message(update)))
+        points = tuple(point.SerializeToString() for point in curve.points)
+        return CurveResult(points, curve.random_labels.SerializeToString())
 
 
 def finetune_on_other_rank(job: Job, objects: ObjectStore, inputs: FinetuneInput, group: Group) -> None:
@@ -144,7 +166,7 @@ def finetune_on_other_rank(job: Job, objects: ObjectStore, inputs: FinetuneInput
     choose_device(inputs.device, "" if inputs.device == CPU else find_cuda())
     with usable(work, run_folder(work, job.run)):
         recipe = read_recipe(job.recipe_name, job.recipe_yaml)
-        backbone = find_backbone(recipe.backbone, lambda sha256: _weights(objects, work, sha256))
+        backbone = find_backbone(recipe.backbone, lambda sha256: weights_file(objects, work, sha256))
         finetune(
             load_network(backbone),
             inputs,
@@ -155,20 +177,17 @@ def finetune_on_other_rank(job: Job, objects: ObjectStore, inputs: FinetuneInput
         )
 
 
-def _run(
-    job: Job,
-    objects: ObjectStore,
-    publish: Callable[[TrainingProgress], None],
-    checkpoints: Checkpoints,
-    other_ranks: OtherRanks,
-) -> RunResult:
+def _prepare(
+    job: Job, objects: ObjectStore, checkpoints: Checkpoints, other_ranks: OtherRanks
+) -> tuple[TrainingTask, Assignment, Dependencies]:
+    """Reads the snapshot and the champion."""
     work = Path(job.work_folder)
     recipe = read_recipe(job.recipe_name, job.recipe_yaml)
     task = training_task(recipe.task)
     rows = _read_rows(objects, job.manifest_key, task.columns) if job.manifest_key else iter(())
     examples, shapes_only_count = task.examples(rows)
-    champion, champion_missing = _champion(job, objects, work)
-    pretrained, pretrained_missing = _pretrained(job, objects, work)
+    champion, champion_missing = champion_of(job, objects, work)
+    pretrained, pretrained_missing = pretrained_of(job, objects, work)
     device = _device(job.device, recipe)
     assignment = Assignment(
         recipe=recipe,
@@ -179,7 +198,6 @@ def _run(
         snapshot_digest=job.snapshot_digest,
         champion=champion,
         champion_missing=champion_missing,
-        control_curve=job.control_curve,
         test_split_is_random=job.test_split_is_random,
         seed=job.seed,
         pretrained=pretrained,
@@ -188,7 +206,7 @@ def _run(
     dependencies = Dependencies(
         pixels=partial(_pixels, objects),
         features=FeatureFiles(objects, "/".join(job.snapshot.split("/")[:4]), work / "features"),
-        weights_file=lambda sha256: _weights(objects, work, sha256),
+        weights_file=lambda sha256: weights_file(objects, work, sha256),
         folder=work,
         run_folder=run_folder(work, job.run),
         threads=job.threads,
@@ -196,7 +214,11 @@ def _run(
         checkpoints=checkpoints,
         other_ranks=other_ranks,
     )
-    trained = task.train(assignment, dependencies, lambda update: publish(_message(update)))
+    return task, assignment, dependencies
+
+
+def _stored(trained: Trained, objects: ObjectStore, device: str, threads: int) -> RunResult:
+    """Stores the model file of a training, and returns its result."""
     stored = objects.put(MODEL_FOLDER, trained.onnx_path)
     version = ModelVersion(
         task=str(trained.task),  # for services of the previous version
@@ -219,16 +241,13 @@ def _run(
     if trained.held_out is not None:
         version.held_out.CopyFrom(trained.held_out)
     comparison: Comparison | None = trained.comparison
-    curve: Sequence[LearningCurvePoint] = trained.control_curve
     return RunResult(
         version=version.SerializeToString(),
         comparison=comparison.SerializeToString() if comparison else b"",
         comparison_missing=trained.comparison_missing,
-        curve=tuple(point.SerializeToString() for point in curve),
-        random_labels=trained.random_labels.SerializeToString() if trained.random_labels else None,
         held_out_accuracy=trained.held_out_accuracy.SerializeToString() if trained.held_out_accuracy else None,
         device=device,
-        thread_count=job.threads,
+        thread_count=threads,
         finetune_skipped=trained.finetune_skipped,
     )
 
@@ -258,53 +277,6 @@ def _read_rows(objects: ObjectStore, manifest_key: str, columns: Sequence[str]) 
 
 def _pixels(objects: ObjectStore, sha256: str, declared: InputFormat = SQUARE) -> Pixels:
     return np.asarray(model_pixels(objects.get(f"media/{sha256}", sha256=sha256), declared))
-
-
-def _champion(job: Job, objects: ObjectStore, work: Path) -> tuple[Champion | None, str]:
-    """Returns the champion with its model file, which is cached by digest; or None and the reason why there is none."""
-    if not job.champion_key:
-        return None, job.champion_missing
-    path = work / "champions" / f"{job.champion_digest}.onnx"
-    if not is_whole(path, job.champion_digest):
-        try:
-            write_whole(path, objects.get(job.champion_key, sha256=job.champion_digest))
-        except NotFound:
-            missing = f"the file of the champion {job.champion} is missing in the object store ({job.champion_key})"
-            return None, f"{missing}; restore it, or set model_version of the deployment to another version"
-    return Champion(job.champion, path), ""
-
-
-def _pretrained(job: Job, objects: ObjectStore, work: Path) -> tuple[Pretrained | None, str]:
-    """Returns the imported detector with its file, which is cached by digest; or None and the reason why there is none."""
-    if not job.pretrained_detector:
-        return None, ""
-    detector = json_format.Parse(job.pretrained_detector, PretrainedDetector())
-    path = work / "pretrained" / f"{detector.digest}.onnx"
-    if not is_whole(path, detector.digest):
-        try:
-            write_whole(
-                path, objects.get(object_key(detector.digest), sha256=detector.digest, size_bytes_max=BYTES_MAX)
-            )
-        except NotFound:
-            return None, f"{detector.name} was deleted; import it again"
-    card = read_card(detector.card)
-    return Pretrained(detector.name, path, detector.digest, card.license, card.source, card.colour_order), ""
-
-
-def _weights(objects: ObjectStore, work: Path, sha256: str) -> Path:
-    """Returns a weights file that a customer has uploaded to `weights/<sha256>` in the bucket, from a local cache if possible.
-
-    Raises:
-        LookupError: the file does not exist.
-    """
-    path = work / "weights" / sha256
-    if not is_whole(path, sha256):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            objects.download(f"weights/{sha256}", path, sha256=sha256)
-        except NotFound as error:
-            raise LookupError(sha256) from error
-    return path
 
 
 def _message(update: ProgressUpdate) -> TrainingProgress:

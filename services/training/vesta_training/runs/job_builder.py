@@ -86,7 +86,8 @@ class JobBuilder:
             concepts = tuple(concept.id for concept in taxonomy.concepts)
             digest, manifest_key = snapshot.digest, snapshot.manifest_key
             test_split_is_random = _is_test_split_random(snapshot)
-        champion, champion_missing = self._champion(run)
+        champion, champion_missing = (ModelVersion(), "") if run.control_curve_pending else self._champion(run)
+        measured = self._measured(run) if run.control_curve_pending else ModelVersion()
         recipe_name = run.recipe.rpartition("/")[2]
         recipe_yaml = claimed.recipe_yaml or self._recipes.get(run.recipe).yaml
         return Job(
@@ -97,10 +98,9 @@ class JobBuilder:
             snapshot=run.snapshot,
             snapshot_digest=digest,
             manifest_key=manifest_key,
-            champion=run.champion,
+            champion=champion.name,
             champion_key=champion.onnx_key,
             champion_digest=champion.digest,
-            control_curve=run.control_curve,
             test_split_is_random=test_split_is_random,
             seed=run.seed,
             work_folder=str(self._work_folder),
@@ -109,6 +109,8 @@ class JobBuilder:
             champion_missing=champion_missing,
             pretrained_detector=self._pretrained(project_of(run.name), read_recipe(recipe_name, recipe_yaml)),
             deadline_seconds=int(run.deadline.ToTimedelta().total_seconds()) or self._compute.deadline_seconds,
+            measured_key=measured.onnx_key,
+            measured_digest=measured.digest,
         )
 
     def _pretrained(self, project: str, recipe: Recipe) -> str:
@@ -122,6 +124,11 @@ class JobBuilder:
             else:
                 detector = self._store.pretrained_detectors.get(connection, f"{project}/pretrainedDetectors/{wanted}")
         return json_format.MessageToJson(detector, indent=None) if detector is not None else ""
+
+    def _measured(self, run: TrainingRun) -> ModelVersion:
+        """Returns the version that a run has created. Raises NotFound."""
+        with self._store.postgres.transaction() as connection:
+            return self._store.models.get_version(connection, run.model_version)
 
     def _champion(self, run: TrainingRun) -> tuple[ModelVersion, str]:
         """Returns the champion to compare with, empty for none, and why it is missing."""

@@ -12,7 +12,7 @@ from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import TrainingProgress
 
 from vesta_training.runs.exchange import Exchange
-from vesta_training.runs.job import Job, finetune_on_other_rank, run_job
+from vesta_training.runs.job import CurveResult, Job, RunResult, finetune_on_other_rank, measure_job, run_job
 from vesta_training.tasks.classification.finetune import FinetuneInput
 from vesta_training.tasks.group import NO_OTHER_RANKS, Group, OtherRanks
 
@@ -30,7 +30,7 @@ def execute(
     changed: Callable[[], None] = lambda: None,
     other_ranks: OtherRanks = NO_OTHER_RANKS,
 ) -> bool:
-    """Executes the work and stores the result. Returns whether the training succeeded.
+    """Executes the work, a training or the measurement of a learning curve, and stores the result. Returns whether it succeeded.
 
     Args:
         machine: fields of the job that depend on the machine: `work_folder`, `threads`.
@@ -44,7 +44,12 @@ def execute(
     exchange = Exchange(objects, work)
     job: Job = replace(exchange.get_job(), **(machine or {}))
     try:
-        outcome = run_job(job, objects, _ProgressPublisher(exchange, changed), _Checkpoints(exchange), other_ranks)
+        publish, checkpoints = _ProgressPublisher(exchange, changed), _Checkpoints(exchange)
+        outcome: RunResult | CurveResult = (
+            measure_job(job, objects, publish, checkpoints)
+            if job.measured_key
+            else run_job(job, objects, publish, checkpoints, other_ranks)
+        )
     except Exception as error:
         if is_transient(error):
             raise

@@ -1,6 +1,6 @@
 """Training runs and their workers in PostgreSQL: leases, progress and results."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -10,12 +10,15 @@ from vesta_common.leases import Heartbeat, Lease, Leases, Row
 from vesta_common.messages import copy_of, without
 from vesta_common.storage.postgres import Connection, Postgres
 from vesta_contracts.training.v1 import (
+    LearningCurvePoint,
     ModelVersion,
     ModelVersionRegistered,
+    RandomLabels,
     TrainingProgress,
     TrainingRun,
     TrainingRunCancelled,
     TrainingRunFailed,
+    TrainingRunMeasured,
     TrainingRunProgressed,
     TrainingRunStarted,
     TrainingRunSucceeded,
@@ -28,15 +31,22 @@ from vesta_training.store.runs import Runs
 from vesta_training.store.statements import queries
 
 LEASE_DURATION = timedelta(seconds=10)
+# Trainings come before the measurements of runs that succeeded within the last ten minutes, because people wait for models.
 _RUN_LEASES = Leases(
-    "training_runs", LEASE_DURATION, unfinished="state IN ('QUEUED', 'RUNNING')", order="create_time, name"
+    "training_runs",
+    LEASE_DURATION,
+    unfinished="state IN ('QUEUED', 'RUNNING') OR curve_state <> ''",
+    order="coalesce(end_time + interval '10 minutes', create_time), name",
 )
 
+PENDING = "PENDING"
+"""The state of a measurement that no worker has claimed."""
 _FIELDS_OUTSIDE_BODY = (
     "state",
     "waiting_reason",
     "progress",
     "attempt_count",
+    "control_curve_pending",
     "create_time",
     "start_time",
     "end_time",
@@ -47,7 +57,7 @@ _FIELDS_OUTSIDE_BODY = (
 
 @dataclass(frozen=True)
 class ClaimedRun:
-    """A run that this worker has claimed.
+    """A run that this worker has claimed: to train it, or to measure its learning curve if `run.control_curve_pending`.
 
     Attributes:
         recipe_yaml: the recipe at the creation of the run; empty for runs of versions that did not store it.
@@ -75,7 +85,8 @@ class RunQueue:
         self._models = models
 
     def claim(self, *, dies_with_worker: bool = True) -> ClaimedRun | None:
-        """Claims the oldest unfinished run without a valid lease: new runs, released runs, and runs whose worker crashed.
+        """Claims the oldest unfinished run without a valid lease: new runs, released runs, and runs whose worker crashed. Runs whose
+        learning curve is to be measured follow ten minutes after their success, or if there are no others.
 
         Args:
             dies_with_worker: whether the training dies with its worker. An expired lease then counts as a death of the run.
@@ -94,9 +105,9 @@ class RunQueue:
                 last_error=row["waiting_reason"],
                 cancel_requested=row["cancel_requested"],
             )
-            self._publisher.publish(
-                connection, claimed.run.name, TrainingRunStarted(training_run=run_payload(claimed.run))
-            )
+            if not claimed.run.control_curve_pending:
+                started = TrainingRunStarted(training_run=run_payload(claimed.run))
+                self._publisher.publish(connection, claimed.run.name, started)
         return claimed
 
     def heartbeat(self, claimed: ClaimedRun, interval: timedelta, on_cancel_request: Callable[[], None]) -> Heartbeat:
@@ -141,7 +152,7 @@ class RunQueue:
         return bool(cancel_requested)
 
     def release(self, claimed: ClaimedRun, reason: str = "", *, died: bool = False) -> None:
-        """Releases a run to state QUEUED, so that it can be claimed immediately. Raises LeaseLost.
+        """Releases a run to state QUEUED, or its measurement, so that it can be claimed immediately. Raises LeaseLost.
 
         Args:
             reason: the waiting reason.
@@ -167,6 +178,8 @@ class RunQueue:
     ) -> str:
         """Registers the version and completes the run, with both events, in one transaction.
 
+        If a learning curve is requested and something was measured, its measurement can be claimed from then on.
+
         Args:
             run: the claimed run with its results.
             held_out_accuracy: a serialised Estimate, by which studies compare recipes.
@@ -187,13 +200,27 @@ class RunQueue:
             if not is_stored(version.onnx_key):
                 raise Unavailable(f"{version.onnx_key} was deleted with an equal version", reason="MODEL_FILE_DELETED")
             self._models.register(connection, run, version, now)
-            self._end(connection, run, TrainingRun.SUCCEEDED, held_out_accuracy)
+            curve_state = PENDING if run.control_curve and run.HasField("metrics") else ""
+            self._end(connection, run, TrainingRun.SUCCEEDED, held_out_accuracy, curve_state)
             ended = run_payload(self._runs.get(connection, run.name))
             self._publisher.publish(connection, run.name, TrainingRunSucceeded(training_run=ended))
             self._publisher.publish(
                 connection, version.name, ModelVersionRegistered(model_version=version_payload(version))
             )
         return version.name
+
+    def end_measurement(
+        self, claimed: ClaimedRun, points: Sequence[LearningCurvePoint], random_labels: RandomLabels
+    ) -> None:
+        """Adds the learning curve to a successful run, with its event. Raises LeaseLost."""
+        run = copy_of(claimed.run)
+        run.control_curve_points.extend(points)
+        run.random_labels.CopyFrom(random_labels)
+        with self._postgres.transaction() as connection:
+            _RUN_LEASES.verify(connection, claimed.lease)
+            queries.end_measurement(connection, name=run.name, body=_run_body(run))
+            measured = run_payload(self._runs.get(connection, run.name))
+            self._publisher.publish(connection, run.name, TrainingRunMeasured(training_run=measured))
 
     def fail(self, claimed: ClaimedRun, error: str) -> None:
         """Completes the run as FAILED. Raises LeaseLost."""
@@ -222,6 +249,7 @@ class RunQueue:
         run: TrainingRun,
         state: "TrainingRun.State.ValueType",
         held_out_accuracy: bytes | None = None,
+        curve_state: str = "",
     ) -> None:
         queries.end_run(
             connection,
@@ -229,6 +257,7 @@ class RunQueue:
             state=TrainingRun.State.Name(state),
             body=_run_body(run),
             held_out_accuracy=held_out_accuracy,
+            curve_state=curve_state,
             now=self._clock.now(),
         )
 

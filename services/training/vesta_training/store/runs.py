@@ -96,16 +96,16 @@ class Runs:
         return {row["name"]: _trial_run(row) for row in queries.list_trial_runs(connection, names=names)}
 
     def unfinished_names(self) -> list[str]:
-        """Returns the names of all unfinished runs."""
+        """Returns the names of all runs that are unfinished or to be measured."""
         with self._postgres.transaction() as connection:
             return [row["name"] for row in queries.list_open_runs(connection)]
 
     def list_unfinished(self) -> list[TrainingRun]:
-        """Returns all unfinished runs, with name and creation time only."""
+        """Returns all runs that are unfinished or to be measured, with the fields that `work_name` reads."""
         runs = []
         with self._postgres.transaction() as connection:
             for row in queries.list_open_runs(connection):
-                run = TrainingRun(name=row["name"])
+                run = TrainingRun(name=row["name"], control_curve_pending=bool(row["curve_state"]))
                 set_times(run, row, "create_time")
                 runs.append(run)
         return runs
@@ -116,7 +116,7 @@ class Runs:
         return [TrainingRun.FromString(bytes(row["body"])) for row in rows]
 
     def request_cancel(self, connection: Connection, name: str) -> TrainingRun:
-        """Requests the cancellation of a run. A finished run is returned unchanged. Raises NotFound."""
+        """Requests the cancellation of a run, or of its measurement. Any other finished run is returned unchanged. Raises NotFound."""
         row = queries.request_cancel(connection, name=name, now=self._clock.now())
         run = self.get(connection, name)
         if row is not None and run.state == TrainingRun.CANCELLED:
@@ -140,6 +140,7 @@ def _run(row: dict[str, Any], before: int) -> TrainingRun:
     run = TrainingRun.FromString(bytes(row["body"]))
     run.state = TrainingRun.State.Value(row["state"])
     run.attempt_count = row["attempt_count"]
+    run.control_curve_pending = bool(row["curve_state"])
     if row["progress"] is not None:
         run.progress.ParseFromString(bytes(row["progress"]))
     if run.state == TrainingRun.QUEUED:

@@ -78,7 +78,6 @@ class Assignment:
     snapshot_digest: str = ""
     champion: Champion | None = None
     champion_missing: str = ""
-    control_curve: bool = False
     test_split_is_random: bool = False
     seed: int = 0
     pretrained: Pretrained | None = None
@@ -152,13 +151,19 @@ class Trained:
     champion_predictions: Predictions | ObjectPredictions | None
     comparison: Comparison | None
     comparison_missing: str
-    control_curve: tuple[LearningCurvePoint, ...]
-    random_labels: RandomLabels | None
     held_out_accuracy: Estimate | None
     card: Mapping[str, Any]
     card_markdown: str
     finetune_skipped: str
     held_out: HeldOutPredictions | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ControlCurve:
+    """The learning curve of randomly drawn labels, and the number of them that gives the primary metric of a model."""
+
+    points: tuple[LearningCurvePoint, ...]
+    random_labels: RandomLabels
 
 
 def usable_examples(assignment: Assignment) -> tuple[tuple[Example, ...], ExclusionCounts]:

@@ -41,6 +41,7 @@ def make_card(
     device: str,
     threads: int,
     finetune_skipped: str,
+    caution: str,
 ) -> dict[str, Any]:
     """Returns the card as a JSON value. It contains no time and no machine, so that equal trainings have equal cards."""
     choices, reasons = choices_of(recipe), recipe.reasons
@@ -81,7 +82,7 @@ def make_card(
         "metricsMissingReason": metrics_missing_reason,
         "comparison": MessageToDict(comparison) if comparison is not None else None,
         "cautions": [
-            *([finetune_skipped] if finetune_skipped else []),
+            *filter(None, (finetune_skipped, caution)),
             *_cautions(recipe, concepts, counts, metrics, excluded),
         ],
         "versions": {package: metadata.version(package) for package in PACKAGES},

@@ -437,6 +437,8 @@ class LabelSaving(_message.Message):
     SAVED_OBJECTS_FIELD_NUMBER: _builtins.int
     RANDOM_TIME_FIELD_NUMBER: _builtins.int
     SPENT_TIME_FIELD_NUMBER: _builtins.int
+    PENDING_FIELD_NUMBER: _builtins.int
+    TRAINING_RUN_FIELD_NUMBER: _builtins.int
     spent_labels: _builtins.int
     """The labels spent for the champion."""
     saved_labels: _builtins.int
@@ -453,6 +455,10 @@ class LabelSaving(_message.Message):
     """The objects of the images that the champion was trained on."""
     saved_objects: _builtins.int
     """random_objects minus spent_objects; 0 if random_objects is unset."""
+    pending: _builtins.bool
+    """True while the estimate is measured, after the deployment of the champion."""
+    training_run: _builtins.str
+    """The run of the champion, which measures the estimate."""
     @_builtins.property
     def random_labels(self) -> _metrics_pb2.Estimate:
         """The number of randomly selected labels that would give the accuracy of the champion, with the 95 % interval of the estimate.
@@ -482,10 +488,12 @@ class LabelSaving(_message.Message):
         saved_objects: _builtins.int = ...,
         random_time: _duration_pb2.Duration | None = ...,
         spent_time: _duration_pb2.Duration | None = ...,
+        pending: _builtins.bool = ...,
+        training_run: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_random_objects", b"_random_objects", "random_labels", b"random_labels", "random_objects", b"random_objects", "random_time", b"random_time", "spent_time", b"spent_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_random_objects", b"_random_objects", "high_unknown", b"high_unknown", "random_labels", b"random_labels", "random_objects", b"random_objects", "random_time", b"random_time", "reason", b"reason", "saved_labels", b"saved_labels", "saved_objects", b"saved_objects", "spent_labels", b"spent_labels", "spent_objects", b"spent_objects", "spent_time", b"spent_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_random_objects", b"_random_objects", "high_unknown", b"high_unknown", "pending", b"pending", "random_labels", b"random_labels", "random_objects", b"random_objects", "random_time", b"random_time", "reason", b"reason", "saved_labels", b"saved_labels", "saved_objects", b"saved_objects", "spent_labels", b"spent_labels", "spent_objects", b"spent_objects", "spent_time", b"spent_time", "training_run", b"training_run"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__random_objects: _TypeAlias = _typing.Literal["random_objects"]  # noqa: Y015
     _WhichOneofArgType__random_objects: _TypeAlias = _typing.Literal["_random_objects", b"_random_objects"]  # noqa: Y015

@@ -3,6 +3,7 @@
 from vesta_contracts.training.v1.events_pb2 import TrainingRunStarted as TrainingRunStarted
 from vesta_contracts.training.v1.events_pb2 import TrainingRunProgressed as TrainingRunProgressed
 from vesta_contracts.training.v1.events_pb2 import TrainingRunSucceeded as TrainingRunSucceeded
+from vesta_contracts.training.v1.events_pb2 import TrainingRunMeasured as TrainingRunMeasured
 from vesta_contracts.training.v1.events_pb2 import TrainingRunFailed as TrainingRunFailed
 from vesta_contracts.training.v1.events_pb2 import TrainingRunCancelled as TrainingRunCancelled
 from vesta_contracts.training.v1.events_pb2 import ModelVersionRegistered as ModelVersionRegistered
@@ -144,6 +145,7 @@ __all__ = [
     "TrainingRun",
     "TrainingRunCancelled",
     "TrainingRunFailed",
+    "TrainingRunMeasured",
     "TrainingRunProgressed",
     "TrainingRunServiceServicer",
     "TrainingRunServiceStub",

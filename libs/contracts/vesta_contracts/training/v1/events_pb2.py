@@ -26,7 +26,7 @@ from vesta_contracts.training.v1 import model_pb2 as vesta_dot_training_dot_v1_d
 from vesta_contracts.training.v1 import training_run_pb2 as vesta_dot_training_dot_v1_dot_training__run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evesta/training/v1/events.proto\x12\x11vesta.training.v1\x1a\x1dvesta/training/v1/model.proto\x1a$vesta/training/v1/training_run.proto\"J\n\x12TrainingRunStarted\x12\x34\n\x0ctraining_run\x18\x01 \x01(\x0b\x32\x1e.vesta.training.v1.TrainingRun\"d\n\x15TrainingRunProgressed\x12\x14\n\x0ctraining_run\x18\x01 \x01(\t\x12\x35\n\x08progress\x18\x02 \x01(\x0b\x32#.vesta.training.v1.TrainingProgress\"L\n\x14TrainingRunSucceeded\x12\x34\n\x0ctraining_run\x18\x01 \x01(\x0b\x32\x1e.vesta.training.v1.TrainingRun\"I\n\x11TrainingRunFailed\x12\x34\n\x0ctraining_run\x18\x01 \x01(\x0b\x32\x1e.vesta.training.v1.TrainingRun\"L\n\x14TrainingRunCancelled\x12\x34\n\x0ctraining_run\x18\x01 \x01(\x0b\x32\x1e.vesta.training.v1.TrainingRun\"P\n\x16ModelVersionRegistered\x12\x36\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1f.vesta.training.v1.ModelVersion\"<\n\x13ModelVersionDeleted\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1evesta/training/v1/events.proto\x12\x11vesta.training.v1\x1a\x1dvesta/training/v1/model.proto\x1a$vesta/training/v1/training_run.proto\"J\n\x12TrainingRunStarted\x12\x34\n\x0ctraining_run\x18\x01 \x01(\x0b\x32\x1e.vesta.training.v1.TrainingRun\"d\n\x15TrainingRunProgressed\x12\x14\n\x0ctraining_run\x18\x01 \x01(\t\x12\x35\n\x08progress\x18\x02 \x01(\x0b\x32#.vesta.training.v1.TrainingProgress\"L\n\x14TrainingRunSucceeded\x12\x34\n\x0ctraining_run\x18\x01 \x01(\x0b\x32\x1e.vesta.training.v1.TrainingRun\"K\n\x13TrainingRunMeasured\x12\x34\n\x0ctraining_run\x18\x01 \x01(\x0b\x32\x1e.vesta.training.v1.TrainingRun\"I\n\x11TrainingRunFailed\x12\x34\n\x0ctraining_run\x18\x01 \x01(\x0b\x32\x1e.vesta.training.v1.TrainingRun\"L\n\x14TrainingRunCancelled\x12\x34\n\x0ctraining_run\x18\x01 \x01(\x0b\x32\x1e.vesta.training.v1.TrainingRun\"P\n\x16ModelVersionRegistered\x12\x36\n\rmodel_version\x18\x01 \x01(\x0b\x32\x1f.vesta.training.v1.ModelVersion\"<\n\x13ModelVersionDeleted\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,12 +39,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGRUNPROGRESSED']._serialized_end=298
   _globals['_TRAININGRUNSUCCEEDED']._serialized_start=300
   _globals['_TRAININGRUNSUCCEEDED']._serialized_end=376
-  _globals['_TRAININGRUNFAILED']._serialized_start=378
-  _globals['_TRAININGRUNFAILED']._serialized_end=451
-  _globals['_TRAININGRUNCANCELLED']._serialized_start=453
-  _globals['_TRAININGRUNCANCELLED']._serialized_end=529
-  _globals['_MODELVERSIONREGISTERED']._serialized_start=531
-  _globals['_MODELVERSIONREGISTERED']._serialized_end=611
-  _globals['_MODELVERSIONDELETED']._serialized_start=613
-  _globals['_MODELVERSIONDELETED']._serialized_end=673
+  _globals['_TRAININGRUNMEASURED']._serialized_start=378
+  _globals['_TRAININGRUNMEASURED']._serialized_end=453
+  _globals['_TRAININGRUNFAILED']._serialized_start=455
+  _globals['_TRAININGRUNFAILED']._serialized_end=528
+  _globals['_TRAININGRUNCANCELLED']._serialized_start=530
+  _globals['_TRAININGRUNCANCELLED']._serialized_end=606
+  _globals['_MODELVERSIONREGISTERED']._serialized_start=608
+  _globals['_MODELVERSIONREGISTERED']._serialized_end=688
+  _globals['_MODELVERSIONDELETED']._serialized_start=690
+  _globals['_MODELVERSIONDELETED']._serialized_end=750
 # @@protoc_insertion_point(module_scope)

@@ -90,6 +90,28 @@ class TrainingRunSucceeded(_message.Message):
 Global___TrainingRunSucceeded: _TypeAlias = TrainingRunSucceeded  # noqa: Y015
 
 @_typing.final
+class TrainingRunMeasured(_message.Message):
+    """The learning curve of a successful run was measured, or cannot be. Type vesta.training.training_run.v1.measured."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRAINING_RUN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def training_run(self) -> _training_run_pb2.TrainingRun: ...
+    def __init__(
+        self,
+        *,
+        training_run: _training_run_pb2.TrainingRun | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["training_run", b"training_run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["training_run", b"training_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrainingRunMeasured: _TypeAlias = TrainingRunMeasured  # noqa: Y015
+
+@_typing.final
 class TrainingRunFailed(_message.Message):
     """A run failed. Type vesta.training.training_run.v1.failed."""
 

@@ -85,6 +85,7 @@ class TrainingRun(_message.Message):
     THREAD_COUNT_FIELD_NUMBER: _builtins.int
     FINETUNE_SKIPPED_REASON_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
+    CONTROL_CURVE_PENDING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     snapshot: _builtins.str
     """The training data. May be empty for a recipe of task "embedding", which does not train."""
@@ -94,7 +95,9 @@ class TrainingRun(_message.Message):
     champion: _builtins.str
     """The version to compare with on the test split of the snapshot."""
     control_curve: _builtins.bool
-    """True to measure the learning curve of randomly drawn labels, and to estimate `random_labels`."""
+    """True to measure the learning curve of randomly drawn labels, and to estimate `random_labels`. Both are measured after the run has
+    succeeded, so that its version can be deployed before; see `control_curve_pending`.
+    """
     seed: _builtins.int
     """The random seed. Runs with equal inputs create equal models."""
     state: Global___TrainingRun.State.ValueType
@@ -122,6 +125,8 @@ class TrainingRun(_message.Message):
     """Why the fine-tuning of the recipe was skipped, so that the version is a linear head on frozen features. Empty if it was not
     skipped, or the recipe has none.
     """
+    control_curve_pending: _builtins.bool
+    """True from the success of a run until its learning curve is measured. The cancellation of the run then ends only that measurement."""
     @_builtins.property
     def progress(self) -> Global___TrainingProgress: ...
     @_builtins.property
@@ -135,7 +140,9 @@ class TrainingRun(_message.Message):
         """
 
     @_builtins.property
-    def control_curve_points(self) -> _containers.RepeatedCompositeFieldContainer[_metrics_pb2.LearningCurvePoint]: ...
+    def control_curve_points(self) -> _containers.RepeatedCompositeFieldContainer[_metrics_pb2.LearningCurvePoint]:
+        """Empty while `control_curve_pending`."""
+
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
@@ -149,7 +156,7 @@ class TrainingRun(_message.Message):
     @_builtins.property
     def random_labels(self) -> _metrics_pb2.RandomLabels:
         """The number of randomly selected labels that would give the accuracy of this model. Set with `control_curve` if the test split
-        has labelled items.
+        has labelled items, and unset while `control_curve_pending`. If the learning curve could not be measured, its `reason` describes why.
         """
 
     @_builtins.property
@@ -189,10 +196,11 @@ class TrainingRun(_message.Message):
         thread_count: _builtins.int = ...,
         finetune_skipped_reason: _builtins.str = ...,
         deadline: _duration_pb2.Duration | None = ...,
+        control_curve_pending: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["comparison", b"comparison", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "excluded", b"excluded", "metrics", b"metrics", "progress", b"progress", "random_labels", b"random_labels", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "champion", b"champion", "comparison", b"comparison", "comparison_missing_reason", b"comparison_missing_reason", "control_curve", b"control_curve", "control_curve_points", b"control_curve_points", "create_time", b"create_time", "deadline", b"deadline", "device", b"device", "end_time", b"end_time", "error", b"error", "etag", b"etag", "excluded", b"excluded", "finetune_skipped_reason", b"finetune_skipped_reason", "metrics", b"metrics", "metrics_missing_reason", b"metrics_missing_reason", "model", b"model", "model_version", b"model_version", "name", b"name", "progress", b"progress", "random_labels", b"random_labels", "recipe", b"recipe", "seed", b"seed", "snapshot", b"snapshot", "start_time", b"start_time", "state", b"state", "thread_count", b"thread_count", "waiting_reason", b"waiting_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_count", b"attempt_count", "champion", b"champion", "comparison", b"comparison", "comparison_missing_reason", b"comparison_missing_reason", "control_curve", b"control_curve", "control_curve_pending", b"control_curve_pending", "control_curve_points", b"control_curve_points", "create_time", b"create_time", "deadline", b"deadline", "device", b"device", "end_time", b"end_time", "error", b"error", "etag", b"etag", "excluded", b"excluded", "finetune_skipped_reason", b"finetune_skipped_reason", "metrics", b"metrics", "metrics_missing_reason", b"metrics_missing_reason", "model", b"model", "model_version", b"model_version", "name", b"name", "progress", b"progress", "random_labels", b"random_labels", "recipe", b"recipe", "seed", b"seed", "snapshot", b"snapshot", "start_time", b"start_time", "state", b"state", "thread_count", b"thread_count", "waiting_reason", b"waiting_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -211,7 +219,7 @@ class TrainingProgress(_message.Message):
     TIME_LEFT_FIELD_NUMBER: _builtins.int
     HEARTBEAT_TIME_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """The phase: "features", "head", "finetune", "evaluate" or "export"."""
+    """The phase: "features", "head", "finetune", "evaluate" or "export"; "curve" after the success of the run."""
     step: _builtins.int
     step_count: _builtins.int
     """0 if unknown."""

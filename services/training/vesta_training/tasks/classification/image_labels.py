@@ -1,10 +1,12 @@
 """The task of labels of whole images: one label, several labels, or none at all for models that only compute embeddings."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from vesta_training.example import Example, Split
 from vesta_training.progress import ProgressUpdate
-from vesta_training.tasks.assignment import Assignment, Dependencies, Trained
+from vesta_training.tasks.assignment import Assignment, ControlCurve, Dependencies, Trained
+from vesta_training.tasks.classification.curve import measure_curve
 from vesta_training.tasks.classification.train import train
 from vesta_training.tasks.training_task import Row
 
@@ -32,3 +34,13 @@ class ImageLabels:
     ) -> Trained:
         """Fits a head on frozen features, and fine-tunes the network if the recipe says so."""
         return train(assignment, dependencies, progress=progress)
+
+    def measure_curve(
+        self,
+        assignment: Assignment,
+        dependencies: Dependencies,
+        model: Path,
+        progress: Callable[[ProgressUpdate], None],
+    ) -> ControlCurve:
+        """Fits heads on frozen features."""
+        return measure_curve(assignment, dependencies, model, progress)

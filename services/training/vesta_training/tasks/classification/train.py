@@ -1,29 +1,25 @@
 """A training from labelled examples to an evaluated model file. `train` is the entry point."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 from threadpoolctl import threadpool_limits
-from vesta_contracts.training.v1 import Comparison, ExclusionCounts, LearningCurvePoint, Metrics, RandomLabels
 
 from vesta_training.errors import TooFewLabelsError
-from vesta_training.example import Array, Example, Split, label_matrix
-from vesta_training.features.backbone import EMBEDDING_DIMENSION, Backbone, find_backbone
-from vesta_training.heads.linear_head import Head
+from vesta_training.example import Example, Split
+from vesta_training.features.backbone import find_backbone
 from vesta_training.metrics.comparison import compare
 from vesta_training.metrics.evaluation import measure
-from vesta_training.metrics.learning_curve import LearningCurve, learning_curve
-from vesta_training.metrics.predictions import Labels, Predictions, over_concepts
-from vesta_training.metrics.random_labels import random_labels
-from vesta_training.models.export import export_backbone, export_model
+from vesta_training.metrics.predictions import over_concepts
+from vesta_training.models.export import Export, export_backbone, export_model
 from vesta_training.models.model_file import ModelFile, read_model
 from vesta_training.progress import ProgressUpdate, Reporter, ignore_progress
-from vesta_training.recipes.recipe import HeadChoices, Recipe, Task
+from vesta_training.recipes.recipe import Recipe, Task
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, describe_excluded, usable_examples
 from vesta_training.tasks.classification.held_out import held_out_predictions
 from vesta_training.tasks.classification.learn import Learned, learn
 from vesta_training.tasks.classification.stage import Stage
-from vesta_training.tasks.model_card import card_markdown, make_card
+from vesta_training.tasks.result import Evaluated, Learning, trained
 
 NO_CONCEPTS = "An embedding model has no concepts, so that there is no accuracy to measure."
 NO_TEST_LABELS = (
@@ -68,7 +64,10 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     backbone = find_backbone(recipe.backbone, dependencies.weights_file)
     base = Stage(dependencies, report, export_backbone(backbone, dependencies.folder), backbone.digest)
     if recipe.task is Task.EMBEDDING:
-        return _finish(assignment, backbone, usable, excluded, Learned(None, base, {}), None)
+        missing = ONLY_EMBEDS if assignment.champion is not None else assignment.champion_missing
+        unmeasured = Evaluated(metrics_missing_reason=NO_CONCEPTS, comparison_missing=missing)
+        export = _export(Learned(None, base, {}))
+        return trained(assignment, dependencies, backbone, usable, excluded, Learning({}), export, unmeasured)
     known = [example for example in usable if example.split is not Split.TEST]
     test = [example for example in usable if example.split is Split.TEST]
     if not known and describe_excluded(excluded):
@@ -79,64 +78,47 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     base.embed([*known, *test])
     learned = learn(assignment, backbone, base, known)
     base.report.begin("evaluate")
-    measured = _measure(assignment, learned, base, known, test) if test else None
-    return _finish(assignment, backbone, usable, excluded, learned, measured)
+    evaluated = _evaluate(assignment, learned, test)
+    learning = Learning(
+        learned.facts, held_out_accuracy=learned.held_out_accuracy, finetune_skipped=learned.finetune_skipped
+    )
+    return trained(assignment, dependencies, backbone, usable, excluded, learning, _export(learned), evaluated)
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """The evaluation of a challenger on the test items."""
-
-    metrics: Metrics
-    predictions: Predictions
-    champion_predictions: Predictions | None
-    comparison: Comparison | None
-    comparison_missing: str
-    control_curve: tuple[LearningCurvePoint, ...]
-    random_labels: RandomLabels | None
-
-
-def _measure(
-    assignment: Assignment, learned: Learned, base: Stage, known: Sequence[Example], test: Sequence[Example]
-) -> _Measured:
+def _evaluate(assignment: Assignment, learned: Learned, test: Sequence[Example]) -> Evaluated:
     assert learned.head is not None
     choices, seed = assignment.recipe.evaluation, assignment.seed
+    champion = read_model(assignment.champion.path) if assignment.champion is not None else None
+    missing = _incomparable(assignment, champion, test)
+    held_out = held_out_predictions(assignment, learned.stage, learned.head)
+    if not test:
+        return Evaluated(metrics_missing_reason=NO_TEST_LABELS, comparison_missing=missing, held_out=held_out)
     predictions = learned.stage.predictions(learned.head, test)
-    champion_predictions, comparison, missing = None, None, assignment.champion_missing
-    if assignment.champion is not None:
-        model = read_model(assignment.champion.path)
-        missing = _incomparable(assignment, model, test)
-        if not missing:
-            assert model.head is not None
-            champion = Stage(base.dependencies, base.report, assignment.champion.path, model.embedding_digest)
-            champion_predictions = over_concepts(
-                champion.predictions(model.head, test), predictions.concepts, predictions.truth
-            )
-            comparison = compare(
-                predictions, champion_predictions, choices, champion_name=assignment.champion.name, seed=seed
-            )
-    curve = _learning_curve(assignment, base, known, test) if assignment.control_curve else None
-    return _Measured(
+    champion_predictions, comparison = None, None
+    if champion is not None and not missing:
+        assert assignment.champion is not None
+        assert champion.head is not None
+        stage = replace(learned.stage, path=assignment.champion.path, embedding_digest=champion.embedding_digest)
+        champion_predictions = over_concepts(
+            stage.predictions(champion.head, test), predictions.concepts, predictions.truth
+        )
+        comparison = compare(
+            predictions, champion_predictions, choices, champion_name=assignment.champion.name, seed=seed
+        )
+    return Evaluated(
         metrics=measure(predictions, choices, seed=seed),
         predictions=predictions,
         champion_predictions=champion_predictions,
         comparison=comparison,
         comparison_missing=missing,
-        control_curve=tuple(curve.points) if curve else (),
-        random_labels=random_labels(curve, predictions.right, seed=seed) if assignment.control_curve else None,
+        held_out=held_out,
     )
 
 
-def _uncompared(assignment: Assignment, head: Head | None) -> str:
-    """Returns why a challenger without metrics is not compared with the champion; empty if no champion is set."""
-    if assignment.champion is None:
+def _incomparable(assignment: Assignment, champion: ModelFile | None, test: Sequence[Example]) -> str:
+    """Returns why challenger and champion cannot be compared, with a suggested fix; empty if they can, or if there is no champion."""
+    if assignment.champion is None or champion is None:
         return assignment.champion_missing
-    return ONLY_EMBEDS if head is None else _incomparable(assignment, read_model(assignment.champion.path), ())
-
-
-def _incomparable(assignment: Assignment, champion: ModelFile, test: Sequence[Example]) -> str:
-    """Returns why challenger and champion cannot be compared, with a suggested fix; empty if they can."""
-    assert assignment.champion is not None
     name, task = assignment.champion.name, assignment.recipe.task
     if champion.head is None or champion.task is not task:
         return (
@@ -149,90 +131,14 @@ def _incomparable(assignment: Assignment, champion: ModelFile, test: Sequence[Ex
     return ""
 
 
-def _learning_curve(
-    assignment: Assignment, base: Stage, known: Sequence[Example], test: Sequence[Example]
-) -> LearningCurve | None:
-    """Computes the learning curve on features before fine-tuning, because fine-tuning has used labels that are not random."""
-    control = [example for example in known if example.control]
-
-    def labelled(examples: Sequence[Example]) -> tuple[Array, Labels]:
-        return base.embed(examples), label_matrix(examples, assignment.concepts)
-
-    return learning_curve(
-        labelled(control),
-        labelled(test),
-        assignment.concepts,
-        assignment.recipe.task,
-        assignment.recipe.head or HeadChoices(),
-        learns_from_test=assignment.test_split_is_random,
-        draws=assignment.recipe.evaluation.control_curve_draws,
-        seed=assignment.seed,
-        measured=base.report.step,
-    )
-
-
-def _finish(
-    assignment: Assignment,
-    backbone: Backbone,
-    usable: Sequence[Example],
-    excluded: ExclusionCounts,
-    learned: Learned,
-    measured: _Measured | None,
-) -> Trained:
-    stage, head = learned.stage, learned.head
-    held_out = held_out_predictions(assignment, stage, head) if head else None
+def _export(learned: Learned) -> Export:
+    stage = learned.stage
     stage.report.begin("export", 1)
-    export = export_model(stage.path, head, stage.embedding_digest, stage.dependencies.run_folder / "model.onnx")
-    metrics = measured.metrics if measured else None
-    comparison = measured.comparison if measured else None
-    metrics_missing_reason = ""
-    if metrics is None:
-        metrics_missing_reason = NO_TEST_LABELS if head else NO_CONCEPTS
-    card = make_card(
-        recipe=assignment.recipe,
-        backbone=backbone,
-        snapshot=assignment.snapshot,
-        snapshot_digest=assignment.snapshot_digest,
-        examples=usable,
-        concepts=assignment.concepts,
-        excluded=excluded,
-        fitted=learned.facts,
-        metrics=metrics,
-        metrics_missing_reason=metrics_missing_reason,
-        comparison=comparison,
-        export=export,
-        embedding_digest=stage.embedding_digest,
-        seed=assignment.seed,
-        device=stage.dependencies.device,
-        threads=stage.dependencies.threads,
-        finetune_skipped=learned.finetune_skipped,
+    export = export_model(
+        stage.path, learned.head, stage.embedding_digest, stage.dependencies.run_folder / "model.onnx"
     )
     stage.report.step(1, 1)
-    return Trained(
-        onnx_path=export.path,
-        digest=export.digest,
-        size_bytes=export.size_bytes,
-        task=assignment.recipe.task,
-        signature=read_model(export.path).signature,
-        concepts=head.concepts if head else (),
-        thresholds=head.thresholds if head else (),
-        embedding_digest=stage.embedding_digest,
-        embedding_dimension=EMBEDDING_DIMENSION,
-        metrics=metrics,
-        metrics_missing_reason=metrics_missing_reason,
-        excluded=excluded,
-        predictions=measured.predictions if measured else None,
-        champion_predictions=measured.champion_predictions if measured else None,
-        comparison=comparison,
-        comparison_missing=measured.comparison_missing if measured else _uncompared(assignment, head),
-        control_curve=measured.control_curve if measured else (),
-        random_labels=measured.random_labels if measured else None,
-        held_out_accuracy=learned.held_out_accuracy,
-        card=card,
-        card_markdown=card_markdown(card, metrics),
-        finetune_skipped=learned.finetune_skipped,
-        held_out=held_out,
-    )
+    return export
 
 
 def _plan(recipe: Recipe, image_count: int, threads: int) -> dict[str, float]:

@@ -1,10 +1,11 @@
 """The task of boxes: each has a concept, and an image without boxes shows none of the concepts."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from vesta_training.example import Example
 from vesta_training.progress import ProgressUpdate
-from vesta_training.tasks.assignment import Assignment, Dependencies, Trained
+from vesta_training.tasks.assignment import Assignment, ControlCurve, Dependencies, Trained
 from vesta_training.tasks.detection.examples import COLUMNS, read_boxed
 from vesta_training.tasks.training_task import Row
 
@@ -25,3 +26,15 @@ class Boxes:
         from vesta_training.tasks.detection.train import train  # imports torch
 
         return train(assignment, dependencies, progress)
+
+    def measure_curve(
+        self,
+        assignment: Assignment,
+        dependencies: Dependencies,
+        model: Path,
+        progress: Callable[[ProgressUpdate], None],
+    ) -> ControlCurve:
+        """Fits detectors of few steps."""
+        from vesta_training.tasks.detection.curve import measure_curve  # imports torch
+
+        return measure_curve(assignment, dependencies, model, progress)

@@ -1,28 +1,59 @@
-"""Fits the detectors of the learning curve of random labels."""
+"""The learning curve of random labels of detectors; see `TrainingTask.measure_curve`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
+from vesta_training.example import Split
+from vesta_training.features.backbone import find_backbone
 from vesta_training.metrics.learning_curve import curve_counts
 from vesta_training.metrics.objects import ObjectPredictions, Objects
 from vesta_training.metrics.precision_curve import PrecisionCurve, Solved, solve
+from vesta_training.models.model_file import read_model
+from vesta_training.progress import ProgressUpdate, Reporter
+from vesta_training.recipes.recipe import DetectionChoices
+from vesta_training.tasks.assignment import Assignment, ControlCurve, Dependencies
 from vesta_training.tasks.detection.detector import predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.learn import Learner
+from vesta_training.tasks.detection.starts import start_of, untried_starts
+from vesta_training.tasks.views.training import learned_from, usable_shapes
 
 FOLDS = 2
 ITEMS_MAX = 500
 """Maximum number of test items, and of random labels. More take minutes and change little."""
 
 
-def control_curve(learner: Learner, known: Sequence[BoxedExample], test: Sequence[BoxedExample]) -> Solved:
-    """Returns the curve of labels of the control arm and, cross-fitted, of the test split, and the comparison with all known labels.
+def measure_curve(
+    assignment: Assignment, dependencies: Dependencies, model: Path, progress: Callable[[ProgressUpdate], None]
+) -> ControlCurve:
+    """Measures the curve of labels of the control arm and, cross-fitted, of the test split, and compares it with all known labels.
 
-    Detectors see one view of each image, and take the steps of the recipe's `curve_steps`.
+    Detectors see one view of each image, and take the steps of the recipe's `curve_steps`. They start from the weights of the model, which
+    is compared by a detector of as few steps that stands for it.
+    """
+    with threadpool_limits(limits=1, user_api="blas"):
+        choices = assignment.recipe.detection or DetectionChoices()
+        usable, _ = usable_shapes(assignment, BoxedExample)
+        known = learned_from(usable, choices, assignment.seed)
+        test = [example for example in usable if example.split is Split.TEST]
+        report = Reporter(progress, dependencies.clock, {})
+        report.begin("curve")
+        backbone = find_backbone(assignment.recipe.backbone, dependencies.weights_file)
+        starts = untried_starts(assignment, dependencies, report, backbone, len(known))
+        learner = start_of(starts, read_model(model)).learner
+        solved = control_curve(replace(learner, views=replace(learner.views, count=1)), known, test)
+        return ControlCurve(solved.points, solved.random_labels)
+
+
+def control_curve(learner: Learner, known: Sequence[BoxedExample], test: Sequence[BoxedExample]) -> Solved:
+    """Returns the curve, and the comparison with all known labels.
 
     Args:
+        learner: with one view of each image.
         known: the examples that the model has learned from.
         test: the examples of the test split; at most 500 are predicted.
     """
@@ -35,8 +66,7 @@ def control_curve(learner: Learner, known: Sequence[BoxedExample], test: Sequenc
     counts = [count for count in curve_counts(len(control) + learned_count) if count <= ITEMS_MAX]
     if not counts or not test:
         return solve(None, None, seed=assignment.seed)
-    learner = replace(learner, views=replace(learner.views, count=1))
-    learner.views.compute(test, learner.dependencies, learner.report)
+    learner.views.compute([*known, *test], learner.dependencies, learner.report)
     folds, predictions = [], []
     for draw in range(assignment.recipe.evaluation.control_curve_draws):
         fold_of = generator.permutation(len(test)) % fold_count

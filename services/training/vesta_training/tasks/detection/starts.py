@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from vesta_contracts.training.v1 import ModelInput
 
 from vesta_training.features.backbone import Backbone, load_network
 from vesta_training.models import imported_graph
 from vesta_training.models.export import Export
+from vesta_training.models.model_file import ModelFile
 from vesta_training.progress import Reporter
 from vesta_training.recipes.recipe import DetectionChoices, Task
 from vesta_training.tasks.assignment import Assignment, Dependencies, Pretrained
@@ -51,12 +53,29 @@ def starts_of(
     Raises:
         WeightsError: see `load_network`.
     """
-    network = load_network(backbone)
-    starts = [_packaged(assignment, dependencies, report, backbone, network, len(known))]
-    if assignment.pretrained is not None and assignment.recipe.task is Task.DETECTION:
-        starts.append(_imported(assignment, assignment.pretrained, dependencies, report, backbone, network, len(known)))
+    starts = untried_starts(assignment, dependencies, report, backbone, len(known))
     for start in starts:
         start.learner.views.compute(known, dependencies, report)
+    return starts
+
+
+def start_of(starts: Sequence[Start], model: ModelFile) -> Start:
+    """Returns the start that a model was learned from: the one that resizes images as the model, or otherwise the first."""
+    is_letterboxed = model.signature.input.resize == ModelInput.LETTERBOX
+    resize = "letterbox" if is_letterboxed else "stretch"
+    return next((start for start in starts if start.learner.views.resize == resize), starts[0])
+
+
+def untried_starts(
+    assignment: Assignment, dependencies: Dependencies, report: Reporter, backbone: Backbone, image_count: int
+) -> list[Start]:
+    """Returns the starts of a training without the maps of its examples; see `starts_of`."""
+    network = load_network(backbone)
+    starts = [_packaged(assignment, dependencies, report, backbone, network, image_count)]
+    if assignment.pretrained is not None and assignment.recipe.task is Task.DETECTION:
+        starts.append(
+            _imported(assignment, assignment.pretrained, dependencies, report, backbone, network, image_count)
+        )
     return starts
 
 

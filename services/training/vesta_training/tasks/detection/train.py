@@ -1,7 +1,6 @@
 """A training from images with boxes to an evaluated detector."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from threadpoolctl import threadpool_limits
 
@@ -15,7 +14,6 @@ from vesta_training.models.model_file import read_model
 from vesta_training.progress import ProgressUpdate, Reporter
 from vesta_training.recipes.recipe import DetectionChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, describe_excluded
-from vesta_training.tasks.detection.curve import control_curve
 from vesta_training.tasks.detection.detector import find_with_file, predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.held_out import held_out_predictions
@@ -32,7 +30,6 @@ def train(assignment: Assignment, dependencies: Dependencies, progress: Callable
 def _train(assignment: Assignment, dependencies: Dependencies, progress: Callable[[ProgressUpdate], None]) -> Trained:
     choices = assignment.recipe.detection or DetectionChoices()
     usable, excluded = usable_shapes(assignment, BoxedExample)
-    test = [example for example in usable if example.split is Split.TEST]
     known = learned_from(usable, choices, assignment.seed)
     if not any(len(example.boxes) for example in known):
         left_out = describe_excluded(excluded)
@@ -51,12 +48,7 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     report.begin("evaluate")
     measured = _measure(assignment, dependencies, export)
     report.step(1, 1)
-    trained = result(assignment, dependencies, backbone, usable, excluded, learned, export, measured)
-    if not assignment.control_curve or not test:
-        return trained
-    report.begin("curve")
-    solved = control_curve(start.learner, known, test)
-    return replace(trained, control_curve=solved.points, random_labels=solved.random_labels)
+    return result(assignment, dependencies, backbone, usable, excluded, learned, export, measured)
 
 
 def _measure(assignment: Assignment, dependencies: Dependencies, export: Export) -> Measured[ObjectPredictions]:

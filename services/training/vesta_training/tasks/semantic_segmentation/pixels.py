@@ -1,10 +1,13 @@
 """The task of pixels: each has one concept or none, and an image without masks shows none of the concepts."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from vesta_contracts.training.v1 import RandomLabels
 
 from vesta_training.example import Example
 from vesta_training.progress import ProgressUpdate
-from vesta_training.tasks.assignment import Assignment, Dependencies, Trained
+from vesta_training.tasks.assignment import Assignment, ControlCurve, Dependencies, Trained
 from vesta_training.tasks.semantic_segmentation.examples import COLUMNS, read_masked
 from vesta_training.tasks.training_task import Row
 
@@ -25,3 +28,13 @@ class Pixels:
         from vesta_training.tasks.semantic_segmentation.train import train  # imports torch
 
         return train(assignment, dependencies, progress)
+
+    def measure_curve(
+        self,
+        assignment: Assignment,  # noqa: ARG002
+        dependencies: Dependencies,  # noqa: ARG002
+        model: Path,  # noqa: ARG002
+        progress: Callable[[ProgressUpdate], None],  # noqa: ARG002
+    ) -> ControlCurve:
+        """Returns no curve: mIoU by number of random labels is not measured."""
+        return ControlCurve((), RandomLabels(reason="the learning curve of random labels is not measured for maps"))

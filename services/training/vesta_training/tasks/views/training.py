@@ -8,12 +8,12 @@ import numpy as np
 from vesta_contracts.training.v1 import Comparison, Estimate, ExclusionCounts, HeldOutPredictions, Metrics
 
 from vesta_training.example import Example, Split
-from vesta_training.features.backbone import EMBEDDING_DIMENSION, Backbone
+from vesta_training.features.backbone import Backbone
 from vesta_training.models.export import Export
-from vesta_training.models.model_file import ModelFile, read_model
+from vesta_training.models.model_file import ModelFile
 from vesta_training.recipes.recipe import MapHeadChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained
-from vesta_training.tasks.model_card import card_markdown, make_card
+from vesta_training.tasks.result import Evaluated, Learning, trained
 from vesta_training.tasks.views.fit import step_count
 
 NO_TEST_LABELS = (
@@ -106,52 +106,17 @@ def result(
     measured: Measured[Any],
 ) -> Trained:
     """Returns the result of a training, with its model card."""
-    model = read_model(export.path)
-    missing_reason = "" if measured.metrics is not None else NO_TEST_LABELS
-    card = make_card(
-        recipe=assignment.recipe,
-        backbone=backbone,
-        snapshot=assignment.snapshot,
-        snapshot_digest=assignment.snapshot_digest,
-        examples=usable,
-        concepts=assignment.concepts,
-        excluded=excluded,
-        fitted=learned.facts,
+    learning = Learning(learned.facts, held_out_accuracy=learned.held_out, caution=learned.caution)
+    evaluated = Evaluated(
         metrics=measured.metrics,
-        metrics_missing_reason=missing_reason,
-        comparison=measured.comparison,
-        export=export,
-        embedding_digest=model.embedding_digest,
-        seed=assignment.seed,
-        device=dependencies.device,
-        threads=dependencies.threads,
-        finetune_skipped=learned.caution,
-    )
-    return Trained(
-        onnx_path=export.path,
-        digest=export.digest,
-        size_bytes=export.size_bytes,
-        task=model.task,
-        signature=model.signature,
-        concepts=model.concepts,
-        thresholds=model.thresholds,
-        embedding_digest=model.embedding_digest,
-        embedding_dimension=EMBEDDING_DIMENSION,
-        metrics=measured.metrics,
-        metrics_missing_reason=missing_reason,
-        excluded=excluded,
+        metrics_missing_reason="" if measured.metrics is not None else NO_TEST_LABELS,
         predictions=measured.predictions,
         champion_predictions=measured.champion_predictions,
         comparison=measured.comparison,
         comparison_missing=measured.comparison_missing,
-        control_curve=(),
-        random_labels=None,
-        held_out_accuracy=learned.held_out,
-        card=card,
-        card_markdown=card_markdown(card, measured.metrics),
-        finetune_skipped="",
         held_out=measured.held_out,
     )
+    return trained(assignment, dependencies, backbone, usable, excluded, learning, export, evaluated)
 
 
 def plan(choices: MapHeadChoices, image_count: int, threads: int) -> dict[str, float]:
