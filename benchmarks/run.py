@@ -24,6 +24,7 @@ import pretrained
 import replicas
 import risk
 import scale
+import segmentation
 import serving
 import start
 from figures import OUTSIDE_CORES_MAX, Figure
@@ -60,8 +61,9 @@ ON_ONE_PLATFORM = {
     "detection",
     "boxes",
     "weights",
+    "segmentation",
 }
-ON_REQUEST = ("detection", "boxes", "weights")
+ON_REQUEST = ("detection", "boxes", "weights", "segmentation")
 """They take long, and run only with `--only`."""
 
 console = Console(soft_wrap=True)
@@ -72,7 +74,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help=f"some of {', '.join(GROUPS + ON_REQUEST)}, separated by commas")
     parser.add_argument(
-        "--data", type=Path, help="a folder with boxes for detection, boxes and weights; synthetic scenes if unset"
+        "--data",
+        type=Path,
+        help="a folder with boxes for detection, boxes, weights and segmentation; synthetic scenes if unset",
     )
     parser.add_argument("--weights", type=Path, help="for weights: the ONNX file of a pretrained detector")
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("VESTA_HOME", ".vesta")))
@@ -136,6 +140,8 @@ def _measured(groups: list[str], broker: str, data: Path | None, weights: Path |
                         yield from detection.measure(owner, platform, data)
                     if "boxes" in groups:
                         yield from boxes_saved.measure(owner, platform, data)
+                    if "segmentation" in groups:
+                        yield from segmentation.measure(owner, platform, data)
                     if "weights" in groups and weights is not None:
                         yield from pretrained.measure(owner, platform, data, weights)
             if "overload" in groups:
