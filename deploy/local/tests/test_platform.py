@@ -18,7 +18,7 @@ from vesta_local import services, testing
 from vesta_local.engines import postgres, unprivileged
 from vesta_local.home import Home
 from vesta_local.platform import Platform
-from vesta_local.processes import is_marked
+from vesta_local.processes import await_exit, is_marked
 from vesta_local.supervisor import ExitCounter, ProcessState
 
 ENGINES = ("postgres", "objects", "events")
@@ -120,7 +120,7 @@ sys.stdin.read()
         family = _processes_of(Home(tmp_path))
         assert family != []
         holder.kill()
-    assert psutil.wait_procs(family, timeout=20)[1] == []
+    assert await_exit(family, timedelta(seconds=20)) == []
 
 
 @pytest.mark.own_engines

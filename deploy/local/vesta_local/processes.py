@@ -1,5 +1,6 @@
 """The processes of a local platform: how they are recognised, measured and killed."""
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -10,6 +11,7 @@ from vesta_local.home import Home
 
 EXIT_TIMEOUT = timedelta(seconds=2)
 """How long the children of a stopped program may take to exit by themselves."""
+_REAPING_SECONDS = 0.01
 HOME_MARK = "VESTA_LOCAL_HOME"
 """The environment variable that identifies the processes of a home, in case supervisord was killed."""
 
@@ -63,4 +65,15 @@ def kill_all(processes: Sequence[psutil.Process]) -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(list(processes), timeout=EXIT_TIMEOUT.total_seconds())
+    await_exit(processes, EXIT_TIMEOUT)
+
+
+def await_exit(processes: Sequence[psutil.Process], timeout: timedelta) -> list[psutil.Process]:
+    """Waits until processes have exited; returns those that still run after the timeout."""
+    deadline = time.monotonic() + timeout.total_seconds()
+    while True:
+        with suppress(
+            FileNotFoundError
+        ):  # Linux 6.18 raises it for a process that is being reaped, which psutil 7.2 does not expect
+            return psutil.wait_procs(list(processes), timeout=max(deadline - time.monotonic(), 0))[1]
+        time.sleep(_REAPING_SECONDS)

@@ -18,7 +18,7 @@ import psutil
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from vesta_local.home import Home
-from vesta_local.processes import EXIT_TIMEOUT, HOME_MARK, family_of, is_marked, kill_all
+from vesta_local.processes import EXIT_TIMEOUT, HOME_MARK, await_exit, family_of, is_marked, kill_all
 from vesta_local.program import Program
 from vesta_local.secret_files import write_secret
 from vesta_local.supervisor_configuration import configuration_of
@@ -155,10 +155,10 @@ class Supervisor:
             for name in names:
                 _quietly(partial(self._proxy.stopProcess, name, False))
             self._await_stopped(set(names))
-        psutil.wait_procs(family, timeout=EXIT_TIMEOUT.total_seconds())
+        await_exit(family, EXIT_TIMEOUT)
         kill_all(family)
         _quietly(self._proxy.shutdown)
-        psutil.wait_procs(supervisord, timeout=STOP_TIMEOUT.total_seconds())
+        await_exit(supervisord, STOP_TIMEOUT)
         kill_all(supervisord)
         self.end_orphans()
         return True
