@@ -9,7 +9,7 @@ from vesta_contracts.annotation.v1 import Campaign, Review, Submission, Task
 
 from vesta_annotation.agreement import Answer
 from vesta_annotation.rows import answer_of
-from vesta_annotation.statements import queries
+from vesta_annotation.store.statements import queries
 from vesta_annotation.task_types import AnnotationTask, task_type_of
 
 

@@ -1,5 +1,4 @@
-"""Stores campaigns and tasks in PostgreSQL; `stored_answers` stores answers and reviews. Events are published in the transaction of the
-change that they report."""
+"""Stores campaigns and tasks in PostgreSQL. Events are published in the transaction of the change that they report."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,8 +20,8 @@ from vesta_annotation.decision import Decision
 from vesta_annotation.event_payloads import TaskEvent, task_accepted, task_cancelled, task_rejected
 from vesta_annotation.leases import expire_time
 from vesta_annotation.rows import campaign_body, campaign_of, task_body, task_of
-from vesta_annotation.statements import queries
-from vesta_annotation.stored_answers import StoredAnswers
+from vesta_annotation.store.answers import StoredAnswers
+from vesta_annotation.store.statements import queries
 from vesta_annotation.task_types import Consensus
 
 SERVICE = "annotation"
