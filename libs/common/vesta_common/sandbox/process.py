@@ -21,7 +21,7 @@ import structlog
 
 from vesta_common.errors import Internal, VestaError
 from vesta_common.sandbox import kernel, shared_memory
-from vesta_common.sandbox.child import FRAME_HEADER
+from vesta_common.sandbox.child import FRAME_HEADER, frame_parts
 
 T = TypeVar("T")
 
@@ -132,8 +132,7 @@ class Child:
         memory = memoryview(self._memory)
         frame, used_bytes = shared_memory.dump((function, [_out_of_band(argument) for argument in arguments]), memory)
         self._channel.settimeout(timeout.total_seconds())
-        self._channel.sendall(FRAME_HEADER.pack(len(frame)))
-        self._channel.sendall(frame)
+        self._send_frame(frame)
         del frame
         for room in shared_memory.rooms(used_bytes, len(arguments)):
             received = self._receive_frame(time.monotonic() + timeout.total_seconds())
@@ -151,6 +150,11 @@ class Child:
         """Kills the child and closes its socket."""
         self.kill()
         self._channel.close()
+
+    def _send_frame(self, content: bytes) -> None:
+        for part in frame_parts(content):
+            if part:
+                self._channel.sendall(part)
 
     def _receive_frame(self, deadline: float) -> bytearray:
         (size_bytes,) = FRAME_HEADER.unpack(self._receive(FRAME_HEADER.size, deadline))

@@ -89,13 +89,15 @@ class Membership:
     # Records.
 
     def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
-        """Returns the next records by assigned partition. Commits first if a commit is due.
+        """Returns the next records by assigned partition. Commits first if a commit is due, and returns when one will be.
 
         Raises:
             CorruptRecordError: a record cannot be read; call `skip_unreadable`, leave, and rejoin.
             KafkaError: leave, and rejoin.
         """
         self._commit_if_due()
+        if self.offsets.uncommitted():
+            timeout_ms = min(timeout_ms, int(COMMIT_INTERVAL / timedelta(milliseconds=1)))
         polled: dict[TopicPartition, list[Any]] = self._consumer.poll(timeout_ms=timeout_ms)
         if not polled:
             self._resume_dropped_join()
