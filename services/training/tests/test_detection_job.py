@@ -120,7 +120,6 @@ def test_a_run_starts_from_an_imported_detector_unless_it_was_deleted(objects: O
         champion="",
         champion_key="",
         champion_digest="",
-        control_curve=False,
         seed=0,
         work_folder=settings.work_folder,
         pretrained_detector=json_format.MessageToJson(detector),
