@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from vesta_common.media.model_input import UNREAD, InputFormat, place
-from vesta_common.media.model_signatures import OBJECTS, PROBABILITIES
+from vesta_common.media.model_signatures import OBJECTS, OVERLAP, PRESENCE, PROBABILITIES, SEGMENTATION
 from vesta_common.risk_control import level_of, pack, unpack
 from vesta_conductor.reconciliation.control_arm import accepted_errors
 from vesta_conductor.task_types import TASK_TYPES as LOOP_TASKS
@@ -26,6 +26,10 @@ from vesta_training.tasks.classification.held_out import held_out
 from vesta_training.tasks.detection.detector import objects_of, predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.held_out import held_out_predictions as held_out_objects
+from vesta_training.tasks.semantic_segmentation.examples import MaskedExample
+from vesta_training.tasks.semantic_segmentation.held_out import held_out_predictions as held_out_maps
+from vesta_training.tasks.semantic_segmentation.segmenter import Output, compared
+from vesta_training.tasks.semantic_segmentation.segmenter import Vocabulary as SegmenterVocabulary
 
 CONCEPTS = ("crack", "dent", "rust")
 MODEL = "projects/acme/models/parts"
@@ -136,6 +140,35 @@ def test_serving_finds_the_same_objects_with_the_same_margin_as_the_evidence(siz
     assert evidence is not None
     for answer, known, is_correct in zip(said, unpack(evidence, CONCEPTS), evidence.correct, strict=True):
         predicted = {one.concept for one in answer.scores if one.predicted}
+        assert (predicted, level_of(answer.margin)) == (set(known.concepts), level_of(known.margin))
+        assert is_correct == (not predicted)
+
+
+@pytest.mark.parametrize("size", [(100, 100), (100, 40), (30, 90)])
+def test_serving_predicts_the_same_map_with_the_same_margin_as_the_evidence(size: tuple[int, int]) -> None:
+    generator = np.random.default_rng(7)
+    declared, thresholds = InputFormat(40, 40, "letterbox"), (0.4, 0.5, 0.6)
+    placement = place(declared, *size)
+    policy = Policy.of(UncertaintyPolicy(margin_certain=0.2))
+    task, vocabulary = SERVING_TASKS[TaskType.TASK_TYPE_SEMANTIC_SEGMENTATION], Vocabulary("v", CONCEPTS, thresholds)
+    examples, outputs, said = [], [], []
+    for number in range(30):
+        blocks = generator.integers(0, 4, (4, 4), np.uint8) * (generator.random((4, 4)) < 0.6).astype(np.uint8)
+        found = np.kron(blocks, np.ones((10, 10), np.uint8))
+        presence, overlap = generator.random((2, 3)).astype(np.float32)
+        examples.append(MaskedExample(f"{number}", f"{number:03}", (), Split.TEST, width_px=size[0], height_px=size[1]))
+        outputs.append(Output(found, presence, overlap))
+        of_image = {SEGMENTATION: found, PRESENCE: presence, OVERLAP: overlap}
+        said.append(task.prediction(of_image, vocabulary, policy, placement))
+    evidence = held_out_maps(
+        compared(examples, outputs, SegmenterVocabulary(CONCEPTS, thresholds), CONCEPTS, declared),
+        examples,
+        drawn_at_random=True,
+    )
+    assert evidence is not None
+    for answer, known, is_correct in zip(said, unpack(evidence, CONCEPTS), evidence.correct, strict=True):
+        predicted = {one.concept for one in answer.scores if one.predicted}
+        assert predicted == set(answer.segmentation_map.concepts)
         assert (predicted, level_of(answer.margin)) == (set(known.concepts), level_of(known.margin))
         assert is_correct == (not predicted)
 

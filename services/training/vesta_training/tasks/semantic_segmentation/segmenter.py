@@ -102,6 +102,21 @@ def find_with_file(
     return _predictions(examples, run, vocabulary, concepts, declared, threads=dependencies.threads)
 
 
+def compared(
+    examples: Sequence[MaskedExample],
+    outputs: Sequence[Output],
+    vocabulary: Vocabulary,
+    concepts: tuple[str, ...],
+    declared: InputFormat,
+) -> MapPredictions:
+    """Returns the outputs of a model as predictions, over these concepts."""
+    rows = [
+        _compared(output, example, vocabulary, concepts, declared)
+        for output, example in zip(outputs, examples, strict=True)
+    ]
+    return _gathered(examples, rows, concepts)
+
+
 def _predictions(
     examples: Sequence[MaskedExample],
     run: Callable[[Sequence[MaskedExample]], list[Output]],
@@ -121,6 +136,12 @@ def _predictions(
 
     with ThreadPoolExecutor(threads, thread_name_prefix="segment") as pool:
         rows = [row for rows in pool.map(compare, batches) for row in rows]
+    return _gathered(examples, rows, concepts)
+
+
+def _gathered(
+    examples: Sequence[MaskedExample], rows: Sequence[tuple[Numbers, Array, float]], concepts: tuple[str, ...]
+) -> MapPredictions:
     counts = np.array([row[0] for row in rows], dtype=np.int64).reshape(len(rows), 3, len(concepts))
     return MapPredictions(
         items=tuple(example.item for example in examples),
