@@ -65,6 +65,7 @@ ANNOTATION = Service(
     {
         "name": "small/tasks/00003", "names": ["small/tasks/00003"], "parent": "p", "state": "ACTIVE", "body": b"", "now": NOW,
         "after": "", "limit": 10, "campaign": "small", "campaigns": ["small"], "item": "small3", "items": ["small3"], "priority": 0.5,
+        "known": [b"key"],
         "control": False, "blind": False, "caller": "members/me", "annotators_per_task": 2, "expire_time": NOW, "own_too": True,
         "annotator": "members/me", "accepted_key": b"", "task": "small/tasks/00003", "round": 1, "answer_key": b"", "time_spent": None,
         "tasks_max": 300,
