@@ -269,7 +269,7 @@ def test_a_champion_of_another_task_is_rejected_with_both_named(
 def test_without_a_box_there_is_nothing_to_learn(assignment: Assignment, scenes: Scenes, folder: Path) -> None:
     negatives = tuple(example for example in assignment.examples if not example.concepts)
 
-    with pytest.raises(TooFewLabelsError, match="no item of the train split has a box"):
+    with pytest.raises(TooFewLabelsError, match="no item of the train split has an object"):
         train(replace(assignment, examples=negatives), dependencies_of(scenes, folder, "sixth"))
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
+from faster_coco_eval import mask as coco_masks
+from vesta_common.media.mask_runs import Edges, area
 from vesta_contracts.training.v1 import Estimate
 
 from vesta_training.intervals import PERCENTILES_95
@@ -41,14 +43,15 @@ class AveragePrecisions:
 def average_precisions(predictions: ObjectPredictions) -> AveragePrecisions:
     """Evaluates the predictions with faster-coco-eval."""
     logging.getLogger("faster_coco_eval").setLevel(logging.ERROR)
-    truth = _annotations(predictions.truth)
-    found = _annotations(predictions.found)
+    sizes = [_pixel_count(truth, found) for truth, found in zip(predictions.truth, predictions.found, strict=True)]
+    truth = _annotations(predictions.truth, sizes)
+    found = _annotations(predictions.found, sizes)
     categories = [{"id": number, "name": concept} for number, concept in enumerate(predictions.concepts)]
-    images = [{"id": number} for number in range(len(predictions.items))]
+    images = [{"id": number, "height": size, "width": 1} for number, size in enumerate(sizes)]
     known = COCO({"images": images, "annotations": truth, "categories": categories})
     # loadRes rejects an empty list.
     answers = known.loadRes(found) if found else COCO({"images": images, "annotations": [], "categories": categories})
-    evaluation = COCOeval_faster(known, answers, "bbox", print_function=lambda *_: None)
+    evaluation = COCOeval_faster(known, answers, _kind(predictions), print_function=lambda *_: None)
     evaluation.evaluate()
     evaluation.accumulate()
     precision = np.asarray(evaluation.eval["precision"])[..., -1]  # (T, R, C, area), -1 without true objects
@@ -108,20 +111,43 @@ def _interpolated(hits: npt.NDArray[np.int64], total: npt.NDArray[np.int64], pos
     return float(precision[positions[positions < len(precision)]].sum() / len(RECALLS))
 
 
-def _annotations(objects_of_items: Sequence[Objects]) -> list[dict[str, Any]]:
+def _kind(predictions: ObjectPredictions) -> str:
+    """Returns what is compared: masks if all objects have them, or else boxes."""
+    return "bbox" if any(objects.masks is None for objects in (*predictions.truth, *predictions.found)) else "segm"
+
+
+def _annotations(objects_of_items: Sequence[Objects], sizes: Sequence[int]) -> list[dict[str, Any]]:
     annotations: list[dict[str, Any]] = []
-    for image, objects in enumerate(objects_of_items):
-        for box, number, score in zip(objects.boxes_xyxy_px, objects.numbers, objects.scores, strict=True):
-            x, y, width, height = float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])
+    for image, (objects, size) in enumerate(zip(objects_of_items, sizes, strict=True)):
+        shapes = (
+            map(_box, objects.boxes_xyxy_px) if objects.masks is None else (_mask(one, size) for one in objects.masks)
+        )
+        for shape, number, score in zip(shapes, objects.numbers, objects.scores, strict=True):
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image,
                     "category_id": int(number),
-                    "bbox": [x, y, width, height],
-                    "area": width * height,
                     "iscrowd": 0,
                     "score": float(score),
+                    **shape,
                 }
             )
     return annotations
+
+
+def _box(box: Floats) -> dict[str, Any]:
+    x, y, width, height = float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])
+    return {"bbox": [x, y, width, height], "area": width * height}
+
+
+def _mask(edges: Edges, pixel_count: int) -> dict[str, Any]:
+    """Returns a mask as COCO's run lengths, which are those of columns. As one column of all pixels, masks overlap as on the image."""
+    runs = np.diff(np.concatenate([[0], edges, [pixel_count]]))
+    encoded = coco_masks.frPyObjects({"size": [pixel_count, 1], "counts": runs.tolist()}, pixel_count, 1)
+    return {"segmentation": encoded, "area": area(edges)}
+
+
+def _pixel_count(*objects: Objects) -> int:
+    """Returns a number of pixels that includes all masks of an image."""
+    return max((int(edges[-1]) for one in objects for edges in one.masks or () if len(edges)), default=1)

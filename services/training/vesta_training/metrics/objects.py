@@ -1,11 +1,13 @@
 """Objects found by a model on the items of a test split, and how they match the true ones, as in COCO (Lin et al., arXiv 1405.0312)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from vesta_common.media.box_masks import mask_ious
 from vesta_common.media.boxes import box_ious
+from vesta_common.media.mask_runs import Edges
 
 IOUS = np.linspace(0.5, 0.95, 10)
 OBJECTS_MAX = 100
@@ -23,11 +25,28 @@ class Objects:
         boxes_xyxy_px: `(M, 4)` in pixels of the stored image.
         numbers: `(M,)`, of their concepts.
         scores: `(M,)`; 1 for true objects.
+        masks: M masks on the stored image, each inside of its box; None if objects are boxes.
     """
 
     boxes_xyxy_px: Floats
     numbers: Numbers
     scores: Floats
+    masks: tuple[Edges, ...] | None = None
+
+    def selected(self, chosen: Numbers | npt.NDArray[np.bool_]) -> "Objects":
+        """Returns the chosen objects: by their positions, in this order, or by whether each is chosen."""
+        masks = self.masks
+        if masks is not None:
+            masks = tuple(masks[position] for position in np.arange(len(masks))[chosen])
+        return Objects(self.boxes_xyxy_px[chosen], self.numbers[chosen], self.scores[chosen], masks)
+
+
+def object_ious(one: Objects, other: Objects) -> Floats:
+    """Returns `(N, M)` intersections over unions of the objects of an image: of their masks, or of their boxes if they have none."""
+    overlap = box_ious(one.boxes_xyxy_px, other.boxes_xyxy_px)
+    if one.masks is None or other.masks is None:
+        return overlap
+    return mask_ious(one.masks, other.masks, overlap > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +88,12 @@ def match_concept(predictions: ObjectPredictions, number: int) -> Matches:
     """
     scores, items, hits, truth_counts = [], [], [], []
     for position, (truth, found) in enumerate(zip(predictions.truth, predictions.found, strict=True)):
-        true_boxes = truth.boxes_xyxy_px[truth.numbers == number]
-        own = found.numbers == number
-        order = np.argsort(-found.scores[own], kind="stable")[:OBJECTS_MAX]
-        overlap = box_ious(found.boxes_xyxy_px[own][order], true_boxes)
-        scores.append(found.scores[own][order])
-        items.append(np.full(len(order), position))
-        hits.append(_hits(overlap))
-        truth_counts.append(len(true_boxes))
+        true, own = truth.selected(truth.numbers == number), found.selected(found.numbers == number)
+        own = own.selected(np.argsort(-own.scores, kind="stable")[:OBJECTS_MAX])
+        scores.append(own.scores)
+        items.append(np.full(len(own.scores), position))
+        hits.append(_hits(object_ious(own, true)))
+        truth_counts.append(len(true.scores))
     all_scores = np.concatenate(scores) if scores else np.zeros(0)
     order = np.argsort(-all_scores, kind="stable")
     return Matches(
@@ -95,7 +112,7 @@ def over_concepts(predictions: ObjectPredictions, concepts: Sequence[str]) -> Ob
 
     def renumbered(objects: Objects) -> Objects:
         own = new_numbers[objects.numbers]
-        return Objects(objects.boxes_xyxy_px[own >= 0], own[own >= 0], objects.scores[own >= 0])
+        return replace(objects, numbers=own).selected(own >= 0)
 
     return ObjectPredictions(
         items=predictions.items,

@@ -19,6 +19,7 @@ from vesta_training.features.onnx_graph import (
     add_maps,
 )
 from vesta_training.models.graph_layers import Calibration, add_block, add_calibration, add_depthwise
+from vesta_training.models.mask_graph import MASK_SIDE, MASKS, Selected, add_masks
 
 OBJECTS = "objects"
 CANDIDATE_BOXES, CANDIDATE_SCORES = "candidate_boxes", "candidate_scores"
@@ -51,6 +52,8 @@ def detector_graph(
 ) -> onnx.ModelProto:
     """Returns the graph `pixels` uint8 `(N, H, W, 3)` → `objects` `(N, K, 6)` in pixels of the input, and `embedding` `(N, D)`.
 
+    A head with a mask head also gives `masks` `(N, K, 28, 28)`.
+
     Args:
         head: a fitted `DetectionHead`.
         defaults: `(A, 4)`; see `default_boxes.lay_out`.
@@ -58,14 +61,15 @@ def detector_graph(
     """
     writer = Writer()
     maps = add_maps(writer, network, add_images(writer, side_px))
-    boxes, scores = _candidates(writer, head, [flow for flow, _ in maps.values()], defaults, calibration)
+    boxes, scores, finest = _candidates(writer, head, [flow for flow, _ in maps.values()], defaults, calibration)
     shape = writer.node("Shape", [PIXELS])
     sides = writer.node("Gather", [shape, writer.constant("width_height", np.array([2, 1, 2, 1], dtype=np.int64))])
     sides = writer.node("Cast", [sides], to=TensorProto.FLOAT)
-    count = _add_objects(writer, boxes, scores, sides, selection, len(defaults), head.class_count - 1)
+    selected = _add_objects(writer, boxes, scores, sides, selection, len(defaults), head.class_count - 1)
+    objects = _outputs(writer, head, finest, selected, side_px // STRIDES[0])
     add_embedding(writer, network, embedding_side_px)
     outputs = [
-        helper.make_tensor_value_info(OBJECTS, TensorProto.FLOAT, ["images", count, 6]),
+        *objects,
         helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["images", embedding_dimension]),
     ]
     if with_candidates:
@@ -81,16 +85,18 @@ def head_graph(
 ) -> onnx.ModelProto:
     """Returns the graph `stride8`, `stride16`, `stride32` float16 → `objects` `(N, K, 6)`, as shares of the sides of the image.
 
+    A head with a mask head also gives `masks` `(N, K, 28, 28)`.
+
     Args:
         shapes: of the maps of an image, by stride.
     """
     writer = Writer()
     names = [f"stride{stride}" for stride in STRIDES]
     maps = [writer.node("Cast", [name], to=TensorProto.FLOAT) for name in names]
-    boxes, scores = _candidates(writer, head, maps, defaults, calibration)
+    boxes, scores, finest = _candidates(writer, head, maps, defaults, calibration)
     sides = writer.constant("sides", np.ones(4, dtype=np.float32))
-    count = _add_objects(writer, boxes, scores, sides, selection, len(defaults), head.class_count - 1)
-    model = writer.model([helper.make_tensor_value_info(OBJECTS, TensorProto.FLOAT, ["images", count, 6])])
+    selected = _add_objects(writer, boxes, scores, sides, selection, len(defaults), head.class_count - 1)
+    model = writer.model(_outputs(writer, head, finest, selected, shapes[0][1]))
     del model.graph.input[:]
     model.graph.input.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT16, ["images", *shape])
@@ -110,15 +116,32 @@ def add_objects(
         sides: width, height, width and height, by which boxes are multiplied.
         candidate_count, concept_count: A and C.
     """
-    count = _add_objects(writer, boxes, scores, sides, selection, candidate_count, concept_count)
-    return helper.make_tensor_value_info(OBJECTS, TensorProto.FLOAT, ["images", count, 6])
+    selected = _add_objects(writer, boxes, scores, sides, selection, candidate_count, concept_count)
+    return helper.make_tensor_value_info(OBJECTS, TensorProto.FLOAT, ["images", selected.per_image, 6])
+
+
+def _outputs(writer: Writer, head: Any, finest: str, selected: Selected, cells: int) -> list[onnx.ValueInfoProto]:
+    """Adds the masks of the objects, if the head has a mask head. Returns the outputs for objects.
+
+    Args:
+        cells: of a side of the finest maps.
+    """
+    outputs = [helper.make_tensor_value_info(OBJECTS, TensorProto.FLOAT, ["images", selected.per_image, 6])]
+    if head.masks is not None:
+        add_masks(writer, head.masks, finest, selected, cells)
+        outputs.append(
+            helper.make_tensor_value_info(
+                MASKS, TensorProto.FLOAT, ["images", selected.per_image, MASK_SIDE, MASK_SIDE]
+            )
+        )
+    return outputs
 
 
 def _candidates(
     writer: Writer, head: Any, maps: Sequence[str], defaults: Array, calibration: Calibration
-) -> tuple[str, str]:
-    """Adds the head. Returns the boxes `(N, A, 4)`, as shares of the image, and the calibrated scores `(N, A, C)`."""
-    flow = ""
+) -> tuple[str, str, str]:
+    """Adds the head. Returns the boxes `(N, A, 4)`, as shares of the image, the calibrated scores `(N, A, C)`, and the finest maps."""
+    flow = smooth = ""
     logits, offsets = [], []
     for level in reversed(range(len(STRIDES))):
         own = add_block(writer, head.lateral[level], maps[level])
@@ -138,7 +161,7 @@ def _candidates(
         offsets.append(_by_box(writer, _predictor(writer, head.offsets[level], smooth), 4))
     all_logits = writer.node("Concat", logits[::-1], axis=1)
     all_offsets = writer.node("Concat", offsets[::-1], axis=1)
-    return _decoded(writer, all_offsets, defaults), _calibrated(writer, all_logits, calibration)
+    return _decoded(writer, all_offsets, defaults), _calibrated(writer, all_logits, calibration), smooth
 
 
 def _calibrated(writer: Writer, logits: str, calibration: Calibration) -> str:
@@ -164,12 +187,8 @@ def _decoded(writer: Writer, offsets: str, defaults: Array) -> str:
 
 def _add_objects(
     writer: Writer, boxes: str, scores: str, sides: str, selection: Selection, candidate_count: int, concept_count: int
-) -> int:
-    """Adds the output `objects`: candidates after non-maximum suppression per concept, in descending order of score.
-
-    Returns:
-        K, the number of objects of each image.
-    """
+) -> Selected:
+    """Adds the output `objects`: candidates after non-maximum suppression per concept, in descending order of score."""
 
     def integers(name: str, *values: int) -> str:
         return writer.constant(name, np.array(values, dtype=np.int64))
@@ -195,15 +214,18 @@ def _add_objects(
     flat = writer.node("Reshape", [scores, integers("flat", 0, -1)])
     values, positions = _top(writer, flat, integers("object_count", count))
     divisor = integers("divisor", compared)
-    numbers = writer.node("Cast", [writer.node("Div", [positions, divisor])], to=TensorProto.FLOAT)
+    numbers = writer.node("Div", [positions, divisor])
     boxes = _gathered(writer, boxes, writer.node("Mod", [positions, divisor]), 4)
-    boxes = writer.node("Mul", [boxes, sides])
     last = integers("last_axis", 2)
-    columns = [boxes, *(writer.node("Unsqueeze", [one, last]) for one in (values, numbers))]
+    as_floats = writer.node("Cast", [numbers], to=TensorProto.FLOAT)
+    columns = [
+        writer.node("Mul", [boxes, sides]),
+        *(writer.node("Unsqueeze", [one, last]) for one in (values, as_floats)),
+    ]
     rows = writer.node("Concat", columns, axis=2)
     is_object = writer.node("Sign", [writer.node("Unsqueeze", [values, last])])
     writer.node("Mul", [rows, is_object], output=OBJECTS)
-    return count
+    return Selected(count, boxes, values, numbers)
 
 
 def _top(writer: Writer, values: str, count: str) -> tuple[str, str]:

@@ -19,7 +19,15 @@ from vesta_training.errors import RecipeError
 
 YAML_BYTES_MAX = 65_536
 YAML_DEPTH_MAX = 20
-BUILTIN = ("classification", "classification-finetune", "detection", "semantic-segmentation", "multilabel", "embedding")
+BUILTIN = (
+    "classification",
+    "classification-finetune",
+    "detection",
+    "instance-segmentation",
+    "semantic-segmentation",
+    "multilabel",
+    "embedding",
+)
 
 
 NEWEST_PRETRAINED, NO_PRETRAINED = "newest", "none"
@@ -31,6 +39,7 @@ class Task(StrEnum):
     CLASSIFICATION = "classification"
     MULTILABEL = "multilabel"
     DETECTION = "detection"
+    INSTANCE_SEGMENTATION = "instance-segmentation"
     SEMANTIC_SEGMENTATION = "semantic-segmentation"
     EMBEDDING = "embedding"
 
@@ -122,6 +131,19 @@ class DetectionChoices(MapHeadChoices):
     objects_max: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
+class MaskChoices(_Section):
+    """How masks of objects are learned, together with their boxes."""
+
+    # Whether each concept has masks of its own, or all share the same.
+    per_concept: bool = False
+    # Convolutions of the mask head.
+    layers: Annotated[int, Field(ge=1, le=8)] = 2
+    # Objects of a view whose masks are learned, at most.
+    objects_per_view_max: Annotated[int, Field(ge=1, le=200)] = 16
+    # Weight of the loss of masks, relative to that of boxes.
+    loss_weight: Annotated[float, Field(gt=0, le=100)] = 1.0
+
+
 class SegmentationChoices(MapHeadChoices):
     """How the segmentation head is fitted."""
 
@@ -145,6 +167,7 @@ class _Choices(_Section):
     head: HeadChoices | None = None
     finetune: FinetuneChoices | None = None
     detection: DetectionChoices | None = None
+    masks: MaskChoices | None = None
     segmentation: SegmentationChoices | None = None
     evaluation: EvaluationChoices = EvaluationChoices()
 
@@ -153,7 +176,7 @@ class _Choices(_Section):
         required, allowed = _SECTIONS_OF[self.task]
         given = {
             section
-            for section in ("head", "finetune", "detection", "segmentation")
+            for section in ("head", "finetune", "detection", "masks", "segmentation")
             if getattr(self, section) is not None
         }
         if superfluous := sorted(given - allowed):
@@ -172,6 +195,7 @@ _SECTIONS_OF: dict[Task, tuple[frozenset[str], frozenset[str]]] = {
     Task.CLASSIFICATION: (frozenset({"head"}), frozenset({"head", "finetune"})),
     Task.MULTILABEL: (frozenset({"head"}), frozenset({"head", "finetune"})),
     Task.DETECTION: (frozenset({"detection"}), frozenset({"detection"})),
+    Task.INSTANCE_SEGMENTATION: (frozenset({"detection", "masks"}), frozenset({"detection", "masks"})),
     Task.SEMANTIC_SEGMENTATION: (frozenset({"segmentation"}), frozenset({"segmentation"})),
     Task.EMBEDDING: (frozenset(), frozenset()),
 }
@@ -180,6 +204,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "head": HeadChoices,
     "finetune": FinetuneChoices,
     "detection": DetectionChoices,
+    "masks": MaskChoices,
     "segmentation": SegmentationChoices,
     "evaluation": EvaluationChoices,
 }
@@ -201,6 +226,7 @@ class Recipe:
     head: HeadChoices | None
     finetune: FinetuneChoices | None
     detection: DetectionChoices | None
+    masks: MaskChoices | None
     segmentation: SegmentationChoices | None
     evaluation: EvaluationChoices
     reasons: Mapping[str, str]
@@ -236,6 +262,7 @@ def read_recipe(name: str, text: str) -> Recipe:
         head=choices.head,
         finetune=choices.finetune,
         detection=choices.detection,
+        masks=choices.masks,
         segmentation=choices.segmentation,
         evaluation=choices.evaluation,
         reasons=reasons,

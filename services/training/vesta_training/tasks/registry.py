@@ -3,6 +3,7 @@
 from vesta_training.recipes.recipe import Task
 from vesta_training.tasks.classification.image_labels import ImageLabels
 from vesta_training.tasks.detection.boxes import Boxes
+from vesta_training.tasks.instance_segmentation.masks import Masks
 from vesta_training.tasks.semantic_segmentation.pixels import Pixels
 from vesta_training.tasks.training_task import TrainingTask
 
@@ -12,6 +13,7 @@ _TASKS: dict[Task, TrainingTask] = {
     Task.MULTILABEL: _IMAGE_LABELS,
     Task.DETECTION: Boxes(),
     Task.SEMANTIC_SEGMENTATION: Pixels(),
+    Task.INSTANCE_SEGMENTATION: Masks(),
     Task.EMBEDDING: _IMAGE_LABELS,
 }
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
+from vesta_common.media.box_masks import paste
 from vesta_common.media.model_input import InputFormat, place
-from vesta_common.media.model_signatures import input_format
+from vesta_common.media.model_signatures import MASKS, input_format
 from vesta_contracts.training.v1 import ModelVersion
 
 from vesta_training.example import Array
@@ -58,13 +59,16 @@ class Detector:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        wanted = [output.name for output in model.graph.output]
         found: list[Objects] = []
         for start in range(0, len(keys), BATCH_SIZE):
             batch = maps.load(keys[start : start + BATCH_SIZE])
             names = [f"stride{stride}" for stride in STRIDES]
-            rows = session.run([OBJECTS], dict(zip(names, batch, strict=True)))[0]
-            of_batch = examples[start : start + BATCH_SIZE]
-            found += [objects_of(one, example, SHARES) for one, example in zip(rows, of_batch, strict=True)]
+            answers = session.run(wanted, dict(zip(names, batch, strict=True)))
+            found += [
+                objects_of(rows, example, SHARES, *masks)
+                for example, rows, *masks in zip(examples[start : start + BATCH_SIZE], *answers, strict=True)
+            ]
         return found
 
 
@@ -78,8 +82,10 @@ def find_with_file(
 
     def find(batch: Sequence[BoxedExample]) -> list[Objects]:
         pixels = np.stack([dependencies.pixels(example.image_sha256, declared) for example in batch])
-        rows = runtime.run(pixels, OBJECTS)
-        return [objects_of(of_image, example, declared) for of_image, example in zip(rows, batch, strict=True)]
+        answers = runtime.run_all(pixels, [name for name in (OBJECTS, MASKS) if name in runtime.outputs])
+        return [
+            objects_of(rows, example, declared, *masks) for example, rows, *masks in zip(batch, *answers, strict=True)
+        ]
 
     with ThreadPoolExecutor(dependencies.threads, thread_name_prefix="detect") as pool:
         found = [objects for batch in pool.map(find, batches) for objects in batch]
@@ -105,20 +111,27 @@ def truth_of(example: BoxedExample, concepts: Sequence[str]) -> Objects:
     numbers = np.array([number.get(concept, -1) for concept in example.box_concepts], dtype=np.int64)
     boxes = example.boxes.astype(np.float64) * _size(example)
     known = numbers >= 0
-    return Objects(boxes[known], numbers[known], np.ones(int(known.sum())))
+    return Objects(boxes, numbers, np.ones(len(numbers)), example.masks).selected(known)
 
 
-def objects_of(rows: Array, example: BoxedExample, declared: InputFormat) -> Objects:
+def objects_of(rows: Array, example: BoxedExample, declared: InputFormat, masks: Array | None = None) -> Objects:
     """Returns the objects in the rows `(K, 6)` of the output of a model. Objects beside the image are left out, as in serving.
 
     Args:
         declared: the input of the model, in whose pixels the rows are.
+        masks: `(K, S, S)`, if the model has this output. Objects without pixels are left out, as in serving.
     """
-    found = rows[rows[:, 4] > 0]
-    boxes = place(declared, example.width_px, example.height_px).on_image(found[:, :4])
-    is_visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    found = found[is_visible]
-    return Objects(boxes[is_visible], found[:, 5].astype(np.int64), found[:, 4].astype(np.float64))
+    placement = place(declared, example.width_px, example.height_px)
+    boxes = placement.on_image(rows[:, :4])
+    kept = np.flatnonzero((rows[:, 4] > 0) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    pasted = None
+    if masks is not None:
+        frames = placement.around_image(rows[:, :4])
+        edges = {row: paste(masks[row], frames[row], placement.area, example.width_px) for row in kept.tolist()}
+        kept = kept[np.array([len(edges[row]) > 0 for row in kept.tolist()], dtype=np.bool_)]
+        pasted = tuple(edges[row] for row in kept.tolist())
+    found = rows[kept]
+    return Objects(boxes[kept], found[:, 5].astype(np.int64), found[:, 4].astype(np.float64), pasted)
 
 
 def _size(example: BoxedExample) -> Floats:

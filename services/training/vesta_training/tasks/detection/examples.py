@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from vesta_common.media.mask_runs import Edges
 from vesta_contracts.datasets.v1 import AnnotationList
 
 from vesta_training.example import Array, Example, Split
@@ -22,18 +23,22 @@ class BoxedExample(Example):
         boxes: `(M, 4)`: x_min, y_min, x_max, y_max as shares of the width and of the height of the image, in [0, 1].
         box_concepts: `(M,)`, in the order of the boxes.
         width_px, height_px: of the stored image.
+        masks: `(M,)` on the stored image, each inside of its box; None if objects are boxes.
     """
 
     boxes: Array = None  # type: ignore[assignment]
     box_concepts: tuple[str, ...] = ()
     width_px: int = 0
     height_px: int = 0
+    masks: tuple[Edges, ...] | None = None
 
     @property
     def identity(self) -> str:
         """The image with all that is learned from it."""
-        content = hashlib.sha256(self.boxes.tobytes()).hexdigest()
-        return f"{self.image_sha256};{self.box_concepts};{content};{self.split}"
+        content = hashlib.sha256(self.boxes.tobytes())
+        for edges in self.masks or ():
+            content.update(edges.tobytes())
+        return f"{self.image_sha256};{self.box_concepts};{content.hexdigest()};{self.split}"
 
     def numbers(self, concepts: dict[str, int]) -> npt.NDArray[np.int64]:
         """Returns `(M,)`, the number of the concept of each box."""

@@ -3,23 +3,22 @@
 from collections.abc import Sequence
 
 import numpy as np
-from vesta_common.media.boxes import box_ious
 from vesta_common.media.predictions import margin_to_thresholds
 from vesta_common.media.same_objects import are_same
 from vesta_common.risk_control import HELD_OUT_MAX, HeldOut, pack
 from vesta_contracts.training.v1 import HeldOutPredictions
 
-from vesta_training.metrics.objects import ObjectPredictions
+from vesta_training.metrics.objects import ObjectPredictions, object_ious
 from vesta_training.tasks.detection.examples import BoxedExample
 
 
 def held_out_predictions(
     predictions: ObjectPredictions, examples: Sequence[BoxedExample], *, drawn_at_random: bool
 ) -> HeldOutPredictions | None:
-    """Compares predictions with all boxes of each item; None if there are no items.
+    """Compares predictions with all objects of each item; None if there are no items.
 
-    Of many items, those with the lowest hashes are a random sample. A prediction is wrong if the item has a box of a concept that is not
-    in the taxonomy.
+    Of many items, those with the lowest hashes are a random sample. A prediction is wrong if the item has an object of a concept that is
+    not in the taxonomy.
 
     Args:
         examples: those of the predictions, in their order.
@@ -34,8 +33,8 @@ def held_out_predictions(
         is_predicted = found.scores >= own
         margin = margin_to_thresholds(found.scores[None].astype(np.float32), own.astype(np.float32))[0]
         concepts = tuple(predictions.concepts[number] for number in np.unique(found.numbers[is_predicted]))
-        overlap = box_ious(found.boxes_xyxy_px[is_predicted], truth.boxes_xyxy_px)
-        is_same = are_same(overlap, found.numbers[is_predicted].tolist(), truth.numbers.tolist())
+        predicted = found.selected(is_predicted)
+        is_same = are_same(object_ious(predicted, truth), predicted.numbers.tolist(), truth.numbers.tolist())
         is_correct = known.issuperset(examples[position].concepts) and is_same
         evidence.append(HeldOut(float(margin), concepts, is_correct))
     return pack(evidence, predictions.concepts, drawn_at_random=drawn_at_random) if evidence else None

@@ -1,5 +1,6 @@
 """The learning of a detector: default boxes, the fit, and its calibration by cross-fitting."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,15 +16,17 @@ from vesta_training.metrics.objects import Objects
 from vesta_training.models.detector_graph import Selection
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.progress import Reporter
-from vesta_training.recipes.recipe import DetectionChoices
+from vesta_training.recipes.recipe import DetectionChoices, MaskChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies
 from vesta_training.tasks.checkpoints import CheckpointFile
 from vesta_training.tasks.detection.calibrate import calibrate, uncalibrated
 from vesta_training.tasks.detection.default_boxes import choose_sizes, lay_out
 from vesta_training.tasks.detection.detector import Detector, predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample
-from vesta_training.tasks.detection.loss import BoxedView, detection_loss
-from vesta_training.tasks.detection.network import DetectionHead
+from vesta_training.tasks.detection.loss import BoxedView, detection_loss, masks_loss
+from vesta_training.tasks.detection.mask_head import MaskHead
+from vesta_training.tasks.detection.mask_targets import mask_targets
+from vesta_training.tasks.detection.network import DetectionHead, Predicted
 from vesta_training.tasks.views.fit import FitInput, fit, step_count
 from vesta_training.tasks.views.view_maps import ViewMaps
 from vesta_training.tasks.views.views import view_boxes
@@ -83,6 +86,11 @@ class Learner:
         """The choices of the recipe."""
         return self.assignment.recipe.detection or DetectionChoices()
 
+    @property
+    def mask_choices(self) -> MaskChoices | None:
+        """The choices of the recipe for masks; None if it learns boxes."""
+        return self.assignment.recipe.masks
+
     def hold_out(self, examples: Sequence[BoxedExample]) -> HeldOut:
         """Calibrates and measures by cross-fitting, if there are enough examples."""
         steps = step_count(len(examples), self.choices)
@@ -130,11 +138,17 @@ class Learner:
             name: of the fit in its checkpoint.
         """
         choices, concepts = self.choices, self.assignment.concepts
-        images = [_learned(self.views, example, concepts) for example in examples]
+        images = [self._learned(example) for example in examples]
         sizes = choose_sizes(_sizes(images), choices.side_px, choices.boxes_per_cell, self.assignment.seed)
         defaults = lay_out(sizes, choices.side_px)
         defaults_on_device = torch.from_numpy(defaults).to(self.dependencies.device)
-        channels = [shape[0] for shape in self.maps.shapes]
+
+        def loss_of(head: DetectionHead, outputs: Predicted, batch: Sequence[BoxedView]) -> torch.Tensor:
+            loss = detection_loss(outputs, batch, defaults_on_device)
+            if head.masks is not None and self.mask_choices is not None:
+                loss = loss + self.mask_choices.loss_weight * masks_loss(head.masks, outputs, batch)
+            return loss
+
         head = fit(
             FitInput(
                 images=images,
@@ -144,8 +158,8 @@ class Learner:
                 fingerprint=f"{self.assignment.fingerprint};{self.maps.digest};{name};{len(examples)}",
             ),
             self.maps,
-            make_head=lambda: DetectionHead(channels, choices.pyramid_channels, choices.boxes_per_cell, len(concepts)),
-            loss_of=lambda outputs, batch: detection_loss(outputs, batch, defaults_on_device),
+            make_head=self._make_head,
+            loss_of=loss_of,
             resumable=CheckpointFile(
                 self.dependencies.run_folder / f"detection-{name}.checkpoint", self.dependencies.checkpoints
             ),
@@ -162,6 +176,38 @@ class Learner:
             thresholds=(UNCALIBRATED_THRESHOLD,) * len(concepts),
         )
 
+    def _make_head(self) -> DetectionHead:
+        choices, masks, count = self.choices, self.mask_choices, len(self.assignment.concepts)
+        width = choices.pyramid_channels
+        mask_head = MaskHead(width, masks.layers, count if masks.per_concept else 1) if masks is not None else None
+        channels = [shape[0] for shape in self.maps.shapes]
+        return DetectionHead(channels, width, choices.boxes_per_cell, count, mask_head)
+
+    def _learned(self, example: BoxedExample) -> list[BoxedView]:
+        """Returns the views of an example, with their boxes and masks."""
+        all_numbers = example.numbers({concept: number for number, concept in enumerate(self.assignment.concepts)})
+        learned = []
+        for key, view in self.views.views(example):
+            all_boxes, visible = view_boxes(example.boxes, view, self.views.side_px)
+            boxes, numbers = all_boxes[visible], all_numbers[visible]
+            masks = None
+            if example.masks is not None and self.mask_choices is not None:
+                generator = np.random.default_rng(int(hashlib.sha256(key.encode()).hexdigest()[:16], 16))
+                chosen = np.flatnonzero(visible)[: self.mask_choices.objects_per_view_max]
+                if visible.sum() > len(chosen):
+                    chosen = np.sort(generator.permutation(np.flatnonzero(visible))[: len(chosen)])
+                masks = mask_targets(
+                    [example.masks[position] for position in chosen],
+                    (example.height_px, example.width_px),
+                    all_boxes[chosen],
+                    all_numbers[chosen],
+                    view,
+                    self.views.side_px,
+                    generator,
+                )
+            learned.append(BoxedView(key, boxes, numbers, masks))
+        return learned
+
     def _cross_fit(self, examples: Sequence[BoxedExample], folds: int, steps: int) -> list[Objects]:
         """Returns the objects that are found in each example by a detector that has not learned from it."""
         fold_of = np.random.default_rng(self.assignment.seed).permutation(len(examples)) % folds
@@ -174,16 +220,6 @@ class Learner:
             objects = detector.find(held_out, [self.views.whole(example) for example in held_out], self.maps)
             found |= dict(zip(out, objects, strict=True))
         return [found[position] for position in range(len(examples))]
-
-
-def _learned(views: ViewMaps, example: BoxedExample, concepts: Sequence[str]) -> list[BoxedView]:
-    """Returns the views of an example, with their boxes."""
-    numbers = example.numbers({concept: number for number, concept in enumerate(concepts)})
-    learned = []
-    for key, view in views.views(example):
-        boxes, visible = view_boxes(example.boxes, view, views.side_px)
-        learned.append(BoxedView(key, boxes[visible], numbers[visible]))
-    return learned
 
 
 def _sizes(images: Sequence[Sequence[BoxedView]]) -> Array:

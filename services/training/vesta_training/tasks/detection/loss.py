@@ -10,7 +10,9 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from vesta_training.example import Array
-from vesta_training.tasks.detection.network import encode
+from vesta_training.tasks.detection.mask_head import MaskHead, mask_loss
+from vesta_training.tasks.detection.mask_targets import MaskTargets
+from vesta_training.tasks.detection.network import Predicted, encode
 
 # A default box must predict an object that it overlaps with this IoU, and the one that overlaps an object most must in any case.
 MATCH_IOU_MIN = 0.5
@@ -20,23 +22,26 @@ NEGATIVES_MIN = 12
 
 @dataclass(frozen=True, slots=True)
 class BoxedView:
-    """A view of an image to learn from: the key of its maps, its boxes `(M, 4)`, and the numbers `(M,)` of their concepts."""
+    """A view of an image to learn from: the key of its maps, its boxes `(M, 4)`, and the numbers `(M,)` of their concepts.
+
+    Attributes:
+        masks: what the mask head has to predict; None if objects are boxes.
+    """
 
     key: str
     boxes: Array
     numbers: npt.NDArray[np.int64]
+    masks: MaskTargets | None = None
 
 
-def detection_loss(
-    outputs: tuple[torch.Tensor, torch.Tensor], batch: Sequence[BoxedView], defaults: torch.Tensor
-) -> torch.Tensor:
+def detection_loss(outputs: Predicted, batch: Sequence[BoxedView], defaults: torch.Tensor) -> torch.Tensor:
     """Returns the loss of a batch, by the number of matched default boxes.
 
     Args:
-        outputs: of a `DetectionHead`: logits and offsets.
+        outputs: of a `DetectionHead`.
         defaults: `(A, 4)`; see `default_boxes.lay_out`.
     """
-    logits, offsets = outputs
+    logits, offsets = outputs.logits, outputs.offsets
     classes = torch.zeros(logits.shape[:2], dtype=torch.int64, device=logits.device)
     box_loss = offsets.new_zeros(())
     for row, view in enumerate(batch):
@@ -57,6 +62,20 @@ def detection_loss(
     counted = positive | (rank < mined)
     total: torch.Tensor = (entropy[counted].sum() + box_loss) / positive.sum().clamp(min=len(batch))
     return total
+
+
+def masks_loss(head: MaskHead, outputs: Predicted, batch: Sequence[BoxedView]) -> torch.Tensor:
+    """Returns the loss of the masks of a batch; 0 without objects."""
+    targets = [(row, view.masks) for row, view in enumerate(batch) if view.masks is not None and len(view.masks.boxes)]
+    if not targets:
+        return outputs.finest.new_zeros(())
+    device = outputs.finest.device
+    images = torch.cat([torch.full((len(one.boxes),), row) for row, one in targets]).to(device)
+    boxes, masks, numbers = (
+        torch.from_numpy(np.concatenate(parts)).to(device)
+        for parts in zip(*((one.boxes, one.masks, one.numbers) for _, one in targets), strict=True)
+    )
+    return mask_loss(head(outputs.finest, images, boxes), masks, numbers)
 
 
 def _match(boxes: torch.Tensor, defaults: torch.Tensor) -> torch.Tensor:

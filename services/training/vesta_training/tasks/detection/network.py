@@ -5,12 +5,14 @@ convolutions (Sandler et al., arXiv 1801.04381).
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torchvision.ops.misc import Conv2dNormActivation
 
 from vesta_training.features.onnx_graph import STRIDES
+from vesta_training.tasks.detection.mask_head import MaskHead
 from vesta_training.tasks.views.layers import Depthwise
 
 # Scales of the predicted offsets of centre and size, as in SSD.
@@ -34,6 +36,20 @@ class Predictor(nn.Module):
         return answer
 
 
+class Predicted(NamedTuple):
+    """The outputs of a detection head.
+
+    Attributes:
+        logits: `(N, A, C + 1)`, in the order of `default_boxes.lay_out`; class 0 is the background.
+        offsets: `(N, A, 4)`, in the same order.
+        finest: `(N, width, S/8, S/8)`, the finest maps of the pyramid, from which a mask head predicts.
+    """
+
+    logits: torch.Tensor
+    offsets: torch.Tensor
+    finest: torch.Tensor
+
+
 class DetectionHead(nn.Module):
     """Predicts a class and a box for each default box.
 
@@ -42,9 +58,12 @@ class DetectionHead(nn.Module):
         width: channels of the pyramid.
         per_cell: default boxes of each cell.
         concept_count: C; class 0 is the background.
+        masks: predicts the masks of boxes; None if objects are boxes.
     """
 
-    def __init__(self, channels: Sequence[int], width: int, per_cell: int, concept_count: int) -> None:
+    def __init__(
+        self, channels: Sequence[int], width: int, per_cell: int, concept_count: int, masks: MaskHead | None = None
+    ) -> None:
         super().__init__()
         self.class_count = concept_count + 1
         self.lateral = nn.ModuleList(
@@ -55,15 +74,13 @@ class DetectionHead(nn.Module):
         background[:, 0] = torch.tensor(BACKGROUND_PRIOR * concept_count / (1 - BACKGROUND_PRIOR)).log()
         self.classes = nn.ModuleList(Predictor(width, background.flatten()) for _ in channels)
         self.offsets = nn.ModuleList(Predictor(width, torch.zeros(per_cell * 4)) for _ in channels)
+        self.masks = masks
 
-    def forward(self, maps: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(self, maps: Sequence[torch.Tensor]) -> Predicted:
         """Predicts.
 
         Args:
             maps: `(N, channels, S/stride, S/stride)` by stride, float32.
-
-        Returns:
-            Logits `(N, A, C + 1)` and offsets `(N, A, 4)`, in the order of `default_boxes.lay_out`.
         """
         flow: torch.Tensor | None = None
         logits, offsets = [], []
@@ -73,7 +90,7 @@ class DetectionHead(nn.Module):
             smooth = self.smooth[level](flow)
             logits.append(_by_box(self.classes[level](smooth), self.class_count))
             offsets.append(_by_box(self.offsets[level](smooth), 4))
-        return torch.cat(logits[::-1], dim=1), torch.cat(offsets[::-1], dim=1)
+        return Predicted(torch.cat(logits[::-1], dim=1), torch.cat(offsets[::-1], dim=1), smooth)
 
 
 def decode(offsets: torch.Tensor, defaults: torch.Tensor) -> torch.Tensor:

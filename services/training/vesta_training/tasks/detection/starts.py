@@ -113,7 +113,9 @@ def _packaged(
     return Start(
         name=PACKAGED,
         learner=Learner(assignment, dependencies, report, views),
-        export=lambda detector, path: export_detector(network, detector, backbone, choices.side_px, path),
+        export=lambda detector, path: export_detector(
+            network, detector, backbone, choices.side_px, path, assignment.recipe.task
+        ),
         facts={
             "license": backbone.weights_license,
             "source": backbone.weights_source,

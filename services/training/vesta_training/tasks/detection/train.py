@@ -1,4 +1,4 @@
-"""A training from images with boxes to an evaluated detector."""
+"""A training from images with boxes or masks to an evaluated detector."""
 
 from collections.abc import Callable
 
@@ -34,9 +34,9 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     if not any(len(example.boxes) for example in known):
         left_out = describe_excluded(excluded)
         raise TooFewLabelsError(
-            "no item of the train split has a box"
+            "no item of the train split has an object"
             + (f"; excluded are {left_out}" if left_out else "")
-            + ". Draw boxes on some images, and create a new snapshot"
+            + ". Draw objects on some images, and create a new snapshot"
         )
     report = Reporter(progress, dependencies.clock, plan(choices, len(known), dependencies.threads))
     report.begin("features")

@@ -109,7 +109,7 @@ class Learner:
             ),
             self.maps,
             make_head=lambda: SegmentationHead(channels, choices.width, len(concepts)),
-            loss_of=lambda logits, batch: segmentation_loss(logits, batch, choices.side_px, choices.overlap_share),
+            loss_of=lambda _, logits, batch: segmentation_loss(logits, batch, choices.side_px, choices.overlap_share),
             resumable=CheckpointFile(
                 self.dependencies.run_folder / f"segmentation-{name}.checkpoint", self.dependencies.checkpoints
             ),

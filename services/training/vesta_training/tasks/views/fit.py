@@ -58,7 +58,7 @@ def fit(
     maps: MapCache,
     *,
     make_head: Callable[[], Head],
-    loss_of: Callable[[Any, Sequence[LearnedFrom]], torch.Tensor],
+    loss_of: Callable[[Head, Any, Sequence[LearnedFrom]], torch.Tensor],
     resumable: Resumable,
     threads: int,
     device: str,
@@ -68,7 +68,7 @@ def fit(
 
     Args:
         make_head: returns a head with random weights. It maps the maps of a batch by stride, float32, to its outputs.
-        loss_of: returns the loss of the outputs of a batch of views.
+        loss_of: returns the loss of the head, given its outputs for a batch of views.
         stepped: called after every step with its number, the total number of steps and the loss; raises an exception to stop.
 
     Raises:
@@ -93,7 +93,7 @@ def fit(
         for group in optimizer.param_groups:
             group["lr"] = choices.learning_rate * _rate(step, inputs.steps, choices.warmup_steps)
         loaded = [torch.from_numpy(one).to(device).float() for one in maps.load([view.key for view in batch])]
-        loss = loss_of(head(loaded), batch)
+        loss = loss_of(head, head(loaded), batch)
         value = float(loss.detach())
         if not np.isfinite(value):
             raise LearningError(f"the loss is not finite at step {step + 1}; use a recipe with a lower learning_rate")

@@ -128,16 +128,26 @@ def view_numbers(numbers: npt.NDArray[np.uint8], view: View, side_px: int) -> np
     Args:
         numbers: `(S, S)` of the image, stretched to a square.
     """
+    content: npt.NDArray[np.uint8] = view_masks(numbers[None], view, side_px)[0]
+    return content
+
+
+def view_masks(masks: npt.NDArray[np.uint8], view: View, side_px: int) -> npt.NDArray[np.uint8]:
+    """Returns masks in a view, `(M, side_px, side_px)`; 0 outside of the image.
+
+    Args:
+        masks: `(M, S, S)` of the image, stretched to a square.
+    """
     import torch
     from torchvision.transforms.v2 import InterpolationMode, functional
 
-    mask = torch.from_numpy(numbers)[None]
+    moved = torch.from_numpy(masks)
     if not view.is_whole:
-        mask = _part(mask, view.window, outside=0)
-    mask = functional.resize(mask, [side_px, side_px], interpolation=InterpolationMode.NEAREST_EXACT)
+        moved = _part(moved, view.window, outside=0)
+    moved = functional.resize(moved, [side_px, side_px], interpolation=InterpolationMode.NEAREST_EXACT)
     if view.flipped:
-        mask = functional.horizontal_flip(mask)
-    content: npt.NDArray[np.uint8] = mask[0].contiguous().numpy()
+        moved = functional.horizontal_flip(moved)
+    content: npt.NDArray[np.uint8] = moved.contiguous().numpy()
     return content
 
 
@@ -149,7 +159,7 @@ def _part(image: "torch.Tensor", window: tuple[float, float, float, float], outs
     """
     from torchvision.transforms.v2 import functional
 
-    side = image.shape[1]
+    side = image.shape[-1]
     left, top, right, bottom = (round(value * side) for value in window)
     padding = [max(0, -left), max(0, -top), max(0, right - side), max(0, bottom - side)]
     padded = functional.pad(image, padding, fill=outside)

@@ -1,0 +1,1 @@
+"""Instance segmentation: objects with their pixels, learned as boxes with masks."""
