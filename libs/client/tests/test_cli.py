@@ -414,7 +414,7 @@ def test_objects_are_printed_with_their_corners_below_their_file(vesta: Callable
     done = vesta("predict", "projects/acme/deployments/detector", str(tmp_path / "a.jpg"))
     first, second = done.stdout.strip().splitlines()
     assert first.endswith("a.jpg\tc3 0.90 (uncertain: the score of a van is 0.46)")
-    assert second == "  van 0.46\t1.0, 2.2, 30.0, 40.8"
+    assert second == "  van 0.46\t1.0, 2.2, 30.0, 40.8\t1116 px"
 
 
 def test_images_are_drawn_into_a_new_folder(vesta: Callable[..., Result], tmp_path: Path) -> None:

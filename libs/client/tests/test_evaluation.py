@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from google.api import httpbody_pb2
 from google.longrunning import operations_pb2
+from pycocotools import mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from vesta.cli.main import cli
@@ -258,3 +259,94 @@ def test_the_command_exports_the_snapshot_and_prints_the_average_precision(archi
     told = json.loads(as_json.stdout.splitlines()[-1])
     assert (told["mean"]["at_50"], told["by_concept"]["bus"]) == (pytest.approx(0.5), None)
     assert "is not a snapshot" in str(wrong.exception)
+
+
+def runs_of(left: int, top: int, right: int, bottom: int) -> list[int]:
+    """COCO's run lengths of a rectangle in an image of 100 x 100 pixels, down the columns."""
+    inside = np.zeros((100, 100), bool)
+    inside[top:bottom, left:right] = True
+    flat = np.concatenate([[False], inside.T.ravel(), [not inside[-1, -1]]])
+    return np.diff(np.flatnonzero(np.diff(flat)), prepend=0).tolist()
+
+
+MASKED: Truth = {
+    **TRUTH,
+    "annotations": [
+        {**TRUTH["annotations"][0], "segmentation": [[10, 10, 30, 10, 30, 40, 10, 40]]},
+        {**TRUTH["annotations"][1], "segmentation": {"size": [100, 100], "counts": runs_of(50, 50, 90, 90)}},
+        {**TRUTH["annotations"][2], "segmentation": [[0, 0, 40, 0, 40, 40, 0, 40]]},
+    ],
+}
+
+
+def a_mask(image: object, category: object, segmentation: object, score: object = 0.9) -> dict[str, Any]:
+    return {"image_id": image, "category_id": category, "segmentation": segmentation, "score": score}
+
+
+RIGHT_MASKS = [
+    a_mask(1, 2, {"size": [100, 100], "counts": runs_of(10, 10, 30, 40)}),
+    a_mask("2.jpg", "car", [[50, 50, 90, 50, 90, 90, 50, 90]]),
+    a_mask(2, "van", [[0, 0, 40, 0, 40, 40, 0, 40]]),
+]
+
+
+def test_the_true_masks_have_an_average_precision_of_one(tmp_path: Path) -> None:
+    found = evaluate(MASKED, read_results(results_of(tmp_path, RIGHT_MASKS), MASKED))
+    assert (found.mean.at_50, found.mean.at_50_95) == (pytest.approx(1), pytest.approx(1))
+
+
+def test_masks_are_compared_and_not_the_boxes_around_them(tmp_path: Path) -> None:
+    triangle = a_mask(2, "van", [[0, 0, 40, 0, 0, 40]])  # half of the true pixels, with the same box
+    masks = evaluate(MASKED, read_results(results_of(tmp_path, [*RIGHT_MASKS[:2], triangle]), MASKED))
+    assert masks.by_concept["car"].at_50_95 == pytest.approx(1)
+    assert masks.by_concept["van"].at_50_95 < 0.2
+    boxes = evaluate(MASKED, read_results(results_of(tmp_path, RIGHT), MASKED))
+    assert boxes.mean.at_50_95 == pytest.approx(1)
+
+
+def test_map_of_masks_equals_that_of_pycocotools(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    entries = []
+    for truth in MASKED["annotations"] * 3:
+        left, top, width, height = np.array(truth["bbox"]) + generator.integers(0, 8, 4)
+        counts = runs_of(left, top, min(100, left + width), min(100, top + height))
+        entries.append(
+            a_mask(truth["image_id"], truth["category_id"], {"size": [100, 100], "counts": counts}, generator.random())
+        )
+    found = evaluate(MASKED, read_results(results_of(tmp_path, entries), MASKED))
+    with redirect_stdout(StringIO()):
+        known = COCO()
+        known.dataset = json.loads(json.dumps(MASKED))
+        known.createIndex()
+        encoded = [{**one, "segmentation": mask.frPyObjects(one["segmentation"], 100, 100)} for one in entries]
+        evaluation = COCOeval(known, known.loadRes(encoded), "segm")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert 0 < found.mean.at_50_95 < 1
+    assert (found.mean.at_50_95, found.mean.at_50) == pytest.approx(tuple(evaluation.stats[:2]), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ([], "needs a segmentation of polygons"),
+        ([[1, 2, 3, 4]], "at least three points"),
+        ([[1, 2, 3, 4, 5, math.inf]], "needs a segmentation of polygons"),
+        ("mask", "needs a segmentation"),
+        ({"size": [100, 100]}, "needs a segmentation"),
+        ({"size": [50, 100], "counts": [5000]}, r"has a segmentation of the size \[50, 100\]"),
+        ({"size": [100, 100], "counts": [5000, 1]}, "runs do not add to 10000 pixels"),
+        ({"size": [100, 100], "counts": [10000]}, "without pixels"),
+    ],
+)
+def test_invalid_masks_are_rejected(tmp_path: Path, segmentation: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_results(results_of(tmp_path, [a_mask(1, 2, segmentation)]), MASKED)
+
+
+def test_masks_are_not_compared_with_boxes_and_all_results_must_have_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the objects of the snapshot are boxes"):
+        read_results(results_of(tmp_path, RIGHT_MASKS), TRUTH)
+    with pytest.raises(ValueError, match="result 1 has no 'segmentation'"):
+        read_results(results_of(tmp_path, [RIGHT_MASKS[0], RIGHT[1]]), MASKED)

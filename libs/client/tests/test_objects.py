@@ -11,7 +11,7 @@ from PIL import Image
 from vesta import predicted_objects, to_supervision
 from vesta.drawing import colour_of, draw
 from vesta.maps import area_shares, map_rows
-from vesta.objects import corners, mask_rows
+from vesta.objects import area_px, corners, mask_rows
 from vesta_contracts.common.v1 import Annotation, ConceptScore, Mask, PixelBox, Polygon, Prediction, SegmentationMap
 
 BOX = PixelBox(x_min_px=10, y_min_px=20, x_max_px=30.5, y_max_px=60)
@@ -25,6 +25,11 @@ def an_object(concept: str = "van", score: float = 0.9, **shape: Any) -> Annotat
 def a_prediction(*objects: Annotation) -> Prediction:
     scores = [ConceptScore(concept=name, score=0.9, threshold=0.5, predicted=True) for name in ("van", "car")]
     return Prediction(scores=scores, annotations=objects)
+
+
+def test_the_area_of_an_object_is_that_of_its_pixels_or_its_box() -> None:
+    assert area_px(Annotation(mask=MASK)) == 7
+    assert area_px(Annotation(box=BOX)) == pytest.approx(20.5 * 40)
 
 
 def test_objects_below_the_threshold_of_their_concept_are_not_predicted() -> None:

@@ -1,4 +1,4 @@
-"""Scores COCO results (boxes or keypoints) against the COCO archive of a snapshot, with faster-coco-eval (`vesta-client[evaluate]`).
+"""Scores COCO results (boxes, masks or keypoints) against the COCO archive of a snapshot, with faster-coco-eval (`vesta-client[evaluate]`).
 
 Keypoints are scored by their object keypoint similarity (https://cocodataset.org/#keypoints-eval), with COCO's constants for the 17 points
 of a person, and otherwise `POINT_SIGMA` for all points. COCO's scale of an object is the area of its mask, which archives do not contain:
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
+
+from vesta.coco_masks import check_mask, encoded
 
 Truth = dict[str, Any]
 """The content of an instances_*.json or person_keypoints_*.json file of an archive."""
@@ -81,7 +83,8 @@ def read_truth(archive: Path, split: str) -> Truth:
 
 def read_results(path: Path, truth: Truth) -> list[dict[str, Any]]:
     """Reads a COCO results file: a list of objects with image_id, category_id, bbox (x, y, width, height) and score. If the true
-    objects have keypoints, results have keypoints (x, y and visibility of each) instead of bbox.
+    objects have keypoints, results have keypoints (x, y and visibility of each) instead of bbox. Results with a segmentation (polygons,
+    or run lengths as size and counts) are masks, if the true objects have them.
 
     An image may be given by its id or its file name in the archive, and a category by its id or its concept.
 
@@ -98,13 +101,23 @@ def read_results(path: Path, truth: Truth) -> list[dict[str, Any]]:
         )
     images = {key: each["id"] for each in truth["images"] for key in (each["id"], each["file_name"])}
     categories = {key: each["id"] for each in truth["categories"] for key in (each["id"], each["name"])}
-    shape_of = _keypoints_of(truth) if has_keypoints(truth) else _box_of
+    if has_keypoints(truth):
+        shape_of = _keypoints_of(truth)
+    elif any(isinstance(each, dict) and "segmentation" in each for each in entries):
+        shape_of = _mask_of(truth)
+    else:
+        shape_of = _box_of
     return [_result(place, entry, images, categories, shape_of) for place, entry in enumerate(entries)]
 
 
 def has_keypoints(truth: Truth) -> bool:
     """Whether the true objects are keypoints rather than boxes."""
     return any("keypoints" in each for each in truth["annotations"])
+
+
+def has_masks(truth: Truth) -> bool:
+    """Whether the true objects have masks or polygons."""
+    return all(each.get("segmentation") for each in truth["annotations"])
 
 
 def evaluate(truth: Truth, results: Sequence[dict[str, Any]]) -> Evaluation:
@@ -116,7 +129,10 @@ def evaluate(truth: Truth, results: Sequence[dict[str, Any]]) -> Evaluation:
     import numpy as np
 
     logging.getLogger("faster_coco_eval").setLevel(logging.ERROR)
-    known = COCO(_with_areas(truth) if has_keypoints(truth) else truth)
+    known = COCO(_with_areas(truth) if has_keypoints(truth) else _copied(truth))
+    if are_masks := any("segmentation" in each for each in results) or (not results and has_masks(truth)):
+        sizes = _image_sizes(truth)
+        results = [encoded(each, sizes[each["image_id"]]) for each in results]
     # loadRes rejects an empty list.
     found = known.loadRes([dict(each) for each in results]) if results else COCO({**truth, "annotations": []})
 
@@ -137,7 +153,7 @@ def evaluate(truth: Truth, results: Sequence[dict[str, Any]]) -> Evaluation:
         parts = [precision_of("keypoints", [one], _sigmas(points[one])) if points[one] else nothing for one in numbers]
         by_concept = np.hstack(parts)
     else:
-        by_concept = precision_of("bbox", numbers)
+        by_concept = precision_of("segm" if are_masks else "bbox", numbers)
     names = {each["id"]: each["name"] for each in truth["categories"]}
     concepts = [names[number] for number in numbers]
     measured = by_concept[_AT_50] >= 0
@@ -157,6 +173,11 @@ def evaluate(truth: Truth, results: Sequence[dict[str, Any]]) -> Evaluation:
 
 def _sigmas(names: Sequence[str]) -> Sequence[float]:
     return list(_PERSON_SIGMAS.values()) if list(names) == list(_PERSON_SIGMAS) else [POINT_SIGMA] * len(names)
+
+
+def _copied(truth: Truth) -> Truth:
+    """Returns the objects for faster-coco-eval, which adds to them."""
+    return {**truth, "annotations": [dict(each) for each in truth["annotations"]]}
 
 
 def _with_areas(truth: Truth) -> Truth:
@@ -186,7 +207,7 @@ def _result(
         shape = shape_of(place, entry, categories[category])
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"result {place} has no {error}; each has image_id, category_id, score, and bbox or keypoints"
+            f"result {place} has no {error}; each has image_id, category_id, score, and bbox, segmentation or keypoints"
         ) from error
     if not _are_numbers([score]):
         raise ValueError(f"result {place} needs a score that is a number")
@@ -200,6 +221,24 @@ def _box_of(place: int, entry: Any, category: int) -> dict[str, Any]:  # noqa: A
     if box[2] <= 0 or box[3] <= 0:
         raise ValueError(f"result {place} has a bbox without area; its width and height must be greater than 0")
     return {"bbox": box}
+
+
+def _mask_of(truth: Truth) -> ShapeOf:
+    sizes = _image_sizes(truth)
+
+    def shape_of(place: int, entry: Any, category: int) -> dict[str, Any]:  # noqa: ARG001 - as `ShapeOf`
+        if not has_masks(truth):
+            raise ValueError(
+                f"result {place} has a segmentation, but the objects of the snapshot are boxes; leave it out, to compare boxes"
+            )
+        return check_mask(place, entry, sizes)
+
+    return shape_of
+
+
+def _image_sizes(truth: Truth) -> dict[int | str, tuple[int, int]]:
+    """Returns height and width of the images, by id and by file name."""
+    return {key: (each["height"], each["width"]) for each in truth["images"] for key in (each["id"], each["file_name"])}
 
 
 def _keypoints_of(truth: Truth) -> ShapeOf:

@@ -31,6 +31,14 @@ def corners(annotation: Annotation) -> tuple[float, float, float, float]:
     )
 
 
+def area_px(annotation: Annotation) -> float:
+    """Returns the area of an object in pixels: the number of pixels of a mask, or the area of a box. Raises as `corners`."""
+    if annotation.HasField("mask"):
+        return float(sum(annotation.mask.runs_px[1::2]))
+    x_min, y_min, x_max, y_max = corners(annotation)
+    return (x_max - x_min) * (y_max - y_min)
+
+
 def mask_rows(mask: Mask) -> Iterable[tuple[int, int, int]]:
     """Yields the pixels inside a mask, as row, first column and the column after the last."""
     position = 0

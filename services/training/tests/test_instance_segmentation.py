@@ -145,7 +145,8 @@ def test_a_challenger_is_compared_with_the_champion_by_masks(
 ) -> None:
     champion = Champion("projects/p/models/m/versions/1", trained.onnx_path)
 
-    again = train(replace(assignment, champion=champion), scenes, folder, "second")
+    # In the folder of the first run, whose fits are complete.
+    again = train(replace(assignment, champion=champion), scenes, folder, "first")
 
     assert again.digest == trained.digest
     assert again.comparison is not None

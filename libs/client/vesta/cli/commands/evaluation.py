@@ -22,11 +22,11 @@ _SNAPSHOT_SEGMENTS = 6
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
 @pass_session
 def evaluate_results(session: Session, results: Path, snapshot: str, split: str) -> None:
-    """Evaluate a COCO results file (boxes or keypoints) against a snapshot.
+    """Evaluate a COCO results file (boxes, masks or keypoints) against a snapshot.
 
-    RESULTS is a list of objects with image_id, category_id, score, and bbox, or keypoints if the snapshot has keypoints.
-    Images and categories are those of the archive that `vesta export --format coco --snapshot` writes, by their ids or by file name and
-    concept.
+    RESULTS is a list of objects with image_id, category_id, score, and bbox, or segmentation for masks, or keypoints if the
+    snapshot has them. Images and categories are those of the archive that `vesta export --format coco --snapshot` writes, by their ids or
+    by file name and concept.
     """
     segments = snapshot.split("/")
     if len(segments) != _SNAPSHOT_SEGMENTS:

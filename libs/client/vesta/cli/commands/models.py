@@ -13,7 +13,7 @@ from vesta_contracts.training.v1 import CancelTrainingRunRequest, TrainingRun
 from vesta.cli.render import show, show_all
 from vesta.cli.session import EXIT_REJECTED, Session, pass_session
 from vesta.maps import area_shares
-from vesta.objects import corners, predicted_objects
+from vesta.objects import area_px, corners, predicted_objects
 
 
 @click.command()
@@ -41,7 +41,7 @@ def predict(session: Session, deployment: str, files: tuple[Path, ...], folder: 
         click.echo(f"{path}\t{answer.reason + ': ' + answer.message if answer.reason else _summary(answer.prediction)}")
         for found in predicted_objects(answer.prediction):
             box = ", ".join(f"{side:.1f}" for side in corners(found))
-            click.echo(f"  {found.concept} {found.score:.2f}\t{box}")
+            click.echo(f"  {found.concept} {found.score:.2f}\t{box}\t{area_px(found):.0f} px")
         for concept, share in area_shares(answer.prediction.segmentation_map).items():
             click.echo(f"  {concept}\t{share:.1%} of the pixels")
 
