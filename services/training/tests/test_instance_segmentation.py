@@ -202,6 +202,9 @@ def a_detector(backbone: Backbone, masks: int, score_min: float = 0.3) -> tuple[
     head = DetectionHead((40, 112, 320), 16, 2, 3, MaskHead(16, 2, masks)).eval()
     for predictor in head.classes:
         predictor.pointwise.bias.data.normal_()
+    assert head.masks is not None
+    for layer in (head.masks.enlarge, head.masks.masks):  # so that probabilities are not all close to 0.5
+        layer.weight.data.mul_(20)
     defaults = lay_out(choose_sizes(np.zeros((0, 2), np.float32), 128, 2, seed=0), 128)
     calibration = Calibration((1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
     selection = Selection(score_min=score_min, iou_max=0.4, objects_max=20)

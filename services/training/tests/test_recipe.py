@@ -28,10 +28,7 @@ def test_the_builtin_recipes_have_the_tasks_of_their_names() -> None:
         Task.CLASSIFICATION,
         Task.CLASSIFICATION,
         Task.DETECTION,
-<<<<<<< HEAD
-=======
         Task.INSTANCE_SEGMENTATION,
->>>>>>> 4c500d38 (Train instance segmentation)
         Task.SEMANTIC_SEGMENTATION,
         Task.MULTILABEL,
         Task.EMBEDDING,

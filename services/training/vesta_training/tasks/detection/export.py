@@ -117,16 +117,15 @@ def _difference(network: nn.Module, detector: Detector, backbone: Backbone, side
     graph = _graph(network, detector, backbone, side_px, with_candidates=True)
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     probe = probe_pixels()
-    names = [CANDIDATE_BOXES, CANDIDATE_SCORES, EMBEDDING]
+    has_masks = detector.head.masks is not None
+    names = [CANDIDATE_BOXES, CANDIDATE_SCORES, EMBEDDING, *((MASKS, OBJECTS) if has_masks else ())]
     actual: list[Array] = session.run(names, {PIXELS: probe})
     with torch.inference_mode():
         maps = torch_maps(network, side_px, probe)
         boxes, scores = torch_candidates(detector.head, detector, maps)
     expected = [boxes.numpy(), scores.numpy(), torch_embeddings(network, backbone.input_size_px, probe)]
-    if detector.head.masks is not None:
-        objects, masks = session.run([OBJECTS, MASKS], {PIXELS: probe})
-        actual.append(masks)
-        expected.append(torch_masks(detector.head, maps, objects, probe.shape[2], probe.shape[1]))
+    if has_masks:
+        expected.append(torch_masks(detector.head, maps, actual.pop(), probe.shape[2], probe.shape[1]))
     difference = max(float(np.abs(one - other).max()) for one, other in zip(actual, expected, strict=True))
     if not difference <= DIFFERENCE_MAX:
         raise ExportError(
