@@ -92,7 +92,7 @@ class ImportedLearner(Learner):
             make_head=lambda: ImportedHead(
                 self.imported.known, network.side_px, choices.pyramid_channels, len(concepts)
             ),
-            loss_of=imported_loss,
+            loss_of=lambda _, outputs, batch: imported_loss(outputs, batch),
             resumable=CheckpointFile(
                 self.dependencies.run_folder / f"imported-{name}.checkpoint", self.dependencies.checkpoints
             ),
