@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from vesta_common.media.mask_runs import Edges, bounds_of, edges_of, rasterised
+from vesta_common.media.rotated_boxes import polygon_of
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.datasets.v1 import AnnotationList
 
@@ -54,4 +55,4 @@ def _example(row: Row, outlined: Sequence[Annotation]) -> BoxedExample:
 def _edges(annotation: Annotation, height_px: int, width_px: int) -> Edges:
     if annotation.HasField("mask"):
         return edges_of(annotation.mask)
-    return rasterised(annotation.polygon, height_px, width_px)
+    return rasterised(polygon_of(annotation), height_px, width_px)
