@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.platform, pytest.mark.timeout(900)]
 
 POOL_SCENES, TEST_SCENES = 60, 20
 BATCH = 25
-OUTPUTS = {"semantic-segmentation": "segmentation"}
+OUTPUTS = {"instance-segmentation": "masks", "semantic-segmentation": "segmentation"}
 
 
 @pytest.fixture(scope="module", params=OUTPUTS)
