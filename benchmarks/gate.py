@@ -34,7 +34,7 @@ from vesta_datasets.task_types.uncertainty import Uncertainty
 from vesta_training.heads.linear_head import fit_head
 from vesta_training.metrics.comparison import differences
 from vesta_training.metrics.predictions import Predictions
-from vesta_training.recipes.recipe import Task as RecipeTask
+from vesta_training.recipes.choices import Task as RecipeTask
 from vesta_training.recipes.recipe import builtin_recipe
 
 RECORDED: Final = Path(__file__).with_name("gate_rounds.json")

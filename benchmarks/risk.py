@@ -20,7 +20,8 @@ from vesta_datasets.task_types.classification import distribution_uncertainty
 from vesta_datasets.task_types.multi_label import centred_uncertainty
 from vesta_datasets.task_types.uncertainty import Uncertainty
 from vesta_training.heads.linear_head import Head, fit_head
-from vesta_training.recipes.recipe import HeadChoices, Task, builtin_recipe
+from vesta_training.recipes.choices import HeadChoices, Task
+from vesta_training.recipes.recipe import builtin_recipe
 from vesta_training.tasks.classification.held_out import held_out
 
 SEEDS: Final = 20

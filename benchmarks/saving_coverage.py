@@ -22,8 +22,8 @@ from vesta_datasets.selection import STRATEGIES, Pool
 from vesta_datasets.task_types.uncertainty import Uncertainty
 from vesta_training.metrics.learning_curve import learning_curve
 from vesta_training.metrics.random_labels import random_labels
-from vesta_training.recipes.recipe import HeadChoices
-from vesta_training.recipes.recipe import Task as Kind
+from vesta_training.recipes.choices import HeadChoices
+from vesta_training.recipes.choices import Task as Kind
 
 CONTROL_SHARE: Final = 0.15
 LABEL_COUNTS: Final = (60, 120, 200, 300)

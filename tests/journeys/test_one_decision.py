@@ -19,7 +19,7 @@ from vesta_datasets.task_types import TASK_TYPES as DATASET_TASKS
 from vesta_serving.task_types import TASK_TYPES as SERVING_TASKS
 from vesta_serving.task_types import Policy, Vocabulary
 from vesta_training.heads.linear_head import decide
-from vesta_training.recipes.recipe import Task as RecipeTask
+from vesta_training.recipes.choices import Task as RecipeTask
 
 CONCEPTS = ("crack", "dent", "rust")
 MODEL = "projects/acme/models/parts"

@@ -21,7 +21,7 @@ from vesta_serving.task_types import TASK_TYPES as SERVING_TASKS
 from vesta_serving.task_types import Policy, Vocabulary
 from vesta_training.example import Split
 from vesta_training.heads.linear_head import Head
-from vesta_training.recipes.recipe import Task as RecipeTask
+from vesta_training.recipes.choices import Task as RecipeTask
 from vesta_training.tasks.classification.held_out import held_out
 from vesta_training.tasks.detection.detector import objects_of, predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample

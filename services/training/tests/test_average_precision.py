@@ -24,7 +24,7 @@ from vesta_training.metrics.average_precision import (
 )
 from vesta_training.metrics.detection import compare_objects, measure_objects
 from vesta_training.metrics.objects import ObjectPredictions, Objects, match_concept, over_concepts
-from vesta_training.recipes.recipe import EvaluationChoices
+from vesta_training.recipes.choices import EvaluationChoices
 
 SIDE_PX = 440
 CHOICES = EvaluationChoices(bootstrap_draws=200)

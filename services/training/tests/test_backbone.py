@@ -10,7 +10,7 @@ import torch
 from vesta_training.errors import WeightsError
 from vesta_training.features import backbone as module
 from vesta_training.features.backbone import Backbone, find_backbone, load_network
-from vesta_training.recipes.recipe import BackboneChoices
+from vesta_training.recipes.choices import BackboneChoices
 
 
 def no_weights_file(sha256: str) -> Path:

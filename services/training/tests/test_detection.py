@@ -20,7 +20,8 @@ from vesta_training.models.detector_graph import OBJECTS, Selection
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.model_file import read_model
 from vesta_training.progress import ProgressUpdate, ignore_progress
-from vesta_training.recipes.recipe import Recipe, Task, builtin_recipe
+from vesta_training.recipes.choices import Task
+from vesta_training.recipes.recipe import Recipe, builtin_recipe
 from vesta_training.tasks.assignment import Assignment, Champion, Dependencies, Trained
 from vesta_training.tasks.detection import export as export_module
 from vesta_training.tasks.detection.curve import measure_curve

@@ -7,7 +7,7 @@ from vesta_training.heads.logistic_regression import softmax
 from vesta_training.metrics.comparison import compare
 from vesta_training.metrics.evaluation import CONCEPTS_FOR_CONFUSION_MAX, calibration_error, measure, reliability
 from vesta_training.metrics.predictions import Predictions, over_concepts
-from vesta_training.recipes.recipe import EvaluationChoices, Task
+from vesta_training.recipes.choices import EvaluationChoices, Task
 
 CHOICES = EvaluationChoices(bootstrap_draws=500)
 CONCEPTS = ("cat", "dog", "owl")

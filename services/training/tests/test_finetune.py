@@ -12,7 +12,7 @@ from vesta_training.errors import LearningError
 from vesta_training.example import Array
 from vesta_training.features.backbone import Backbone, load_network
 from vesta_training.heads.linear_head import fit_head
-from vesta_training.recipes.recipe import FinetuneChoices, HeadChoices, Task
+from vesta_training.recipes.choices import FinetuneChoices, HeadChoices, Task
 from vesta_training.tasks.checkpoints import CheckpointFile
 from vesta_training.tasks.classification.augment import crop, draw_crops
 from vesta_training.tasks.classification.finetune import FinetuneInput, Images, Tuned, finetune

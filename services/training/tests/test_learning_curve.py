@@ -13,7 +13,7 @@ from vesta_training.example import Array
 from vesta_training.heads.linear_head import Labels
 from vesta_training.metrics.learning_curve import FOLDS, LABELS_MAX, LearningCurve, curve_counts, learning_curve
 from vesta_training.metrics.random_labels import EXTRAPOLATION_MAX, random_labels
-from vesta_training.recipes.recipe import HeadChoices, Task
+from vesta_training.recipes.choices import HeadChoices, Task
 
 CONCEPTS = ("a", "b", "c", "d")
 COUNTS = (10, 20, 40, 80, 120)

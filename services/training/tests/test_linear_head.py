@@ -11,7 +11,7 @@ from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Array
 from vesta_training.heads.linear_head import fit_head
 from vesta_training.heads.logistic_regression import LinearMap, fit_linear
-from vesta_training.recipes.recipe import HeadChoices, Task
+from vesta_training.recipes.choices import HeadChoices, Task
 
 CONCEPTS = ("cat", "dog", "owl", "yak")
 

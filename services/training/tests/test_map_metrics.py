@@ -10,7 +10,7 @@ from vesta_contracts.datasets.v1 import AnnotationList
 from vesta_training.errors import LearningError
 from vesta_training.example import Split
 from vesta_training.metrics.segmentation import MapPredictions, compare_maps, joined, mean_iou, measure_maps
-from vesta_training.recipes.recipe import EvaluationChoices
+from vesta_training.recipes.choices import EvaluationChoices
 from vesta_training.tasks.semantic_segmentation.examples import MaskedExample, read_masked
 from vesta_training.tasks.semantic_segmentation.held_out import held_out_predictions
 from vesta_training.tasks.views.views import WHOLE, View, view_numbers

@@ -12,7 +12,7 @@ from vesta_training.features.runtime import ModelRuntime
 from vesta_training.heads.linear_head import LOGIT_UNSEEN, Head
 from vesta_training.models.export import export_backbone, export_model, probe_pixels
 from vesta_training.models.model_file import PROBABILITIES, read_model
-from vesta_training.recipes.recipe import Task
+from vesta_training.recipes.choices import Task
 
 
 def a_head(task: Task = Task.CLASSIFICATION) -> Head:

@@ -2,15 +2,8 @@
 
 import pytest
 from vesta_training.errors import RecipeError
-from vesta_training.recipes.recipe import (
-    BUILTIN,
-    HeadChoices,
-    Task,
-    builtin_recipe,
-    builtin_yaml,
-    choices_of,
-    read_recipe,
-)
+from vesta_training.recipes.choices import HeadChoices, Task
+from vesta_training.recipes.recipe import BUILTIN, builtin_recipe, builtin_yaml, choices_of, read_recipe
 
 
 @pytest.mark.parametrize("name", BUILTIN)

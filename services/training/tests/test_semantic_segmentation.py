@@ -23,7 +23,8 @@ from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.model_file import read_model
 from vesta_training.models.segmenter_graph import PixelCalibration
 from vesta_training.progress import ignore_progress
-from vesta_training.recipes.recipe import Recipe, Task, builtin_recipe
+from vesta_training.recipes.choices import Task
+from vesta_training.recipes.recipe import Recipe, builtin_recipe
 from vesta_training.tasks.assignment import Assignment, Champion, Dependencies, Trained
 from vesta_training.tasks.registry import training_task
 from vesta_training.tasks.semantic_segmentation import export as export_module

@@ -25,7 +25,8 @@ from vesta_contracts.training.v1 import (
     TrainingRunServiceServicer,
 )
 
-from vesta_training.recipes.recipe import Task, read_recipe
+from vesta_training.recipes.choices import Task
+from vesta_training.recipes.recipe import read_recipe
 from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.recipes.task_types import check_dataset
 from vesta_training.runs.job_builder import Datasets

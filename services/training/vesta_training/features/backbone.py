@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vesta_training.errors import WeightsError
-from vesta_training.recipes.recipe import BackboneChoices
+from vesta_training.recipes.choices import BackboneChoices
 
 if TYPE_CHECKING:
     import torch

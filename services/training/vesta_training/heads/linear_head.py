@@ -17,7 +17,7 @@ from vesta_training.heads.calibration import fit_temperature, fit_thresholds, lo
 from vesta_training.heads.folds import deal_folds
 from vesta_training.heads.logistic_regression import LinearMap, Link, fit_linear, sigmoid, softmax
 from vesta_training.progress import ignore_progress
-from vesta_training.recipes.recipe import HeadChoices, Task
+from vesta_training.recipes.choices import HeadChoices, Task
 
 Labels = npt.NDArray[np.bool_]
 

@@ -6,7 +6,7 @@ from vesta_contracts.training.v1 import Comparison, ConceptComparison, Estimate
 from vesta_training.intervals import paired_difference
 from vesta_training.metrics.evaluation import measure
 from vesta_training.metrics.predictions import Labels, Predictions
-from vesta_training.recipes.recipe import EvaluationChoices
+from vesta_training.recipes.choices import EvaluationChoices
 
 
 def compare(

@@ -15,7 +15,7 @@ from vesta_training.metrics.average_precision import (
 )
 from vesta_training.metrics.evaluation import calibration_error
 from vesta_training.metrics.objects import IOUS, Floats, Matches, Numbers, ObjectPredictions, match_concept
-from vesta_training.recipes.recipe import EvaluationChoices
+from vesta_training.recipes.choices import EvaluationChoices
 
 AT_50 = (0,)
 ALL_IOUS = tuple(range(len(IOUS)))

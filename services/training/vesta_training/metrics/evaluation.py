@@ -9,7 +9,7 @@ from vesta_training.heads.calibration import log_loss
 from vesta_training.heads.logistic_regression import Link
 from vesta_training.intervals import bootstrap
 from vesta_training.metrics.predictions import Labels, Predictions
-from vesta_training.recipes.recipe import EvaluationChoices, Task
+from vesta_training.recipes.choices import EvaluationChoices, Task
 
 Floats = npt.NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from vesta_training.errors import TooFewLabelsError
 from vesta_training.example import Array
 from vesta_training.heads.linear_head import Head, Labels, fit_head
 from vesta_training.progress import ignore_progress
-from vesta_training.recipes.recipe import HeadChoices, Task
+from vesta_training.recipes.choices import HeadChoices, Task
 
 LABELS_FIRST = 10
 LABELS_MAX = 1000

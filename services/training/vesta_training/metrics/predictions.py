@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vesta_training.example import Array
-from vesta_training.recipes.recipe import Task
+from vesta_training.recipes.choices import Task
 
 Labels = npt.NDArray[np.bool_]
 

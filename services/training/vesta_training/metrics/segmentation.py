@@ -17,7 +17,7 @@ from vesta_training.intervals import PERCENTILES_95
 from vesta_training.metrics.average_precision import draw_items, interval, mean_over_concepts
 from vesta_training.metrics.evaluation import calibration_error, reliability
 from vesta_training.metrics.predictions import Labels, Predictions
-from vesta_training.recipes.recipe import EvaluationChoices, Task
+from vesta_training.recipes.choices import EvaluationChoices, Task
 
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]

@@ -21,7 +21,7 @@ from vesta_training.errors import ExportError
 from vesta_training.features.onnx_graph import EMBEDDING
 from vesta_training.heads.linear_head import Head
 from vesta_training.models.signature import make_signature, read_signature, signature_json
-from vesta_training.recipes.recipe import Task
+from vesta_training.recipes.choices import Task
 
 PROBABILITIES = "probabilities"
 WEIGHTS, BIAS = "head.weight", "head.bias"

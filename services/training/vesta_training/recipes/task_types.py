@@ -4,7 +4,7 @@ from vesta_common.media.task_types import check_supported, check_task_type
 from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import Dataset
 
-from vesta_training.recipes.recipe import Task
+from vesta_training.recipes.choices import Task
 
 _TASK_TYPES = {
     Task.CLASSIFICATION: TaskType.TASK_TYPE_CLASSIFICATION,

@@ -19,7 +19,8 @@ from vesta_contracts.datasets.v1 import (
 from vesta_contracts.training.v1 import ModelVersion, TrainingRun
 
 from vesta_training.hardware import CPU
-from vesta_training.recipes.recipe import NEWEST_PRETRAINED, NO_PRETRAINED, Recipe, read_recipe
+from vesta_training.recipes.choices import NEWEST_PRETRAINED, NO_PRETRAINED
+from vesta_training.recipes.recipe import Recipe, read_recipe
 from vesta_training.recipes.recipe_book import RecipeBook
 from vesta_training.runs.job import Job
 from vesta_training.store import Store

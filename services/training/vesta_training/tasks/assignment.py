@@ -24,7 +24,8 @@ from vesta_training.features.features import FeatureStore, PixelSource
 from vesta_training.hardware import CPU
 from vesta_training.metrics.objects import ObjectPredictions
 from vesta_training.metrics.predictions import Predictions
-from vesta_training.recipes.recipe import Recipe, Task
+from vesta_training.recipes.choices import Task
+from vesta_training.recipes.recipe import Recipe
 from vesta_training.tasks.checkpoints import NO_COPIES, Checkpoints
 from vesta_training.tasks.group import NO_OTHER_RANKS, OtherRanks
 

@@ -1,6 +1,6 @@
 """The registry of tasks: how models of each task of recipes are trained."""
 
-from vesta_training.recipes.recipe import Task
+from vesta_training.recipes.choices import Task
 from vesta_training.tasks.classification.image_labels import ImageLabels
 from vesta_training.tasks.detection.boxes import Boxes
 from vesta_training.tasks.instance_segmentation.masks import Masks

@@ -13,7 +13,7 @@ from vesta_training.metrics.random_labels import random_labels
 from vesta_training.models.export import export_backbone
 from vesta_training.models.model_file import read_model
 from vesta_training.progress import ProgressUpdate, Reporter
-from vesta_training.recipes.recipe import HeadChoices
+from vesta_training.recipes.choices import HeadChoices
 from vesta_training.tasks.assignment import Assignment, ControlCurve, Dependencies, usable_examples
 from vesta_training.tasks.classification.stage import Stage
 

@@ -23,7 +23,7 @@ from vesta_training.heads.calibration import fit_temperature, fit_thresholds, lo
 from vesta_training.heads.linear_head import LOGIT_UNSEEN, Head, Labels, decide, exact_match_share, imbalance_terms
 from vesta_training.heads.logistic_regression import Link, sigmoid, softmax
 from vesta_training.progress import ignore_progress
-from vesta_training.recipes.recipe import FinetuneChoices, HeadChoices, Task
+from vesta_training.recipes.choices import FinetuneChoices, HeadChoices, Task
 from vesta_training.tasks.checkpoints import Resumable
 from vesta_training.tasks.classification.augment import crop, draw_crops
 from vesta_training.tasks.group import ALONE, Group, share

@@ -9,7 +9,7 @@ from vesta_contracts.training.v1 import HeldOutPredictions
 
 from vesta_training.example import Array, Split
 from vesta_training.heads.linear_head import Head
-from vesta_training.recipes.recipe import Task
+from vesta_training.recipes.choices import Task
 from vesta_training.tasks.assignment import Assignment
 from vesta_training.tasks.classification.stage import Stage
 

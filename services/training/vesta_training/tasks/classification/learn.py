@@ -12,7 +12,7 @@ from vesta_training.features.backbone import Backbone, load_network
 from vesta_training.heads.folds import deal_folds
 from vesta_training.heads.linear_head import FittedHead, Head, fit_head
 from vesta_training.models.export import export_network
-from vesta_training.recipes.recipe import FinetuneChoices, HeadChoices
+from vesta_training.recipes.choices import FinetuneChoices, HeadChoices
 from vesta_training.tasks.assignment import Assignment
 from vesta_training.tasks.checkpoints import CheckpointFile
 from vesta_training.tasks.classification.finetune import FinetuneInput, Images, finetune

@@ -14,7 +14,8 @@ from vesta_training.metrics.predictions import over_concepts
 from vesta_training.models.export import Export, export_backbone, export_model
 from vesta_training.models.model_file import ModelFile, read_model
 from vesta_training.progress import ProgressUpdate, Reporter, ignore_progress
-from vesta_training.recipes.recipe import Recipe, Task
+from vesta_training.recipes.choices import Task
+from vesta_training.recipes.recipe import Recipe
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, describe_excluded, usable_examples
 from vesta_training.tasks.classification.held_out import held_out_predictions
 from vesta_training.tasks.classification.learn import Learned, learn

@@ -14,7 +14,7 @@ from vesta_training.metrics.objects import ObjectPredictions, Objects
 from vesta_training.metrics.precision_curve import PrecisionCurve, Solved, solve
 from vesta_training.models.model_file import read_model
 from vesta_training.progress import ProgressUpdate, Reporter
-from vesta_training.recipes.recipe import DetectionChoices
+from vesta_training.recipes.choices import DetectionChoices
 from vesta_training.tasks.assignment import Assignment, ControlCurve, Dependencies
 from vesta_training.tasks.detection.detector import predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample

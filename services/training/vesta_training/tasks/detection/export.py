@@ -26,7 +26,7 @@ from vesta_training.models.graph_layers import PROBABILITY_MIN
 from vesta_training.models.mask_graph import MASK_SIDE
 from vesta_training.models.model_file import write_file
 from vesta_training.models.signature import make_signature
-from vesta_training.recipes.recipe import Task
+from vesta_training.recipes.choices import Task
 from vesta_training.tasks.detection.detector import Detector
 from vesta_training.tasks.detection.mask_head import mask_probabilities
 from vesta_training.tasks.detection.network import decode

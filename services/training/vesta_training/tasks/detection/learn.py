@@ -16,7 +16,7 @@ from vesta_training.metrics.objects import Objects
 from vesta_training.models.detector_graph import Selection
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.progress import Reporter
-from vesta_training.recipes.recipe import DetectionChoices, MaskChoices
+from vesta_training.recipes.choices import DetectionChoices, MaskChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies
 from vesta_training.tasks.checkpoints import CheckpointFile
 from vesta_training.tasks.detection.calibrate import calibrate, uncalibrated

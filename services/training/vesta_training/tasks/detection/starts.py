@@ -14,7 +14,7 @@ from vesta_training.models import imported_graph
 from vesta_training.models.export import Export
 from vesta_training.models.model_file import ModelFile
 from vesta_training.progress import Reporter
-from vesta_training.recipes.recipe import DetectionChoices, Task
+from vesta_training.recipes.choices import DetectionChoices, Task
 from vesta_training.tasks.assignment import Assignment, Dependencies, Pretrained
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.export import export_detector

@@ -12,7 +12,7 @@ from vesta_training.metrics.objects import ObjectPredictions, over_concepts
 from vesta_training.models.export import Export
 from vesta_training.models.model_file import read_model
 from vesta_training.progress import ProgressUpdate, Reporter
-from vesta_training.recipes.recipe import DetectionChoices
+from vesta_training.recipes.choices import DetectionChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, describe_excluded
 from vesta_training.tasks.detection.detector import find_with_file, predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample

@@ -19,7 +19,7 @@ from vesta_training.models.graph_layers import PROBABILITY_MIN
 from vesta_training.models.model_file import write_file
 from vesta_training.models.segmenter_graph import AREA_MIN, LOGITS, segmenter_graph
 from vesta_training.models.signature import make_signature
-from vesta_training.recipes.recipe import Task
+from vesta_training.recipes.choices import Task
 from vesta_training.tasks.semantic_segmentation.segmenter import Segmenter
 
 # Of probabilities. Summation orders cause differences of about 1e-5.

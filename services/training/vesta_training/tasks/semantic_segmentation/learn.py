@@ -13,7 +13,7 @@ from vesta_training.features.features import BATCH_SIZE
 from vesta_training.metrics.segmentation import MapPredictions, joined, mean_iou
 from vesta_training.models.segmenter_graph import PixelCalibration
 from vesta_training.progress import Reporter
-from vesta_training.recipes.recipe import SegmentationChoices
+from vesta_training.recipes.choices import SegmentationChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies
 from vesta_training.tasks.checkpoints import CheckpointFile
 from vesta_training.tasks.semantic_segmentation.calibrate import (

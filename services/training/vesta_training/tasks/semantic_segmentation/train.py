@@ -13,7 +13,7 @@ from vesta_training.metrics.segmentation import MapPredictions, compare_maps, me
 from vesta_training.models.export import Export
 from vesta_training.models.model_file import read_model
 from vesta_training.progress import ProgressUpdate, Reporter
-from vesta_training.recipes.recipe import SegmentationChoices
+from vesta_training.recipes.choices import SegmentationChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, describe_excluded
 from vesta_training.tasks.semantic_segmentation.examples import MaskedExample
 from vesta_training.tasks.semantic_segmentation.export import export_segmenter

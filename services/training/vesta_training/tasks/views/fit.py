@@ -16,7 +16,7 @@ from torch import nn
 from vesta_training.errors import LearningError
 from vesta_training.features.feature_maps import MapCache
 from vesta_training.progress import ignore_progress
-from vesta_training.recipes.recipe import MapHeadChoices
+from vesta_training.recipes.choices import MapHeadChoices
 from vesta_training.tasks.checkpoints import Resumable
 
 GRADIENT_NORM_MAX = 5.0

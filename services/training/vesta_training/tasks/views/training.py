@@ -11,7 +11,7 @@ from vesta_training.example import Example, Split
 from vesta_training.features.backbone import Backbone
 from vesta_training.models.export import Export
 from vesta_training.models.model_file import ModelFile
-from vesta_training.recipes.recipe import MapHeadChoices
+from vesta_training.recipes.choices import MapHeadChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained
 from vesta_training.tasks.result import Evaluated, Learning, trained
 from vesta_training.tasks.views.fit import step_count

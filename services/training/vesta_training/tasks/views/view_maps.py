@@ -16,7 +16,7 @@ from vesta_training.features.feature_maps import MapCache
 from vesta_training.features.onnx_graph import maps_graph
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.progress import Reporter
-from vesta_training.recipes.recipe import MapHeadChoices
+from vesta_training.recipes.choices import MapHeadChoices
 from vesta_training.tasks.assignment import Dependencies
 from vesta_training.tasks.views.views import SOURCE_SCALE, View, ViewChoices, draw_view, view_pixels
 

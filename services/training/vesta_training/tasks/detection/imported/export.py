@@ -24,7 +24,7 @@ from vesta_training.models.imported_graph import (
 )
 from vesta_training.models.model_file import write_file
 from vesta_training.models.signature import make_signature
-from vesta_training.recipes.recipe import Task
+from vesta_training.recipes.choices import Task
 from vesta_training.tasks.detection.export import DIFFERENCE_MAX
 from vesta_training.tasks.detection.imported.learn import ImportedDetector
 
