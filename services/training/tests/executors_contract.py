@@ -61,7 +61,20 @@ def end_of(executor: Executor, work: str) -> Observation:
 
 
 def an_embedding(work_folder: str, **fields: Any) -> Job:
-    plain = Job("run", "embedding", builtin_yaml("embedding"), (), "", "", "", "", "", "", False, 0, work_folder)
+    plain = Job(
+        run="run",
+        recipe_name="embedding",
+        recipe_yaml=builtin_yaml("embedding"),
+        concepts=(),
+        snapshot="",
+        snapshot_digest="",
+        manifest_key="",
+        champion="",
+        champion_key="",
+        champion_digest="",
+        seed=0,
+        work_folder=work_folder,
+    )
     return replace(plain, **fields)
 
 
