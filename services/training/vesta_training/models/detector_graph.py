@@ -18,7 +18,7 @@ from vesta_training.features.onnx_graph import (
     add_images,
     add_maps,
 )
-from vesta_training.models.graph_layers import Calibration, add_block, add_calibration, add_depthwise
+from vesta_training.models.graph_layers import Calibration, add_block, add_calibration, add_depthwise, add_doubling
 from vesta_training.models.mask_graph import MASK_SIDE, MASKS, Selected, add_masks
 
 OBJECTS = "objects"
@@ -146,14 +146,7 @@ def _candidates(
     for level in reversed(range(len(STRIDES))):
         own = add_block(writer, head.lateral[level], maps[level])
         if flow:
-            twice = writer.constant("twice", np.array([1, 1, 2, 2], dtype=np.float32))
-            flow = writer.node(
-                "Resize",
-                [flow, "", twice],
-                mode="nearest",
-                coordinate_transformation_mode="asymmetric",
-                nearest_mode="floor",
-            )
+            flow = add_doubling(writer, flow)
             own = writer.node("Add", [own, flow])
         flow = own
         smooth = add_depthwise(writer, head.smooth[level], flow)

@@ -28,6 +28,18 @@ def add_depthwise(writer: Writer, module: Any, flow: str) -> str:
     return add_block(writer, module.pointwise, add_block(writer, module.depthwise, flow))
 
 
+def add_doubling(writer: Writer, flow: str) -> str:
+    """Adds the enlargement of maps `(N, C, H, W)` to twice their height and width, by repeating cells. Returns the name of its output."""
+    twice = writer.constant("twice", np.array([1, 1, 2, 2], dtype=np.float32))
+    return writer.node(
+        "Resize",
+        [flow, "", twice],
+        mode="nearest",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+
+
 def add_calibration(writer: Writer, shares: str, calibration: Calibration, output: str) -> str:
     """Adds the calibrated scores of probabilities `(…, C)`."""
     low = writer.constant("probability_min", np.array(PROBABILITY_MIN, dtype=np.float32))

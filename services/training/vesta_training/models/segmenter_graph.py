@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from vesta_common.media.model_signatures import OVERLAP, PRESENCE, SEGMENTATION
 
 from vesta_training.features.onnx_graph import EMBEDDING, PIXELS, STRIDES, Writer, add_embedding, add_images, add_maps
-from vesta_training.models.graph_layers import Calibration, add_block, add_calibration, add_depthwise
+from vesta_training.models.graph_layers import Calibration, add_block, add_calibration, add_depthwise, add_doubling
 
 LOGITS = "logits"
 AREA_MIN = 1e-3
@@ -93,14 +93,7 @@ def _logits(writer: Writer, head: Any, maps: Sequence[str], temperature: float) 
     coarsest = writer.node("Mul", [add_block(writer, head.lateral[-1], maps[-1]), gate])
     flow = add_depthwise(writer, head.smooth[-1], coarsest)
     for level in reversed(range(len(maps) - 1)):
-        twice = writer.constant("twice", np.array([1, 1, 2, 2], dtype=np.float32))
-        flow = writer.node(
-            "Resize",
-            [flow, "", twice],
-            mode="nearest",
-            coordinate_transformation_mode="asymmetric",
-            nearest_mode="floor",
-        )
+        flow = add_doubling(writer, flow)
         own = add_block(writer, head.lateral[level], maps[level])
         flow = add_depthwise(writer, head.smooth[level], writer.node("Add", [own, flow]))
     classes = writer.convolution(head.classes, None, flow, relu6=False)
