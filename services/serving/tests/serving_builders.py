@@ -91,7 +91,9 @@ class FakeRegistry(ModelServiceServicer):
         self._versions[name] = known
         return name
 
-    def add_detector(self, resize: ModelInput.Resize.ValueType = ModelInput.LETTERBOX, copies: int = 1) -> str:
+    def add_detector(
+        self, resize: ModelInput.Resize.ValueType = ModelInput.LETTERBOX, copies: int = 1, seen_share: float = 1.0
+    ) -> str:
         """Registers `a_detector` without embeddings; returns the version's name."""
         signature = ModelSignature(
             input=ModelInput(height_px=96, width_px=160, resize=resize, colour_order=ModelInput.RGB),
@@ -99,7 +101,7 @@ class FakeRegistry(ModelServiceServicer):
             object_selection=ObjectSelection(score_min=0.05, iou_max=0.6, objects_max=2 * copies),
         )
         return self.add(
-            a_detector(copies),
+            a_detector(copies, seen_share=seen_share),
             space="",
             concepts=["red", "green"],
             thresholds=[0.5, 0.5],

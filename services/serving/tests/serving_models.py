@@ -99,9 +99,12 @@ def _onnx_of_colour(nodes: Sequence[Any], constants: Mapping[str, Any], concept_
     return bytes(model.SerializeToString())
 
 
-def a_detector(copies: int = 1, height_px: int = 96, width_px: int = 160) -> bytes:
+def a_detector(copies: int = 1, height_px: int = 96, width_px: int = 160, seen_share: float = 1.0) -> bytes:
     """From uint8 `(N, height, width, 3)` to `objects` `(N, 2 * copies, 6)`: the box of all red pixels as a "red" with the score of the
     reddest, and padding, repeated.
+
+    Args:
+        seen_share: the share of the columns that it sees, from the left.
     """
     by_column, by_row, everywhere = [1, 3], [2, 3], [1, 2]
     nodes = [
@@ -110,7 +113,8 @@ def a_detector(copies: int = 1, height_px: int = 96, width_px: int = 160) -> byt
         helper.make_node("Less", ["g", "dark"], ["is_not_green"]),
         helper.make_node("Greater", ["r", "bright"], ["is_bright"]),
         helper.make_node("And", ["is_bright", "is_not_green"], ["is_red"]),
-        helper.make_node("Cast", ["is_red"], ["red"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["is_red"], ["all_red"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["all_red", "seen"], ["red"]),
         helper.make_node("ReduceMax", ["red", "by_column"], ["columns"], keepdims=0),
         helper.make_node("ReduceMax", ["red", "by_row"], ["rows"], keepdims=0),
         *(
@@ -135,6 +139,7 @@ def a_detector(copies: int = 1, height_px: int = 96, width_px: int = 160) -> byt
         helper.make_node("Tile", ["padded", "copies"], ["objects"]),
     ]
     constants = {
+        "seen": (np.arange(width_px) < seen_share * width_px).astype(np.float32)[None, None, :, None],
         "dark": np.float32(60),
         "bright": np.float32(90),
         "full": np.float32(255),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,12 +132,19 @@ class Predictor:
             Unavailable: Triton does not respond, or rejects a model that it served before; retry until it is loaded again.
         """
         batch = np.stack([picture.pixels for picture in pictures])
+        mirrors = served.policy.two_views and served.version.task.compares_views
+        if mirrors:
+            batch = np.concatenate([batch, batch[:, :, ::-1]])
         try:
             outputs = self._infer(served, batch, embeds)
         except ModelMissing:
             self._reload(served.version)
             outputs = self._infer(served, batch, embeds)
-        return self.apply_policy(served, outputs, [picture.placement for picture in pictures])
+        placements = [picture.placement for picture in pictures]
+        results = self.apply_policy(served, outputs, placements)
+        if mirrors:
+            _compare_views(served, outputs, placements, results)
+        return results
 
     def _reload(self, version: Version) -> None:
         """Reloads a version that no Triton serves, after a restart or because its deployments were not used for long. Failures are
@@ -153,15 +161,13 @@ class Predictor:
         """Makes predictions of the model's outputs under the deployment's policy.
 
         Args:
+            outputs: of these images; those of further inputs are ignored.
             placements: of the model's input on each image.
         """
         now = self._clock.now()
         task, vocabulary = served.version.task, served.version.vocabulary
-        found = [
-            dict(zip(task.outputs, rows, strict=True))
-            for rows in zip(*(outputs[name] for name in task.outputs), strict=True)
-        ]
-        embeddings = outputs.get(EMBEDDING, np.empty((len(found), 0), np.float32))
+        found = _by_image(outputs, task.outputs)[: len(placements)]
+        embeddings = outputs.get(EMBEDDING, np.empty((len(found), 0), np.float32))[: len(placements)]
         results = []
         for of_image, embedding, placement in zip(found, embeddings, placements, strict=True):
             prediction = task.prediction(of_image, vocabulary, served.policy, placement)
@@ -178,3 +184,27 @@ class Predictor:
             return probabilities | {EMBEDDING: embeddings} if embeds else probabilities
         wanted = {*served.version.task.outputs, *([EMBEDDING] if embeds else [])}
         return self._triton.infer(triton.name, batch, [name for name in triton.output_names if name in wanted])
+
+
+def _by_image(outputs: Outputs, names: Sequence[str]) -> list[dict[str, NDArray[Any]]]:
+    """Returns the outputs with these names for each image."""
+    return [dict(zip(names, rows, strict=True)) for rows in zip(*(outputs[name] for name in names), strict=True)]
+
+
+def _compare_views(
+    served: ServedModel, outputs: Outputs, placements: Sequence[Placement], results: Sequence[PredictedImage]
+) -> None:
+    """Makes the certain predictions uncertain that differ for the mirror image.
+
+    Args:
+        outputs: of the N images, then of their mirror images.
+    """
+    task, vocabulary = served.version.task, served.version.vocabulary
+    found = _by_image(outputs, task.outputs)
+    views = zip(found[: len(results)], found[len(results) :], placements, results, strict=True)
+    for of_image, of_mirrored, placement, result in views:
+        if result.prediction.uncertain:
+            continue
+        width_px = served.version.input.width_px
+        reason = task.disagreement(of_image, of_mirrored, vocabulary, served.policy, placement, width_px)
+        result.prediction.uncertain, result.prediction.uncertain_reason = bool(reason), reason

@@ -5,12 +5,12 @@ from vesta_common.media.model_input import Placement
 from vesta_common.media.model_signatures import OBJECTS
 from vesta_contracts.common.v1 import Annotation, PixelBox, Prediction
 
-from vesta_serving.task_types.objects import found_objects, prediction_of
+from vesta_serving.task_types.objects import ObjectServingTask, found_objects, prediction_of
 from vesta_serving.task_types.policy import Policy
-from vesta_serving.task_types.serving_task import ImageOutputs, ServingTask, Vocabulary
+from vesta_serving.task_types.serving_task import ImageOutputs, Vocabulary
 
 
-class Detection(ServingTask):
+class Detection(ObjectServingTask):
     """Any number of boxes. Uncertain if a score is close to its threshold, if predicted boxes overlap, or if there are as many as the
     model can return.
     """

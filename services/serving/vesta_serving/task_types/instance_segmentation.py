@@ -10,14 +10,14 @@ from vesta_common.media.model_input import Placement
 from vesta_common.media.model_signatures import MASKS, OBJECTS
 from vesta_contracts.common.v1 import Annotation, Prediction
 
-from vesta_serving.task_types.objects import Indices, found_objects, prediction_of
+from vesta_serving.task_types.objects import Indices, ObjectServingTask, found_objects, prediction_of
 from vesta_serving.task_types.policy import Policy
-from vesta_serving.task_types.serving_task import ImageOutputs, ServingTask, Vocabulary
+from vesta_serving.task_types.serving_task import ImageOutputs, Vocabulary
 
 MASK_DIMENSIONS = 3
 
 
-class InstanceSegmentation(ServingTask):
+class InstanceSegmentation(ObjectServingTask):
     """Any number of masks. Uncertain if a score is close to its threshold, if predicted masks overlap, or if there are as many as the
     model can return.
     """

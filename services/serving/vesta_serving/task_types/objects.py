@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from vesta_common.errors import FailedPrecondition
+from vesta_common.media.boxes import box_ious
 from vesta_common.media.model_input import Placement
+from vesta_common.media.model_signatures import OBJECTS
 from vesta_common.media.predictions import margin_to_thresholds, share_to_certainty
+from vesta_common.media.same_objects import are_same
 from vesta_contracts.common.v1 import Annotation, ConceptScore, Prediction
 
 from vesta_serving.task_types.policy import Policy
-from vesta_serving.task_types.serving_task import Vocabulary
+from vesta_serving.task_types.serving_task import ImageOutputs, ServingTask, Vocabulary
 
 OVERLAP_MIN = 0.5
 """Predicted objects with at least this intersection over union may be one object."""
@@ -38,6 +41,26 @@ class Objects:
     def selected(self, places: Indices) -> "Objects":
         """Returns the objects at these places."""
         return Objects(self.rows[places], self.boxes_xyxy[places], self.scores[places], self.numbers[places])
+
+
+class ObjectServingTask(ServingTask):
+    """A task type whose predictions have objects with boxes."""
+
+    compares_views = True
+
+    def disagreement(
+        self,
+        outputs: ImageOutputs,
+        mirrored: ImageOutputs,
+        vocabulary: Vocabulary,
+        policy: Policy,
+        placement: Placement,
+        width_px: int,
+    ) -> str:
+        """By the boxes of the predicted objects, which must be the same in the mirror image."""
+        own = _predicted(found_objects(outputs[OBJECTS], vocabulary, placement), vocabulary, policy)
+        other = found_objects(_mirrored_back(mirrored[OBJECTS], width_px), vocabulary, placement)
+        return _difference(own, _predicted(other, vocabulary, policy), vocabulary)
 
 
 def prediction_of(
@@ -131,4 +154,27 @@ def _crowding(
         numbers = found.numbers[predicted][list(np.unravel_index(shares.argmax(), shares.shape))]
         first, second = (vocabulary.concepts[number] for number in numbers)
         return f"a {first} and a {second} overlap by {shares.max():.0%}, so they may be one object"
+    return ""
+
+
+def _predicted(found: Objects, vocabulary: Vocabulary, policy: Policy) -> Objects:
+    thresholds = np.array(vocabulary.applied_thresholds(policy), np.float32)
+    return found.selected(np.flatnonzero(found.scores >= thresholds[found.numbers]))
+
+
+def _mirrored_back(output: NDArray[Any], width_px: int) -> NDArray[Any]:
+    """Returns the objects of a mirrored input, `(K, 6)`, in the pixels of the input."""
+    rows = output.copy()
+    rows[:, 0], rows[:, 2] = width_px - output[:, 2], width_px - output[:, 0]
+    return rows
+
+
+def _difference(own: Objects, other: Objects, vocabulary: Vocabulary) -> str:
+    """Returns how the objects of the mirror image differ; empty if both are the same."""
+    for number in sorted({*own.numbers.tolist(), *other.numbers.tolist()}):
+        counts = int((own.numbers == number).sum()), int((other.numbers == number).sum())
+        if counts[0] != counts[1]:
+            return f"two views disagree: {counts[0]} {vocabulary.concepts[number]} in the image, {counts[1]} in its mirror image"
+    if not are_same(box_ious(own.boxes_xyxy, other.boxes_xyxy), own.numbers.tolist(), other.numbers.tolist()):
+        return "two views disagree: an object lies elsewhere in the mirror image"
     return ""

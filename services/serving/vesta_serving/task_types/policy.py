@@ -22,6 +22,7 @@ class Policy:
         score_certain: a prediction whose best score is lower is uncertain; None without this bound.
         margin_certain: a prediction with a smaller margin is uncertain; None without this bound.
         thresholds: per concept, for models that have a threshold per concept; override those of the version.
+        two_views: predictions are uncertain that differ for the mirror image, if their task type compares them.
         acceptance: decides about certainty; None if `score_certain` and `margin_certain` do.
     """
 
@@ -29,6 +30,7 @@ class Policy:
     score_certain: float | None = None
     margin_certain: float | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
+    two_views: bool = False
     acceptance: Acceptance | None = field(default_factory=lambda: acceptance_of(UncertaintyPolicy(), WITHOUT_EVIDENCE))
 
     @classmethod
@@ -39,6 +41,7 @@ class Policy:
             score_certain=message.score_certain if message.HasField("score_certain") else None,
             margin_certain=message.margin_certain if message.HasField("margin_certain") else None,
             thresholds=dict(message.thresholds),
+            two_views=message.two_views,
             acceptance=acceptance_of(message, version),
         )
 

@@ -47,6 +47,8 @@ class ServingTask(ABC):
 
     outputs: ClassVar[tuple[str, ...]]
     """The names of the model's outputs from which predictions are made."""
+    compares_views: ClassVar[bool] = False
+    """Whether `disagreement` compares what the model predicts for an image and for its mirror image."""
 
     @abstractmethod
     def prediction(
@@ -58,6 +60,23 @@ class ServingTask(ABC):
             outputs: of the model for this image, those of the task type.
             placement: of the model's input on the image; `UNREAD` if the outputs were computed from a stored embedding.
         """
+
+    def disagreement(
+        self,
+        outputs: ImageOutputs,  # noqa: ARG002
+        mirrored: ImageOutputs,  # noqa: ARG002
+        vocabulary: Vocabulary,  # noqa: ARG002
+        policy: Policy,  # noqa: ARG002
+        placement: Placement,  # noqa: ARG002
+        width_px: int,  # noqa: ARG002
+    ) -> str:
+        """Returns how the prediction for the mirror image differs; empty if it does not.
+
+        Args:
+            mirrored: the outputs for the input of the model with its columns in reverse order.
+            width_px: of the input.
+        """
+        return ""
 
     def check_thresholds(self, thresholds: Mapping[str, float], vocabulary: Vocabulary) -> None:
         """Checks a deployment's thresholds per concept against its desired model version.

@@ -238,6 +238,7 @@ class UncertaintyPolicy(_message.Message):
     THRESHOLDS_FIELD_NUMBER: _builtins.int
     ERROR_RATE_MAX_FIELD_NUMBER: _builtins.int
     CONCEPT_ERROR_RATES_MAX_FIELD_NUMBER: _builtins.int
+    TWO_VIEWS_FIELD_NUMBER: _builtins.int
     score_threshold: _builtins.float
     """Labels with a lower score are returned in `other_labels`; 0.5 if unset. Ignored for multi-label models, which have a threshold per
     concept; see `thresholds`.
@@ -250,6 +251,11 @@ class UncertaintyPolicy(_message.Message):
     """The largest share of wrong predictions among those that are certain; 0.02 if unset. With 0 all predictions are uncertain. A prediction
     is wrong if any of its labels or objects is. Thresholds in this policy that differ from those of the model version make all
     predictions uncertain, because the error rate is known only for those of the version.
+    """
+    two_views: _builtins.bool
+    """For models of objects: the model also predicts the mirror image, which doubles its computation, and a prediction is uncertain too if
+    the objects differ in number, concept or place (an intersection over union below 0.5). Ignored for other models. Not for images where
+    left and right matter, such as text.
     """
     @_builtins.property
     def thresholds(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]:
@@ -273,10 +279,11 @@ class UncertaintyPolicy(_message.Message):
         thresholds: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
         error_rate_max: _builtins.float | None = ...,
         concept_error_rates_max: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        two_views: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_error_rate_max", b"_error_rate_max", "_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "error_rate_max", b"error_rate_max", "margin_certain", b"margin_certain", "score_certain", b"score_certain", "score_threshold", b"score_threshold"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_rate_max", b"_error_rate_max", "_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "concept_error_rates_max", b"concept_error_rates_max", "error_rate_max", b"error_rate_max", "margin_certain", b"margin_certain", "score_certain", b"score_certain", "score_threshold", b"score_threshold", "thresholds", b"thresholds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_rate_max", b"_error_rate_max", "_margin_certain", b"_margin_certain", "_score_certain", b"_score_certain", "_score_threshold", b"_score_threshold", "concept_error_rates_max", b"concept_error_rates_max", "error_rate_max", b"error_rate_max", "margin_certain", b"margin_certain", "score_certain", b"score_certain", "score_threshold", b"score_threshold", "thresholds", b"thresholds", "two_views", b"two_views"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error_rate_max: _TypeAlias = _typing.Literal["error_rate_max"]  # noqa: Y015
     _WhichOneofArgType__error_rate_max: _TypeAlias = _typing.Literal["_error_rate_max", b"_error_rate_max"]  # noqa: Y015
