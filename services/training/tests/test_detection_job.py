@@ -103,7 +103,7 @@ def test_a_run_on_a_snapshot_with_boxes_gives_a_detector(objects: ObjectStore, s
     assert version.metrics.HasField("mean_average_precision_50")
     assert not version.metrics.HasField("accuracy")
     assert objects.get(version.onnx_key, sha256=version.digest)
-    assert list(dict.fromkeys(phases)) == ["features", "calibrate", "head", "export", "evaluate"]
+    assert list(dict.fromkeys(phases)) == ["features", "head", "export", "evaluate"]
 
 
 def test_a_run_starts_from_an_imported_detector_unless_it_was_deleted(objects: ObjectStore, settings: Settings) -> None:

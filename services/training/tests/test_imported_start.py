@@ -1,6 +1,7 @@
 """A detector starts from an imported network: its head, its loss, its model file, and the choice of the better start."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,16 @@ from vesta_training.models.model_file import read_model
 from vesta_training.progress import Reporter, ignore_progress
 from vesta_training.recipes.recipe import Recipe, builtin_recipe
 from vesta_training.tasks.assignment import Assignment, Dependencies, Pretrained
+from vesta_training.tasks.detection.boxed_view import BoxedView
 from vesta_training.tasks.detection.detector import find_with_file
 from vesta_training.tasks.detection.imported import export as export_module
 from vesta_training.tasks.detection.imported.head import ImportedHead, cells_of
 from vesta_training.tasks.detection.imported.learn import ImportedLearner, in_letterbox
 from vesta_training.tasks.detection.imported.loss import imported_loss
 from vesta_training.tasks.detection.learn import HeldOut, Learned
-from vesta_training.tasks.detection.loss import BoxedView
 from vesta_training.tasks.detection.starts import PACKAGED, Start, learn_from_better, start_of, starts_of
 from vesta_training.tasks.registry import training_task
+from vesta_training.tasks.views.parallel_fits import ParallelFits, parallel_fits
 
 TRAIN_COUNT, COUNT = 8, 10
 SIDE_PX = 128
@@ -172,20 +174,30 @@ class FixedLearner:
 
     figure: float | None
 
-    def hold_out(self, examples: Any) -> HeldOut:
+    def start_folds(self, examples: Any, fits: ParallelFits) -> list[Future[Any]]:
+        return []
+
+    def start_model(self, examples: Any, fits: ParallelFits) -> "Future[float | None]":
+        return fits.start(1, lambda _: self.figure)
+
+    def hold_out(self, examples: Any, folds: Sequence[Future[Any]]) -> HeldOut:
         estimate = None if self.figure is None else Estimate(value=self.figure)
         return HeldOut(Calibration((1.0,), (0.0,)), (0.5,), estimate, "")
 
-    def learn(self, examples: Any, held_out: HeldOut) -> Learned:
+    def learned(self, examples: Any, model: "Future[float | None]", held_out: HeldOut) -> Learned:
+        assert model.result() == self.figure
         return Learned(None, {}, held_out.mean_precision, "")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("figures", "chosen"), [((0.5, 0.6), 1), ((0.6, 0.5), 0), ((0.5, 0.5), 0), ((None, None), 0), ((0.4,), 0)]
 )
-def test_the_start_with_the_better_figure_is_chosen(figures: tuple[float | None, ...], chosen: int) -> None:
+def test_the_start_with_the_better_figure_is_chosen(
+    figures: tuple[float | None, ...], chosen: int, dependencies: Dependencies
+) -> None:
     starts = [Start(str(number), FixedLearner(one), None, {}) for number, one in enumerate(figures)]  # type: ignore[arg-type]
-    start, learned = learn_from_better(starts, [], "it was deleted")
+    with parallel_fits(dependencies, ignore_progress) as fits:
+        start, learned = learn_from_better(starts, [], "it was deleted", fits)
     assert start.name == str(chosen)
     assert [one["chosen"] for one in learned.facts["starts"]].index(True) == chosen
     assert learned.facts["startMissingReason"] == "it was deleted"

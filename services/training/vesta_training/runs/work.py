@@ -90,17 +90,18 @@ class _ProgressPublisher:
 
 
 class _Checkpoints:
-    """Stores checkpoints at most once per minute."""
+    """Stores each checkpoint at most once per minute. Can be used from several threads."""
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._last_stored = time.monotonic()
+        self._began = time.monotonic()
+        self._last_stored: dict[Path, float] = {}
 
     def fetch(self, path: Path) -> None:
         if not path.exists():
             self._exchange.fetch_checkpoint(path)
 
     def store(self, path: Path) -> None:
-        if time.monotonic() - self._last_stored >= CHECKPOINT_SECONDS:
+        if time.monotonic() - self._last_stored.get(path, self._began) >= CHECKPOINT_SECONDS:
             self._exchange.put_checkpoint(path)
-            self._last_stored = time.monotonic()
+            self._last_stored[path] = time.monotonic()

@@ -1,7 +1,9 @@
 """The learning curve of random labels of detectors; see `TrainingTask.measure_curve`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +22,12 @@ from vesta_training.tasks.detection.detector import predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.learn import Learner
 from vesta_training.tasks.detection.starts import start_of, untried_starts
+from vesta_training.tasks.views.parallel_fits import Running, parallel_fits
 from vesta_training.tasks.views.training import learned_from, usable_shapes
 
 FOLDS = 2
+FoundAt = dict[int, Objects]
+"""What is found in test items, by their positions."""
 ITEMS_MAX = 500
 """Maximum number of test items, and of random labels. More take minutes and change little."""
 
@@ -43,13 +48,15 @@ def measure_curve(
         report = Reporter(progress, dependencies.clock, {})
         report.begin("curve")
         backbone = find_backbone(assignment.recipe.backbone, dependencies.weights_file)
-        starts = untried_starts(assignment, dependencies, report, backbone, len(known))
+        starts = untried_starts(assignment, dependencies, backbone, len(known))
         learner = start_of(starts, read_model(model)).learner
-        solved = control_curve(replace(learner, views=replace(learner.views, count=1)), known, test)
+        solved = control_curve(replace(learner, views=replace(learner.views, count=1)), known, test, report)
         return ControlCurve(solved.points, solved.random_labels)
 
 
-def control_curve(learner: Learner, known: Sequence[BoxedExample], test: Sequence[BoxedExample]) -> Solved:
+def control_curve(
+    learner: Learner, known: Sequence[BoxedExample], test: Sequence[BoxedExample], report: Reporter
+) -> Solved:
     """Returns the curve, and the comparison with all known labels.
 
     Args:
@@ -66,37 +73,47 @@ def control_curve(learner: Learner, known: Sequence[BoxedExample], test: Sequenc
     counts = [count for count in curve_counts(len(control) + learned_count) if count <= ITEMS_MAX]
     if not counts or not test:
         return solve(None, None, seed=assignment.seed)
-    learner.views.compute([*known, *test], learner.dependencies, learner.report)
-    folds, predictions = [], []
-    for draw in range(assignment.recipe.evaluation.control_curve_draws):
-        fold_of = generator.permutation(len(test)) % fold_count
-        found: list[dict[int, Objects]] = [{} for _ in counts]
-        for fold in range(fold_count):
-            others = [one for one, own in zip(test, fold_of, strict=True) if own != fold] if fold_count > 1 else []
-            labelled = [*control, *others]
-            order = [labelled[int(position)] for position in generator.permutation(len(labelled))]
-            for index, count in enumerate(counts):
-                positions = [int(position) for position in np.flatnonzero(fold_of == fold)]
-                own = [test[position] for position in positions]
-                objects = _found(learner, order[:count], own, f"curve-{draw}-{fold}-{count}")
-                found[index] |= dict(zip(positions, objects, strict=True))
-        folds.append(fold_of)
-        predictions.append(tuple(_predictions(learner, test, one) for one in found))
-    model = dict(enumerate(_found(learner, known, test, "curve-model")))
-    curve = PrecisionCurve(tuple(counts), tuple(folds), tuple(predictions))
-    return solve(curve, _predictions(learner, test, model), seed=assignment.seed)
+    learner.views.compute([*known, *test], learner.dependencies, report)
+    folds, found = [], []
+    with parallel_fits(learner.dependencies, report.step) as fits:
+
+        def start(labelled: Sequence[BoxedExample], positions: Sequence[int], name: str) -> "Future[FoundAt]":
+            own = {position: test[position] for position in positions}
+            return fits.start(learner.choices.curve_steps, partial(_find, learner, labelled, own, name))
+
+        model = start(known, range(len(test)), "curve-model")
+        for draw in range(assignment.recipe.evaluation.control_curve_draws):
+            fold_of = generator.permutation(len(test)) % fold_count
+            of_counts: list[list[Future[FoundAt]]] = [[] for _ in counts]
+            for fold in range(fold_count):
+                others = [one for one, own in zip(test, fold_of, strict=True) if own != fold] if fold_count > 1 else []
+                labelled = [*control, *others]
+                order = [labelled[int(position)] for position in generator.permutation(len(labelled))]
+                positions = np.flatnonzero(fold_of == fold).tolist()
+                for of_count, count in zip(of_counts, counts, strict=True):
+                    of_count.append(start(order[:count], positions, f"curve-{draw}-{fold}-{count}"))
+            folds.append(fold_of)
+            found.append(of_counts)
+        predictions = tuple(tuple(_predictions(learner, test, one) for one in of_counts) for of_counts in found)
+    curve = PrecisionCurve(tuple(counts), tuple(folds), predictions)
+    return solve(curve, _predictions(learner, test, [model]), seed=assignment.seed)
 
 
-def _found(
-    learner: Learner, labelled: Sequence[BoxedExample], test: Sequence[BoxedExample], name: str
-) -> list[Objects]:
+def _find(
+    learner: Learner, labelled: Sequence[BoxedExample], test: Mapping[int, BoxedExample], name: str, running: Running
+) -> FoundAt:
     """Returns what a detector that has learned from some labels finds in test items; nothing if it has no box to learn from."""
     if not any(len(example.boxes) for example in labelled):
-        return [Objects(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0)) for _ in test]
-    detector = learner.fit(labelled, learner.choices.curve_steps, name)
-    return detector.find(test, [learner.views.whole(example) for example in test], learner.maps)
+        return {position: Objects(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0)) for position in test}
+    detector = learner.fit(labelled, learner.choices.curve_steps, name, running)
+    keys = [learner.views.whole(example) for example in test.values()]
+    return dict(zip(test, detector.find(list(test.values()), keys, learner.maps), strict=True))
 
 
-def _predictions(learner: Learner, test: Sequence[BoxedExample], found: dict[int, Objects]) -> ObjectPredictions:
+def _predictions(
+    learner: Learner, test: Sequence[BoxedExample], parts: Sequence["Future[FoundAt]"]
+) -> ObjectPredictions:
+    """Returns the predictions for all test items, from those of parts of them."""
     concepts = learner.assignment.concepts
+    found = {position: objects for part in parts for position, objects in part.result().items()}
     return predictions_of(test, [found[position] for position in range(len(test))], concepts, (0.5,) * len(concepts))

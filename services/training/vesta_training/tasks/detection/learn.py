@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,23 +17,25 @@ from vesta_training.metrics.detection import mean_precision_50
 from vesta_training.metrics.objects import Objects
 from vesta_training.models.detector_graph import Selection
 from vesta_training.models.graph_layers import Calibration
-from vesta_training.progress import Reporter
 from vesta_training.recipes.choices import DetectionChoices, MaskChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies
 from vesta_training.tasks.checkpoints import CheckpointFile
+from vesta_training.tasks.detection.boxed_view import BoxedView
 from vesta_training.tasks.detection.calibrate import calibrate, uncalibrated
 from vesta_training.tasks.detection.default_boxes import choose_sizes, lay_out
 from vesta_training.tasks.detection.detector import Detector, predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample
-from vesta_training.tasks.detection.loss import BoxedView, detection_loss, masks_loss
+from vesta_training.tasks.detection.loss import detection_loss, masks_loss
 from vesta_training.tasks.detection.mask_head import MaskHead
 from vesta_training.tasks.detection.mask_targets import mask_targets
+from vesta_training.tasks.detection.matching import Matcher
 from vesta_training.tasks.detection.network import DetectionHead, Predicted
+from vesta_training.tasks.views.cross_fit import NOT_CALIBRATED, Fold, fold_step_count, folds_of
 from vesta_training.tasks.views.fit import FitInput, fit, step_count
+from vesta_training.tasks.views.parallel_fits import ALONE, ParallelFits, Running
 from vesta_training.tasks.views.view_maps import ViewMaps
 from vesta_training.tasks.views.views import view_boxes
 
-NOT_CALIBRATED = "Scores are not calibrated and thresholds are 0.5: {} labelled images are too few to hold some out."
 UNCALIBRATED_THRESHOLD = 0.5
 
 
@@ -73,7 +77,6 @@ class Learner:
 
     assignment: Assignment
     dependencies: Dependencies
-    report: Reporter
     views: ViewMaps
 
     @property
@@ -91,34 +94,49 @@ class Learner:
         """The choices of the recipe for masks; None if it learns boxes."""
         return self.assignment.recipe.masks
 
-    def hold_out(self, examples: Sequence[BoxedExample]) -> HeldOut:
-        """Calibrates and measures by cross-fitting, if there are enough examples."""
-        steps = step_count(len(examples), self.choices)
-        folds = self.choices.calibration_folds
-        calibration = uncalibrated(len(self.assignment.concepts))
-        thresholds = (UNCALIBRATED_THRESHOLD,) * len(self.assignment.concepts)
-        held_out, caution = None, NOT_CALIBRATED.format(len(examples))
-        if len(examples) >= 2 * folds:
-            self.report.begin("calibrate")
-            share = round(steps * self.choices.calibration_steps_share)
-            found = self._cross_fit(examples, folds, max(share, self.choices.steps_min))
-            predictions = predictions_of(examples, found, self.assignment.concepts, thresholds)
-            calibration, thresholds = calibrate(predictions)
-            held_out = mean_precision_50(predictions, self.assignment.recipe.evaluation, seed=self.assignment.seed)
-            caution = ""
-        return HeldOut(calibration, thresholds, held_out, caution)
+    def start_folds(self, examples: Sequence[BoxedExample], fits: ParallelFits) -> list["Future[dict[int, Objects]]"]:
+        """Starts cross-fitting, if there are enough examples. Each result is what a detector finds in examples that it has not learned
+        from, by their positions.
+        """
+        steps = fold_step_count(len(examples), self.choices)
 
-    def learn(self, examples: Sequence[BoxedExample], held_out: HeldOut) -> Learned:
-        """Learns from all examples.
+        def find(fold: Fold[BoxedExample], running: Running) -> dict[int, Objects]:
+            detector = self.fit(fold.known, steps, f"fold-{fold.number}", running)
+            keys = [self.views.whole(example) for example in fold.held_out]
+            return dict(zip(fold.positions, detector.find(fold.held_out, keys, self.maps), strict=True))
+
+        folds = folds_of(examples, self.choices, self.assignment.seed)
+        return [fits.start(steps, partial(find, fold)) for fold in folds]
+
+    def start_model(self, examples: Sequence[BoxedExample], fits: ParallelFits) -> "Future[Detector]":
+        """Starts the fit to all examples."""
+        steps = step_count(len(examples), self.choices)
+        return fits.start(steps, partial(self.fit, examples, steps, "model"))
+
+    def hold_out(self, examples: Sequence[BoxedExample], folds: Sequence["Future[dict[int, Objects]]"]) -> HeldOut:
+        """Calibrates and measures with the folds, if there are some."""
+        concepts = self.assignment.concepts
+        thresholds = (UNCALIBRATED_THRESHOLD,) * len(concepts)
+        if not folds:
+            return HeldOut(uncalibrated(len(concepts)), thresholds, None, NOT_CALIBRATED.format(len(examples)))
+        found = {position: objects for fold in folds for position, objects in fold.result().items()}
+        in_order = [found[position] for position in range(len(examples))]
+        predictions = predictions_of(examples, in_order, concepts, thresholds)
+        calibration, thresholds = calibrate(predictions)
+        mean_precision = mean_precision_50(predictions, self.assignment.recipe.evaluation, seed=self.assignment.seed)
+        return HeldOut(calibration, thresholds, mean_precision, "")
+
+    def learned(self, examples: Sequence[BoxedExample], model: "Future[Detector]", held_out: HeldOut) -> Learned:
+        """Returns the result of the learning.
 
         Args:
+            model: see `start_model`.
             held_out: the result of `hold_out` for the same examples.
         """
-        steps, calibration = step_count(len(examples), self.choices), held_out.calibration
-        self.report.begin("head")
-        detector = self.fit(examples, steps, "model").calibrated(calibration, held_out.thresholds)
+        calibration = held_out.calibration
+        detector = model.result().calibrated(calibration, held_out.thresholds)
         facts = {
-            "steps": steps,
+            "steps": step_count(len(examples), self.choices),
             "imageCount": len(examples),
             "viewsPerImage": self.views.count,
             **self.facts_of(detector),
@@ -131,7 +149,7 @@ class Learner:
         """Returns facts about a detector for the model card."""
         return {"defaultBoxesPx": _unique_sizes(detector, self.choices.side_px)}
 
-    def fit(self, examples: Sequence[BoxedExample], steps: int, name: str) -> Detector:
+    def fit(self, examples: Sequence[BoxedExample], steps: int, name: str, running: Running = ALONE) -> Detector:
         """Returns a detector with uncalibrated scores.
 
         Args:
@@ -141,10 +159,10 @@ class Learner:
         images = [self._learned(example) for example in examples]
         sizes = choose_sizes(_sizes(images), choices.side_px, choices.boxes_per_cell, self.assignment.seed)
         defaults = lay_out(sizes, choices.side_px)
-        defaults_on_device = torch.from_numpy(defaults).to(self.dependencies.device)
+        matcher = Matcher(torch.from_numpy(defaults))
 
         def loss_of(head: DetectionHead, outputs: Predicted, batch: Sequence[BoxedView]) -> torch.Tensor:
-            loss = detection_loss(outputs, batch, defaults_on_device)
+            loss = detection_loss(outputs, batch, matcher)
             if head.masks is not None and self.mask_choices is not None:
                 loss = loss + self.mask_choices.loss_weight * masks_loss(head.masks, outputs, batch)
             return loss
@@ -163,9 +181,8 @@ class Learner:
             resumable=CheckpointFile(
                 self.dependencies.run_folder / f"detection-{name}.checkpoint", self.dependencies.checkpoints
             ),
-            threads=self.dependencies.threads,
             device=self.dependencies.device,
-            stepped=self.report.step,
+            running=running,
         )
         return Detector(
             head=head,
@@ -207,19 +224,6 @@ class Learner:
                 )
             learned.append(BoxedView(key, boxes, numbers, masks))
         return learned
-
-    def _cross_fit(self, examples: Sequence[BoxedExample], folds: int, steps: int) -> list[Objects]:
-        """Returns the objects that are found in each example by a detector that has not learned from it."""
-        fold_of = np.random.default_rng(self.assignment.seed).permutation(len(examples)) % folds
-        found: dict[int, Objects] = {}
-        for fold in range(folds):
-            known = [example for example, own in zip(examples, fold_of, strict=True) if own != fold]
-            out = [int(position) for position in np.flatnonzero(fold_of == fold)]
-            detector = self.fit(known, steps, f"fold-{fold}")
-            held_out = [examples[position] for position in out]
-            objects = detector.find(held_out, [self.views.whole(example) for example in held_out], self.maps)
-            found |= dict(zip(out, objects, strict=True))
-        return [found[position] for position in range(len(examples))]
 
 
 def _sizes(images: Sequence[Sequence[BoxedView]]) -> Array:

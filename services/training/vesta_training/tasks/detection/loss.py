@@ -1,67 +1,48 @@
 """The loss of a detection head, as in SSD (Liu et al., arXiv 1512.02325): cross entropy with hard negatives, and smooth L1 of offsets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
-from torchvision.ops import box_iou
 
-from vesta_training.example import Array
+from vesta_training.tasks.detection.boxed_view import BoxedView
 from vesta_training.tasks.detection.mask_head import MaskHead, mask_loss
-from vesta_training.tasks.detection.mask_targets import MaskTargets
-from vesta_training.tasks.detection.network import Predicted, encode
+from vesta_training.tasks.detection.matching import Matcher
+from vesta_training.tasks.detection.network import Predicted
 
-# A default box must predict an object that it overlaps with this IoU, and the one that overlaps an object most must in any case.
-MATCH_IOU_MIN = 0.5
 NEGATIVES_PER_POSITIVE = 3
 NEGATIVES_MIN = 12
 
 
-@dataclass(frozen=True, slots=True)
-class BoxedView:
-    """A view of an image to learn from: the key of its maps, its boxes `(M, 4)`, and the numbers `(M,)` of their concepts.
-
-    Attributes:
-        masks: what the mask head has to predict; None if objects are boxes.
-    """
-
-    key: str
-    boxes: Array
-    numbers: npt.NDArray[np.int64]
-    masks: MaskTargets | None = None
-
-
-def detection_loss(outputs: Predicted, batch: Sequence[BoxedView], defaults: torch.Tensor) -> torch.Tensor:
+def detection_loss(outputs: Predicted, batch: Sequence[BoxedView], matcher: Matcher) -> torch.Tensor:
     """Returns the loss of a batch, by the number of matched default boxes.
 
     Args:
         outputs: of a `DetectionHead`.
-        defaults: `(A, 4)`; see `default_boxes.lay_out`.
+        matcher: matches its default boxes.
     """
     logits, offsets = outputs.logits, outputs.offsets
+    matched = [matcher.match(view) for view in batch]
+    rows = torch.repeat_interleave(torch.tensor([len(one.cells) for one in matched])).to(logits.device)
+    cells, wanted_classes, wanted_offsets = (torch.cat(parts).to(logits.device) for parts in zip(*matched, strict=True))
     classes = torch.zeros(logits.shape[:2], dtype=torch.int64, device=logits.device)
-    box_loss = offsets.new_zeros(())
-    for row, view in enumerate(batch):
-        if not len(view.boxes):
-            continue
-        boxes = torch.from_numpy(view.boxes).to(logits.device)
-        matched = _match(boxes, defaults)
-        positive = matched >= 0
-        classes[row, positive] = torch.from_numpy(view.numbers).to(logits.device)[matched[positive]] + 1
-        wanted = encode(boxes[matched[positive]], defaults[positive])
-        box_loss = box_loss + nn.functional.smooth_l1_loss(offsets[row, positive], wanted, reduction="sum")
-    positive = classes > 0
-    entropy = nn.functional.cross_entropy(logits.flatten(0, 1), classes.flatten(), reduction="none").view(classes.shape)
-    # Negatives with the highest loss only, because nearly all default boxes are easy background.
-    mined = (NEGATIVES_PER_POSITIVE * positive.sum(dim=1, keepdim=True)).clamp(min=NEGATIVES_MIN)
-    negatives = torch.where(positive, -torch.inf, entropy.detach())
-    rank = negatives.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
-    counted = positive | (rank < mined)
-    total: torch.Tensor = (entropy[counted].sum() + box_loss) / positive.sum().clamp(min=len(batch))
+    classes[rows, cells] = wanted_classes
+    box_loss = nn.functional.smooth_l1_loss(offsets[rows, cells], wanted_offsets, reduction="sum")
+    entropy = logits.logsumexp(dim=2) - logits.gather(2, classes[..., None])[..., 0]
+    counted = _counted(entropy.detach(), classes > 0)
+    total: torch.Tensor = (entropy[counted].sum() + box_loss) / max(len(cells), len(batch))
     return total
+
+
+def _counted(entropy: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
+    """Returns which default boxes `(N, A)` count: the positives, and of the negatives those with the highest loss, because nearly all are
+    easy background.
+    """
+    mined = (NEGATIVES_PER_POSITIVE * positive.sum(dim=1, keepdim=True)).clamp(min=NEGATIVES_MIN)
+    hardest = torch.where(positive, -torch.inf, entropy).topk(min(int(mined.max()), entropy.shape[1]), dim=1).indices
+    ranks = torch.arange(hardest.shape[1], device=entropy.device)
+    return positive.scatter(1, hardest, positive.gather(1, hardest) | (ranks < mined))
 
 
 def masks_loss(head: MaskHead, outputs: Predicted, batch: Sequence[BoxedView]) -> torch.Tensor:
@@ -76,14 +57,3 @@ def masks_loss(head: MaskHead, outputs: Predicted, batch: Sequence[BoxedView]) -
         for parts in zip(*((one.boxes, one.masks, one.numbers) for _, one in targets), strict=True)
     )
     return mask_loss(head(outputs.finest, images, boxes), masks, numbers)
-
-
-def _match(boxes: torch.Tensor, defaults: torch.Tensor) -> torch.Tensor:
-    """Returns `(A,)`, the number of the box that each default box must predict, or -1."""
-    corners = torch.cat([defaults[:, :2] - defaults[:, 2:] / 2, defaults[:, :2] + defaults[:, 2:] / 2], dim=1)
-    overlap: torch.Tensor = box_iou(boxes, corners)
-    matched: torch.Tensor
-    best, matched = overlap.max(dim=0)
-    matched[best < MATCH_IOU_MIN] = -1
-    matched[overlap.argmax(dim=1)] = torch.arange(len(boxes), device=boxes.device)
-    return matched

@@ -21,6 +21,7 @@ from vesta_training.tasks.detection.export import export_detector
 from vesta_training.tasks.detection.imported.export import export_imported
 from vesta_training.tasks.detection.imported.learn import ImportedLearner
 from vesta_training.tasks.detection.learn import Learned, Learner
+from vesta_training.tasks.views.parallel_fits import ParallelFits
 from vesta_training.tasks.views.view_maps import maps_of, view_maps
 
 PACKAGED = "packaged backbone"
@@ -53,7 +54,7 @@ def starts_of(
     Raises:
         WeightsError: see `load_network`.
     """
-    starts = untried_starts(assignment, dependencies, report, backbone, len(known))
+    starts = untried_starts(assignment, dependencies, backbone, len(known))
     for start in starts:
         start.learner.views.compute(known, dependencies, report)
     return starts
@@ -67,27 +68,30 @@ def start_of(starts: Sequence[Start], model: ModelFile) -> Start:
 
 
 def untried_starts(
-    assignment: Assignment, dependencies: Dependencies, report: Reporter, backbone: Backbone, image_count: int
+    assignment: Assignment, dependencies: Dependencies, backbone: Backbone, image_count: int
 ) -> list[Start]:
     """Returns the starts of a training without the maps of its examples; see `starts_of`."""
     network = load_network(backbone)
-    starts = [_packaged(assignment, dependencies, report, backbone, network, image_count)]
+    starts = [_packaged(assignment, dependencies, backbone, network, image_count)]
     if assignment.pretrained is not None and assignment.recipe.task is Task.DETECTION:
-        starts.append(
-            _imported(assignment, assignment.pretrained, dependencies, report, backbone, network, image_count)
-        )
+        starts.append(_imported(assignment, assignment.pretrained, dependencies, backbone, network, image_count))
     return starts
 
 
-def learn_from_better(starts: Sequence[Start], known: Sequence[BoxedExample], missing: str) -> tuple[Start, Learned]:
+def learn_from_better(
+    starts: Sequence[Start], known: Sequence[BoxedExample], missing: str, fits: ParallelFits
+) -> tuple[Start, Learned]:
     """Learns from the start with the highest mAP@50 on held-out images; from the first one if none were held out.
 
     Args:
         missing: why there is no imported start although the recipe has one; for the model card.
     """
-    tried = [(start, start.learner.hold_out(known)) for start in starts]
+    only = starts[0].learner.start_model(known, fits) if len(starts) == 1 else None
+    folds = [start.learner.start_folds(known, fits) for start in starts]
+    tried = [(start, start.learner.hold_out(known, own)) for start, own in zip(starts, folds, strict=True)]
     chosen, held_out = max(tried, key=lambda one: one[1].mean_precision.value if one[1].mean_precision else 0.0)
-    learned = chosen.learner.learn(known, held_out)
+    model = only or chosen.learner.start_model(known, fits)
+    learned = chosen.learner.learned(known, model, held_out)
     figures = [
         {
             "start": start.name,
@@ -103,7 +107,6 @@ def learn_from_better(starts: Sequence[Start], known: Sequence[BoxedExample], mi
 def _packaged(
     assignment: Assignment,
     dependencies: Dependencies,
-    report: Reporter,
     backbone: Backbone,
     network: nn.Module,
     image_count: int,
@@ -112,7 +115,7 @@ def _packaged(
     views = view_maps(network, backbone, choices, image_count, dependencies.folder)
     return Start(
         name=PACKAGED,
-        learner=Learner(assignment, dependencies, report, views),
+        learner=Learner(assignment, dependencies, views),
         export=lambda detector, path: export_detector(
             network, detector, backbone, choices.side_px, path, assignment.recipe.task
         ),
@@ -128,7 +131,6 @@ def _imported(
     assignment: Assignment,
     pretrained: Pretrained,
     dependencies: Dependencies,
-    report: Reporter,
     backbone: Backbone,
     network: nn.Module,
     image_count: int,
@@ -142,7 +144,7 @@ def _imported(
     views = maps_of(graph, digest, side_px, path, choices, image_count, resize="letterbox")
     return Start(
         name=pretrained.name,
-        learner=ImportedLearner(assignment, dependencies, report, views, imported),
+        learner=ImportedLearner(assignment, dependencies, views, imported),
         export=lambda detector, to: export_imported(imported, detector, network, backbone, to),
         facts={"license": pretrained.license, "source": pretrained.source, "sha256": pretrained.digest},
     )

@@ -18,6 +18,7 @@ from vesta_training.tasks.detection.detector import find_with_file, predictions_
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.held_out import held_out_predictions
 from vesta_training.tasks.detection.starts import learn_from_better, starts_of
+from vesta_training.tasks.views.parallel_fits import parallel_fits
 from vesta_training.tasks.views.training import Measured, incomparable, learned_from, plan, result, usable_shapes
 
 
@@ -42,7 +43,9 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     report.begin("features")
     backbone = find_backbone(assignment.recipe.backbone, dependencies.weights_file)
     starts = starts_of(assignment, dependencies, report, backbone, known)
-    start, learned = learn_from_better(starts, known, assignment.pretrained_missing)
+    report.begin("head")
+    with parallel_fits(dependencies, report.step) as fits:
+        start, learned = learn_from_better(starts, known, assignment.pretrained_missing, fits)
     report.begin("export", 1)
     export = start.export(learned.detector, dependencies.run_folder / "model.onnx")
     report.begin("evaluate")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,10 @@ from vesta_training.tasks.semantic_segmentation.examples import MaskedExample
 from vesta_training.tasks.semantic_segmentation.loss import MappedView, SquareMap, segmentation_loss, source_side
 from vesta_training.tasks.semantic_segmentation.network import SegmentationHead
 from vesta_training.tasks.semantic_segmentation.segmenter import Segmenter, Vocabulary
+from vesta_training.tasks.views.cross_fit import NOT_CALIBRATED, fold_step_count, folds_of
 from vesta_training.tasks.views.fit import FitInput, fit, step_count
+from vesta_training.tasks.views.parallel_fits import ALONE, ParallelFits, Running, parallel_fits
 from vesta_training.tasks.views.view_maps import ViewMaps
-
-NOT_CALIBRATED = "Scores are not calibrated and thresholds are 0.5: {} labelled images are too few to hold some out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +69,18 @@ class Learner:
         return self.assignment.recipe.segmentation or SegmentationChoices()
 
     def learn(self, examples: Sequence[MaskedExample]) -> Learned:
-        """Calibrates by cross-fitting, then learns from all examples."""
-        steps, folds = step_count(len(examples), self.choices), self.choices.calibration_folds
-        concept_count = len(self.assignment.concepts)
+        """Learns from all examples, and calibrates by cross-fitting."""
+        steps, concept_count = step_count(len(examples), self.choices), len(self.assignment.concepts)
         calibration, thresholds = uncalibrated(concept_count), (UNCALIBRATED_THRESHOLD,) * concept_count
         held_out, caution = None, NOT_CALIBRATED.format(len(examples))
-        if len(examples) >= 2 * folds:
-            self.report.begin("calibrate")
-            share = round(steps * self.choices.calibration_steps_share)
-            calibration, thresholds, predictions = self._cross_fit(examples, max(share, self.choices.steps_min))
-            held_out = mean_iou(predictions, self.assignment.recipe.evaluation, seed=self.assignment.seed)
-            caution = ""
         self.report.begin("head")
-        segmenter = self.fit(examples, steps, "model").calibrated(calibration, thresholds)
+        with parallel_fits(self.dependencies, self.report.step) as fits:
+            model = fits.start(steps, partial(self.fit, examples, steps, "model"))
+            if folds := self._fit_folds(examples, fits):
+                calibration, thresholds, predictions = self._calibrate(folds)
+                held_out = mean_iou(predictions, self.assignment.recipe.evaluation, seed=self.assignment.seed)
+                caution = ""
+            segmenter = model.result().calibrated(calibration, thresholds)
         facts = {
             "steps": steps,
             "imageCount": len(examples),
@@ -91,7 +91,7 @@ class Learner:
         }
         return Learned(segmenter, facts, held_out, caution)
 
-    def fit(self, examples: Sequence[MaskedExample], steps: int, name: str) -> Segmenter:
+    def fit(self, examples: Sequence[MaskedExample], steps: int, name: str, running: Running = ALONE) -> Segmenter:
         """Returns a segmenter with uncalibrated scores, which predicts each concept that has pixels.
 
         Args:
@@ -113,9 +113,8 @@ class Learner:
             resumable=CheckpointFile(
                 self.dependencies.run_folder / f"segmentation-{name}.checkpoint", self.dependencies.checkpoints
             ),
-            threads=self.dependencies.threads,
             device=self.dependencies.device,
-            stepped=self.report.step,
+            running=running,
         )
         vocabulary = Vocabulary(concepts, (0.0,) * len(concepts))
         return Segmenter(head, vocabulary, uncalibrated(len(concepts)), choices.side_px)
@@ -128,17 +127,21 @@ class Learner:
         numbers = {concept: number for number, concept in enumerate(self.assignment.concepts, start=1)}
         return SquareMap(example, numbers, source_side(self.choices.side_px))
 
-    def _cross_fit(
-        self, examples: Sequence[MaskedExample], steps: int
+    def _fit_folds(
+        self, examples: Sequence[MaskedExample], fits: ParallelFits
+    ) -> list[tuple[Segmenter, tuple[MaskedExample, ...]]]:
+        """Returns segmenters, each with the examples that it has not learned from; none if there are too few examples."""
+        steps = fold_step_count(len(examples), self.choices)
+        folds = [
+            (fits.start(steps, partial(self.fit, fold.known, steps, f"fold-{fold.number}")), fold.held_out)
+            for fold in folds_of(examples, self.choices, self.assignment.seed)
+        ]
+        return [(segmenter.result(), held_out) for segmenter, held_out in folds]
+
+    def _calibrate(
+        self, folds: Sequence[tuple[Segmenter, tuple[MaskedExample, ...]]]
     ) -> tuple[PixelCalibration, tuple[float, ...], MapPredictions]:
-        """Returns calibration and thresholds, and predictions for all examples by segmenters that have not learned from them."""
-        count = self.choices.calibration_folds
-        fold_of = np.random.default_rng(self.assignment.seed).permutation(len(examples)) % count
-        folds = []
-        for fold in range(count):
-            known = [example for example, own in zip(examples, fold_of, strict=True) if own != fold]
-            held_out = [example for example, own in zip(examples, fold_of, strict=True) if own == fold]
-            folds.append((self.fit(known, steps, f"fold-{fold}"), held_out))
+        """Returns calibration and thresholds, and calibrated predictions of the examples that are held out."""
         temperature = choose_temperature(
             batch for segmenter, held_out in folds for batch in self._classes(segmenter, held_out)
         )

@@ -6,6 +6,7 @@ The result is the moving average of the weights, which needs no held-out images 
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -15,13 +16,17 @@ from torch import nn
 
 from vesta_training.errors import LearningError
 from vesta_training.features.feature_maps import MapCache
-from vesta_training.progress import ignore_progress
 from vesta_training.recipes.choices import MapHeadChoices
 from vesta_training.tasks.checkpoints import Resumable
+from vesta_training.tasks.views.parallel_fits import Running
 
 GRADIENT_NORM_MAX = 5.0
 AVERAGE_DECAY_MAX = 0.998
 STEPS_PER_CHECKPOINT = 200
+# Batch normalisation and depthwise convolutions take a third less time on a CPU if the channels of a cell are adjacent.
+LAYOUT = torch.channels_last
+# Random weights are drawn from torch's only generator.
+_GENERATOR = Lock()
 
 
 class LearnedView(Protocol):
@@ -60,25 +65,23 @@ def fit(
     make_head: Callable[[], Head],
     loss_of: Callable[[Head, Any, Sequence[LearnedFrom]], torch.Tensor],
     resumable: Resumable,
-    threads: int,
     device: str,
-    stepped: Callable[[int, int, float], None] = ignore_progress,
+    running: Running,
 ) -> Head:
-    """Returns the fitted head, on the CPU, in evaluation mode.
+    """Returns the fitted head, on the CPU, in evaluation mode. Can be called from several threads.
 
     Args:
         make_head: returns a head with random weights. It maps the maps of a batch by stride, float32, to its outputs.
         loss_of: returns the loss of the head, given its outputs for a batch of views.
-        stepped: called after every step with its number, the total number of steps and the loss; raises an exception to stop.
 
     Raises:
         LearningError: the loss is not finite.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(running.threads)
     choices = inputs.choices
-    with torch.random.fork_rng(devices=[]):
+    with _GENERATOR, torch.random.fork_rng(devices=[]):
         torch.manual_seed(inputs.seed)
-        head = make_head().to(device).train()
+        head = make_head().to(device).to(memory_format=LAYOUT).train()
     average = copy.deepcopy(head)
     optimizer = torch.optim.AdamW(head.parameters(), lr=choices.learning_rate, weight_decay=choices.weight_decay)
     images, views = _schedule(inputs)
@@ -92,7 +95,10 @@ def fit(
         batch = [inputs.images[image][view] for image, view in zip(images[step], views[step], strict=True)]
         for group in optimizer.param_groups:
             group["lr"] = choices.learning_rate * _rate(step, inputs.steps, choices.warmup_steps)
-        loaded = [torch.from_numpy(one).to(device).float() for one in maps.load([view.key for view in batch])]
+        loaded = [
+            torch.from_numpy(one).to(device).to(torch.float32, memory_format=LAYOUT)
+            for one in maps.load([view.key for view in batch])
+        ]
         loss = loss_of(head, head(loaded), batch)
         value = float(loss.detach())
         if not np.isfinite(value):
@@ -112,8 +118,8 @@ def fit(
                     "step": step + 1,
                 },
             )
-        stepped(step + 1, inputs.steps, value)
-    return average.cpu().eval()
+        running.stepped(step + 1, inputs.steps, value)
+    return average.cpu().to(memory_format=torch.contiguous_format).eval()
 
 
 def step_count(image_count: int, choices: MapHeadChoices) -> int:

@@ -14,6 +14,7 @@ from vesta_training.models.model_file import ModelFile
 from vesta_training.recipes.choices import MapHeadChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained
 from vesta_training.tasks.result import Evaluated, Learning, trained
+from vesta_training.tasks.views.cross_fit import fold_step_count
 from vesta_training.tasks.views.fit import step_count
 
 NO_TEST_LABELS = (
@@ -22,7 +23,7 @@ NO_TEST_LABELS = (
 )
 # Durations on one CPU thread. They give the initial estimate of the time left, before steps are measured.
 SECONDS_PER_VIEW = 0.03
-SECONDS_PER_IMAGE_IN_STEP = 0.015
+SECONDS_PER_IMAGE_IN_STEP = 0.008
 SECONDS_TO_EVALUATE = 10.0
 SECONDS_TO_EXPORT = 2.0
 
@@ -124,11 +125,10 @@ def plan(choices: MapHeadChoices, image_count: int, threads: int) -> dict[str, f
     views = min(choices.views * image_count, max(choices.views_total_max, image_count))
     steps = step_count(image_count, choices)
     seconds_per_step = choices.batch_size * SECONDS_PER_IMAGE_IN_STEP / threads
-    fold = max(round(steps * choices.calibration_steps_share), choices.steps_min) * seconds_per_step
+    fold_steps = fold_step_count(image_count, choices) * choices.calibration_folds
     return {
         "features": views * SECONDS_PER_VIEW / threads,
-        "calibrate": fold * choices.calibration_folds,
-        "head": steps * seconds_per_step,
+        "head": (steps + fold_steps) * seconds_per_step,
         "export": SECONDS_TO_EXPORT,
         "evaluate": SECONDS_TO_EVALUATE,
     }

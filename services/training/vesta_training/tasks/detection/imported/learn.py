@@ -17,14 +17,15 @@ from vesta_training.models.detector_graph import OBJECTS, Selection
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.imported_graph import ImportedNetwork, imported_head_graph
 from vesta_training.tasks.checkpoints import CheckpointFile
+from vesta_training.tasks.detection.boxed_view import BoxedView
 from vesta_training.tasks.detection.calibrate import uncalibrated
 from vesta_training.tasks.detection.detector import objects_of
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.imported.head import ImportedHead
 from vesta_training.tasks.detection.imported.loss import imported_loss
 from vesta_training.tasks.detection.learn import UNCALIBRATED_THRESHOLD, Learner
-from vesta_training.tasks.detection.loss import BoxedView
 from vesta_training.tasks.views.fit import FitInput, fit
+from vesta_training.tasks.views.parallel_fits import ALONE, Running
 from vesta_training.tasks.views.view_maps import ViewMaps
 from vesta_training.tasks.views.views import view_boxes
 
@@ -77,7 +78,9 @@ class ImportedLearner(Learner):
 
     imported: ImportedNetwork
 
-    def fit(self, examples: Sequence[BoxedExample], steps: int, name: str) -> ImportedDetector:  # type: ignore[override]
+    def fit(  # type: ignore[override]
+        self, examples: Sequence[BoxedExample], steps: int, name: str, running: Running = ALONE
+    ) -> ImportedDetector:
         """Returns a detector with uncalibrated scores; see `Learner.fit`."""
         choices, concepts, network = self.choices, self.assignment.concepts, self.imported.network
         head = fit(
@@ -96,9 +99,8 @@ class ImportedLearner(Learner):
             resumable=CheckpointFile(
                 self.dependencies.run_folder / f"imported-{name}.checkpoint", self.dependencies.checkpoints
             ),
-            threads=self.dependencies.threads,
             device=self.dependencies.device,
-            stepped=self.report.step,
+            running=running,
         )
         return ImportedDetector(
             head=head,

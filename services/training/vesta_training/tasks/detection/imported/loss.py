@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torchvision.ops import box_iou
 
-from vesta_training.tasks.detection.loss import BoxedView
+from vesta_training.tasks.detection.boxed_view import BoxedView
 
 CELLS_PER_OBJECT_MAX = 10
 NEGATIVE_WEIGHT = 0.75
