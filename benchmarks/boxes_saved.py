@@ -1,35 +1,44 @@
 """The boxes that annotators draw with active selection ÷ with random selection, until a detector has 95 % of full mAP@50.
 
-Each seed splits the images anew into pool and test, because the selection is nearly deterministic. A loop labels batches of the pool, and
-after each round a second detector is trained with the same recipe on as many random images. Both arms keep their best detector so far, as
-the gate does. An arm that does not reach the goal within the rounds counts with all boxes that it drew.
+Each seed splits the images anew into pool and test, because the selection is nearly deterministic. Each round adds a batch of images: those
+that the default selection of the datasets service chooses, or random ones. A detector is then trained on all images so far, in both arms
+with the same recipe; see `detector_replay`. Both keep their best detector, as the gate does. An arm that does not reach the goal within the
+rounds counts with all boxes that it drew. Run as a program, it prints the rounds of each seed:
+
+    python benchmarks/boxes_saved.py --data FOLDER --seeds 11 12
 """
 
+import argparse
 import math
+import multiprocessing
+import os
 import statistics
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from control import RandomControl
+import numpy as np
 from detection import boxed_images, deal
+from detector_replay import Replay, Rows, prepare
 from figures import Figure
 from photographs import Photographs
-from report import RoundFigures
-from rounds import Rounds
 from scipy.stats import t
-from vesta import Vesta
-from vesta_common.ids import new_id
-from vesta_contracts.conductor.v1 import LoopPolicy
-from vesta_local.platform import Platform
-from world import set_up
+from vesta_contracts.common.v1 import Prediction, TaskType
+from vesta_contracts.datasets.v1 import SelectionStrategy
+from vesta_datasets.selection.candidates import Candidates, PoolRow
+from vesta_datasets.selection.pool import Mask
+from vesta_datasets.selection.pool_builder import choose
+from vesta_datasets.task_types import TASK_TYPES
 
 GOAL_SHARE = 0.95
 SEEDS = (1, 2, 3)
 IMAGES_MAX = 400
 ROUNDS = 8
-LABELS_PER_ROUND = 25
+IMAGES_PER_ROUND = 15
 GOAL_RATIO, FLOOR_RATIO = 0.5, 1.0
+VERSION = "models/detector/versions/newest"
 
 
 @dataclass(frozen=True)
@@ -86,48 +95,139 @@ def ratio_interval(ratios: Sequence[float]) -> tuple[float, float, float]:
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
 
-def measure(owner: Vesta, platform: Platform, data: Path | None) -> Iterator[Figure]:
-    """Yields `detection_boxes_ratio`."""
-    photographs = boxed_images(data, platform.home.root)
-    pairs = [_costs(owner, platform, deal(photographs, seed, IMAGES_MAX)) for seed in SEEDS]
-    ratio, low, high = ratio_interval([active.boxes / drawn.boxes for active, drawn in pairs])
-    images, _, _ = ratio_interval([active.images / drawn.images for active, drawn in pairs])
-    yield Figure(
-        "detection_boxes_ratio",
+@dataclass(frozen=True)
+class Outcome:
+    """The learning curves of one seed, and the mAP@50 with all images of the pool."""
+
+    full: float
+    active: list[Point]
+    random: list[Point]
+
+    @property
+    def costs(self) -> tuple[Cost, Cost]:
+        """What active and random selection need."""
+        goal = GOAL_SHARE * self.full
+        return cost(self.active, goal), cost(self.random, goal)
+
+
+def measure(data: Path | None, home: Path) -> Iterator[Figure]:
+    """Yields `detection_boxes_ratio` for the images of a folder, if one is given, and for the synthetic scenes.
+
+    Args:
+        home: the folder of the scenes.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for name, photographs in image_sets(data, home):
+            yield _figure(name, outcomes(photographs, Path(folder), SEEDS))
+
+
+def image_sets(data: Path | None, home: Path) -> Iterator[tuple[str, Photographs]]:
+    """Yields the sets of images with the names of their figures."""
+    if data is not None:
+        yield "detection_boxes_ratio", boxed_images(data, home)
+    yield "detection_boxes_ratio_scenes", boxed_images(None, home)
+
+
+def outcomes(photographs: Photographs, folder: Path, seeds: Sequence[int]) -> list[Outcome]:
+    """Measures both arms with each seed, one seed on each core."""
+    dealt = [replace(deal(photographs, seed, IMAGES_MAX), name=f"{photographs.name}-{seed}") for seed in seeds]
+    for one in dealt:
+        prepare(one, folder, seed=0, threads=os.cpu_count() or 1)
+    cores = min(len(seeds), os.cpu_count() or 1)
+    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as processes:
+        return list(processes.map(outcome, dealt, [folder] * len(seeds), seeds))
+
+
+def outcome(photographs: Photographs, folder: Path, seed: int) -> Outcome:
+    """Measures both arms with one thread."""
+    replay = prepare(photographs, folder, seed, threads=1)
+    everything = np.arange(len(replay.pool))
+    full = replay.quality(replay.train(everything, calibrated=False))
+    return Outcome(full, active_curve(replay, seed), random_curve(replay, seed))
+
+
+def active_curve(replay: Replay, seed: int, rounds: int = ROUNDS) -> list[Point]:
+    """Returns the learning curve of the default selection, which starts without a model."""
+    labelled = np.zeros(len(replay.pool), np.bool_)
+    predictions: list[Prediction | None] = [None] * len(replay.pool)
+    points = []
+    for number in range(rounds):
+        labelled[select(replay, labelled, predictions, seed * ROUNDS + number)] = True
+        detector = replay.train(np.flatnonzero(labelled), calibrated=True)
+        points.append(_point(replay, np.flatnonzero(labelled), replay.quality(detector)))
+        free = np.flatnonzero(~labelled)
+        for row, prediction in zip(free, replay.predictions(detector, free), strict=True):
+            predictions[row] = prediction
+    return points
+
+
+def random_curve(replay: Replay, seed: int, rounds: int = ROUNDS) -> list[Point]:
+    """Returns the learning curve of random selection."""
+    order = np.random.default_rng(seed).permutation(len(replay.pool))
+    drawn = [order[: IMAGES_PER_ROUND * (number + 1)] for number in range(rounds)]
+    return [_point(replay, rows, replay.quality(replay.train(rows, calibrated=False))) for rows in drawn]
+
+
+def select(replay: Replay, labelled: Mask, predictions: Sequence[Prediction | None], seed: int) -> Rows:
+    """Returns the rows that the datasets service selects."""
+    rows = [PoolRow(str(row), bool(labelled[row]), predictions[row]) for row in range(len(labelled))]
+    chosen = choose(
+        Candidates(rows, replay.embeddings, np.ones(len(rows), np.bool_), int((~labelled).sum())),
+        strategy=SelectionStrategy.SELECTION_STRATEGY_UNSPECIFIED,
+        count=IMAGES_PER_ROUND,
+        control_share=0.0,
+        seed=seed,
+        scored_by=VERSION,
+        task=TASK_TYPES[TaskType.TASK_TYPE_DETECTION],
+        whole=lambda prediction: prediction,
+    )
+    return np.array([int(item.item) for item in chosen.items], np.intp)
+
+
+def _point(replay: Replay, rows: Rows, quality: float) -> Point:
+    return Point(len(rows), replay.box_count(rows), quality)
+
+
+def _figure(name: str, measured: Sequence[Outcome]) -> Figure:
+    costs = [one.costs for one in measured]
+    ratio, low, high = ratio_interval([active.boxes / drawn.boxes for active, drawn in costs])
+    images, _, _ = ratio_interval([active.images / drawn.images for active, drawn in costs])
+    return Figure(
+        name,
         ratio,
         GOAL_RATIO,
         lower=True,
         floor=FLOOR_RATIO,
-        baseline=f"random images, the same recipe, {len(SEEDS)} seeds",
+        baseline=f"random images, the same recipe, {len(costs)} seeds",
         details={
             "low": low,
             "high": high,
             "images_ratio": images,
-            "boxes": statistics.mean(active.boxes for active, _ in pairs),
-            "random_boxes": statistics.mean(drawn.boxes for _, drawn in pairs),
-            "reached": float(sum(active.reached for active, _ in pairs)),
-            "random_reached": float(sum(drawn.reached for _, drawn in pairs)),
+            "boxes": statistics.mean(active.boxes for active, _ in costs),
+            "random_boxes": statistics.mean(drawn.boxes for _, drawn in costs),
+            "full_map50": statistics.mean(one.full for one in measured),
+            "reached": float(sum(active.reached for active, _ in costs)),
+            "random_reached": float(sum(drawn.reached for _, drawn in costs)),
         },
     )
 
 
-def _costs(owner: Vesta, platform: Platform, photographs: Photographs) -> tuple[Cost, Cost]:
-    """Runs a loop and its random arm; returns the cost of both."""
-    world = set_up(owner, platform.home.inbox, photographs, f"bench-{new_id()}")
-    full = RandomControl(owner, world, len(photographs.pool), seed=1).measure(len(photographs.pool)).quality
-    if full is None:
-        raise RuntimeError("no test image is labelled")
-    experts = world.hire_experts(platform.home.addresses("gateway_grpc"), ("ada",), seed=3, makes_mistakes=False)
-    control = RandomControl(owner, world, ROUNDS * LABELS_PER_ROUND)
-    policy = LoopPolicy(
-        label_budget=ROUNDS * LABELS_PER_ROUND, batch_size=LABELS_PER_ROUND, retrain_after=LABELS_PER_ROUND
-    )
-    rounds = Rounds(owner, world, world.start_loop(policy), experts, control, print).play(ROUNDS)
-    active, drawn = curves(rounds)
-    return cost(active, GOAL_SHARE * full), cost(drawn, GOAL_SHARE * full)
+def main() -> None:
+    """Prints images, boxes and mAP@50 of each round of both arms."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="a folder with boxes; synthetic scenes if unset")
+    parser.add_argument("--home", type=Path, default=Path(os.environ.get("VESTA_HOME", ".vesta")))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    options = parser.parse_args()
+    _, photographs = next(image_sets(options.data, options.home))
+    with tempfile.TemporaryDirectory() as folder:
+        measured = outcomes(photographs, Path(folder), options.seeds)
+    for seed, one in zip(options.seeds, measured, strict=True):
+        print(f"seed {seed}, all images: mAP@50 {one.full:.3f}")
+        for name, points in (("active", one.active), ("random", one.random)):
+            print(f"  {name}: " + ", ".join(f"{p.images} / {p.boxes} → {p.quality:.3f}" for p in points))
+    print(_figure("ratio", measured))
 
 
-def curves(rounds: Sequence[RoundFigures]) -> tuple[list[Point], list[Point]]:
-    """Returns the learning curves of the loop and of random selection."""
-    active = [Point(one.labels, one.objects, one.quality or 0.0) for one in rounds]
-    return active, [Point(one.labels, one.random_objects, one.random_quality or 0.0) for one in rounds]
+if __name__ == "__main__":
+    main()

@@ -59,7 +59,6 @@ ON_ONE_PLATFORM = {
     "deployments",
     "overload",
     "detection",
-    "boxes",
     "weights",
     "segmentation",
 }
@@ -90,7 +89,7 @@ def main() -> int:
         parser.error("weights requires --weights FILE, the ONNX file of a pretrained detector")
     figures: list[Figure] = []
     outside = Outside()
-    for measured in _measured(groups, options.kafka, options.data, options.weights):
+    for measured in _measured(groups, options):
         figure = replace(measured, outside_cores=outside.cores())
         console.print(f"{figure.name} {figure.value:.2f}")
         figures.append(figure)
@@ -114,8 +113,9 @@ def record(report: Path, figure: Figure, measured: datetime) -> None:
     report.write_text(json.dumps([*others, entry], indent=2) + "\n")
 
 
-def _measured(groups: list[str], broker: str, data: Path | None, weights: Path | None) -> Iterator[Figure]:
+def _measured(groups: list[str], options: argparse.Namespace) -> Iterator[Figure]:
     """Yields each figure as it is measured, on one platform for all."""
+    broker, data, weights = options.kafka, options.data, options.weights
     if ON_ONE_PLATFORM & set(groups):
         with running_platform(block=PORT_BLOCK, broker=broker) as platform:
             if "ingest" in groups:
@@ -134,12 +134,10 @@ def _measured(groups: list[str], broker: str, data: Path | None, weights: Path |
                         yield from capacity.measure(owner, platform, turned)
                     if "deployments" in groups:
                         yield from deployments.measure(owner, platform, turned)
-            if set(ON_REQUEST) & set(groups):
+            if {"detection", "weights", "segmentation"} & set(groups):
                 with Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) as owner:
                     if "detection" in groups:
                         yield from detection.measure(owner, platform, data)
-                    if "boxes" in groups:
-                        yield from boxes_saved.measure(owner, platform, data)
                     if "segmentation" in groups:
                         yield from segmentation.measure(owner, platform, data)
                     if "weights" in groups and weights is not None:
@@ -157,6 +155,8 @@ def _measured(groups: list[str], broker: str, data: Path | None, weights: Path |
         yield from label_saving.measure()
     if "risk" in groups:
         yield from risk.measure()
+    if "boxes" in groups:
+        yield from boxes_saved.measure(data, options.home)
 
 
 def _print(figures: list[Figure]) -> None:
