@@ -6,14 +6,9 @@ import numpy.typing as npt
 from vesta_training.heads.calibration import fit_platt, platt_scores
 from vesta_training.metrics.objects import Floats, Matches, ObjectPredictions, match_concept
 from vesta_training.models.graph_layers import Calibration
+from vesta_training.tasks.views.uncalibrated import UNCALIBRATED_THRESHOLD
 
 POSITIVES_FOR_THRESHOLD_MIN = 5
-EVEN_ODDS = 0.5
-
-
-def uncalibrated(concept_count: int) -> Calibration:
-    """Returns the calibration that changes nothing."""
-    return Calibration(slopes=(1.0,) * concept_count, shifts=(0.0,) * concept_count)
 
 
 def calibrate(held_out: ObjectPredictions) -> tuple[Calibration, tuple[float, ...]]:
@@ -38,7 +33,7 @@ def best_threshold(scores: Floats, hits: npt.NDArray[np.bool_], positives: int) 
         positives: number of true objects. With fewer than five, the threshold is 0.5.
     """
     if positives < POSITIVES_FOR_THRESHOLD_MIN or not hits.any():
-        return EVEN_ODDS
+        return UNCALIBRATED_THRESHOLD
     f1 = 2 * np.cumsum(hits) / (np.arange(1, len(scores) + 1) + positives)
     f1[:-1][scores[:-1] == scores[1:]] = -1  # no threshold separates two equal scores
     best = int(np.argmax(f1))

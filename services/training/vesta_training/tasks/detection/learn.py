@@ -21,7 +21,7 @@ from vesta_training.recipes.choices import DetectionChoices, MaskChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies
 from vesta_training.tasks.checkpoints import CheckpointFile
 from vesta_training.tasks.detection.boxed_view import BoxedView
-from vesta_training.tasks.detection.calibrate import calibrate, uncalibrated
+from vesta_training.tasks.detection.calibrate import calibrate
 from vesta_training.tasks.detection.default_boxes import choose_sizes, lay_out
 from vesta_training.tasks.detection.detector import Detector, predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample
@@ -30,13 +30,12 @@ from vesta_training.tasks.detection.mask_head import MaskHead
 from vesta_training.tasks.detection.mask_targets import mask_targets
 from vesta_training.tasks.detection.matching import Matcher
 from vesta_training.tasks.detection.network import DetectionHead, Predicted
-from vesta_training.tasks.views.cross_fit import NOT_CALIBRATED, Fold, fold_step_count, folds_of
+from vesta_training.tasks.views.cross_fit import Fold, fold_step_count, folds_of
 from vesta_training.tasks.views.fit import FitInput, fit, step_count
 from vesta_training.tasks.views.parallel_fits import ALONE, ParallelFits, Running
+from vesta_training.tasks.views.uncalibrated import NOT_CALIBRATED, uncalibrated, uncalibrated_thresholds
 from vesta_training.tasks.views.view_maps import ViewMaps
 from vesta_training.tasks.views.views import view_boxes
-
-UNCALIBRATED_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ class Learner:
     def hold_out(self, examples: Sequence[BoxedExample], folds: Sequence["Future[dict[int, Objects]]"]) -> HeldOut:
         """Calibrates and measures with the folds, if there are some."""
         concepts = self.assignment.concepts
-        thresholds = (UNCALIBRATED_THRESHOLD,) * len(concepts)
+        thresholds = uncalibrated_thresholds(len(concepts))
         if not folds:
             return HeldOut(uncalibrated(len(concepts)), thresholds, None, NOT_CALIBRATED.format(len(examples)))
         found = {position: objects for fold in folds for position, objects in fold.result().items()}
@@ -190,7 +189,7 @@ class Learner:
             concepts=concepts,
             selection=Selection(choices.score_min, choices.iou_max, choices.objects_max),
             calibration=uncalibrated(len(concepts)),
-            thresholds=(UNCALIBRATED_THRESHOLD,) * len(concepts),
+            thresholds=uncalibrated_thresholds(len(concepts)),
         )
 
     def _make_head(self) -> DetectionHead:

@@ -10,14 +10,14 @@ from vesta_training.heads.calibration import fit_platt, fit_thresholds, platt_sc
 from vesta_training.metrics.segmentation import MapPredictions
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.segmenter_graph import PixelCalibration
+from vesta_training.tasks.views.uncalibrated import uncalibrated
 
 TEMPERATURES = np.geomspace(0.4, 4, 24)
-UNCALIBRATED_THRESHOLD = 0.5
 
 
-def uncalibrated(concept_count: int, temperature: float = 1.0) -> PixelCalibration:
-    """Returns the calibration that changes no score."""
-    return PixelCalibration(temperature, Calibration((1.0,) * concept_count, (0.0,) * concept_count))
+def uncalibrated_pixels(concept_count: int, temperature: float = 1.0) -> PixelCalibration:
+    """Returns the calibration that changes no score of an image; with the default temperature, none of a pixel either."""
+    return PixelCalibration(temperature, uncalibrated(concept_count))
 
 
 def choose_temperature(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:

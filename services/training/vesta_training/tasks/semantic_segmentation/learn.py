@@ -18,18 +18,18 @@ from vesta_training.recipes.choices import SegmentationChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies
 from vesta_training.tasks.checkpoints import CheckpointFile
 from vesta_training.tasks.semantic_segmentation.calibrate import (
-    UNCALIBRATED_THRESHOLD,
     calibrate_presence,
     choose_temperature,
-    uncalibrated,
+    uncalibrated_pixels,
 )
 from vesta_training.tasks.semantic_segmentation.examples import MaskedExample
 from vesta_training.tasks.semantic_segmentation.loss import MappedView, SquareMap, segmentation_loss, source_side
 from vesta_training.tasks.semantic_segmentation.network import SegmentationHead
 from vesta_training.tasks.semantic_segmentation.segmenter import Segmenter, Vocabulary
-from vesta_training.tasks.views.cross_fit import NOT_CALIBRATED, fold_step_count, folds_of
+from vesta_training.tasks.views.cross_fit import fold_step_count, folds_of
 from vesta_training.tasks.views.fit import FitInput, fit, step_count
 from vesta_training.tasks.views.parallel_fits import ALONE, ParallelFits, Running, parallel_fits
+from vesta_training.tasks.views.uncalibrated import NOT_CALIBRATED, uncalibrated_thresholds
 from vesta_training.tasks.views.view_maps import ViewMaps
 
 
@@ -71,7 +71,7 @@ class Learner:
     def learn(self, examples: Sequence[MaskedExample]) -> Learned:
         """Learns from all examples, and calibrates by cross-fitting."""
         steps, concept_count = step_count(len(examples), self.choices), len(self.assignment.concepts)
-        calibration, thresholds = uncalibrated(concept_count), (UNCALIBRATED_THRESHOLD,) * concept_count
+        calibration, thresholds = uncalibrated_pixels(concept_count), uncalibrated_thresholds(concept_count)
         held_out, caution = None, NOT_CALIBRATED.format(len(examples))
         self.report.begin("head")
         with parallel_fits(self.dependencies, self.report.step) as fits:
@@ -117,7 +117,7 @@ class Learner:
             running=running,
         )
         vocabulary = Vocabulary(concepts, (0.0,) * len(concepts))
-        return Segmenter(head, vocabulary, uncalibrated(len(concepts)), choices.side_px)
+        return Segmenter(head, vocabulary, uncalibrated_pixels(len(concepts)), choices.side_px)
 
     def _learned(self, example: MaskedExample) -> list[MappedView]:
         whole = self._square(example)
@@ -145,7 +145,7 @@ class Learner:
         temperature = choose_temperature(
             batch for segmenter, held_out in folds for batch in self._classes(segmenter, held_out)
         )
-        pixels = uncalibrated(len(self.assignment.concepts), temperature)
+        pixels = uncalibrated_pixels(len(self.assignment.concepts), temperature)
         found = [self._predict(one.calibrated(pixels, one.vocabulary.thresholds), out) for one, out in folds]
         presence, thresholds = calibrate_presence(joined(found))
         calibration = PixelCalibration(temperature, presence)

@@ -9,8 +9,6 @@ import numpy as np
 from vesta_training.recipes.choices import MapHeadChoices
 from vesta_training.tasks.views.fit import step_count
 
-NOT_CALIBRATED = "Scores are not calibrated and thresholds are 0.5: {} labelled images are too few to hold some out."
-
 Learned = TypeVar("Learned")
 
 

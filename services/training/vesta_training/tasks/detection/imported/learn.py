@@ -18,14 +18,14 @@ from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.imported_graph import ImportedNetwork, imported_head_graph
 from vesta_training.tasks.checkpoints import CheckpointFile
 from vesta_training.tasks.detection.boxed_view import BoxedView
-from vesta_training.tasks.detection.calibrate import uncalibrated
 from vesta_training.tasks.detection.detector import objects_of
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.imported.head import ImportedHead
 from vesta_training.tasks.detection.imported.loss import imported_loss
-from vesta_training.tasks.detection.learn import UNCALIBRATED_THRESHOLD, Learner
+from vesta_training.tasks.detection.learn import Learner
 from vesta_training.tasks.views.fit import FitInput, fit
 from vesta_training.tasks.views.parallel_fits import ALONE, Running
+from vesta_training.tasks.views.uncalibrated import uncalibrated, uncalibrated_thresholds
 from vesta_training.tasks.views.view_maps import ViewMaps
 from vesta_training.tasks.views.views import view_boxes
 
@@ -108,7 +108,7 @@ class ImportedLearner(Learner):
             concepts=concepts,
             selection=Selection(choices.score_min, choices.iou_max, choices.objects_max),
             calibration=uncalibrated(len(concepts)),
-            thresholds=(UNCALIBRATED_THRESHOLD,) * len(concepts),
+            thresholds=uncalibrated_thresholds(len(concepts)),
         )
 
     def facts_of(self, detector: Any) -> dict[str, Any]:  # noqa: ARG002
