@@ -2,11 +2,14 @@
 
 import hashlib
 import io
+from pathlib import Path
 
 import numpy as np
+from memory_features import MemoryFeatureStore
 from PIL import Image, ImageDraw
 from vesta_common.media.model_input import SQUARE, InputFormat
 from vesta_training.example import Pixels, Split
+from vesta_training.tasks.assignment import Dependencies
 from vesta_training.tasks.detection.examples import BoxedExample
 
 CONCEPTS = ("square", "disc")
@@ -67,3 +70,26 @@ class Scenes:
         sha256 = hashlib.sha256(np.asarray(image).tobytes()).hexdigest()
         self._images[sha256] = image
         return sha256, boxes, concepts
+
+
+def dependencies_of(scenes: Scenes, folder: Path, run: str) -> Dependencies:
+    """Returns the dependencies of a training of scenes.
+
+    Args:
+        folder: kept between runs.
+        run: the name of the folder of the run in it.
+    """
+
+    def no_weights_file(sha256: str) -> Path:
+        raise LookupError(sha256)
+
+    run_folder = folder / run
+    run_folder.mkdir(exist_ok=True)
+    return Dependencies(
+        pixels=scenes.pixels,
+        features=MemoryFeatureStore(),
+        weights_file=no_weights_file,
+        folder=folder,
+        run_folder=run_folder,
+        threads=1,
+    )

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from boxed_scenes import CONCEPTS, Scenes
-from memory_features import MemoryFeatureStore
+from boxed_scenes import CONCEPTS, Scenes, dependencies_of
 from torchvision.ops import batched_nms
 from vesta_common.media.boxes import box_ious
 from vesta_common.media.model_input import InputFormat
@@ -63,22 +62,6 @@ def assignment(scenes: Scenes, recipe: Recipe) -> Assignment:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("work")
-
-
-def dependencies_of(scenes: Scenes, folder: Path, run: str) -> Dependencies:
-    def no_weights_file(sha256: str) -> Path:
-        raise LookupError(sha256)
-
-    run_folder = folder / run
-    run_folder.mkdir(exist_ok=True)
-    return Dependencies(
-        pixels=scenes.pixels,
-        features=MemoryFeatureStore(),
-        weights_file=no_weights_file,
-        folder=folder,
-        run_folder=run_folder,
-        threads=1,
-    )
 
 
 def train(assignment: Assignment, dependencies: Dependencies, progress: Any = ignore_progress) -> Trained:

@@ -195,7 +195,7 @@ class FixedLearner:
 def test_the_start_with_the_better_figure_is_chosen(
     figures: tuple[float | None, ...], chosen: int, dependencies: Dependencies
 ) -> None:
-    starts = [Start(str(number), FixedLearner(one), None, {}) for number, one in enumerate(figures)]  # type: ignore[arg-type]
+    starts = [Start(str(number), FixedLearner(one), None, None, {}) for number, one in enumerate(figures)]  # type: ignore[arg-type]
     with parallel_fits(dependencies, ignore_progress) as fits:
         start, learned = learn_from_better(starts, [], "it was deleted", fits)
     assert start.name == str(chosen)

@@ -21,6 +21,7 @@ def test_the_builtin_recipes_have_the_tasks_of_their_names() -> None:
         Task.CLASSIFICATION,
         Task.CLASSIFICATION,
         Task.DETECTION,
+        Task.DETECTION,
         Task.INSTANCE_SEGMENTATION,
         Task.SEMANTIC_SEGMENTATION,
         Task.MULTILABEL,
@@ -57,6 +58,14 @@ def test_omitted_choices_have_defaults() -> None:
         ("{task: detection, summary: S., detection: {}, head: {}}", "does not use these sections: remove head"),
         ("{task: detection, summary: S.}", "requires a section `detection`"),
         ("{task: detection, summary: S., detection: {side_px: 300}}", "multiple of 32"),
+        (
+            "{task: detection, summary: S., detection: {}, finetune: {}}",
+            "'detection' does not use these sections: remove finetune",
+        ),
+        (
+            "{task: semantic-segmentation, summary: S., segmentation: {}, detection_finetune: {}}",
+            "'semantic-segmentation' does not use these sections: remove detection_finetune",
+        ),
         ("{task: detection, summary: S., detection: {steps_min: 9, steps_max: 8}}", "exchange them"),
         ("{task: semantic-segmentation, summary: S.}", "requires a section `segmentation`"),
         (

@@ -67,6 +67,10 @@ def test_a_run_on_missing_resources_is_rejected(training: Training) -> None:
     refusal(NotFound, lambda: training.a_run(champion=f"{PROJECT}/models/vans/versions/9"), "RESOURCE_NOT_FOUND")
     refusal(InvalidArgument, lambda: training.a_run(snapshot=""), "SNAPSHOT_MISSING")
     refusal(InvalidArgument, lambda: training.a_run(recipe=f"{PROJECT}/recipes/multilabel"), "TASK_TYPE_MISMATCH")
+    with pytest.raises(
+        InvalidArgument, match=f"detection-finetune is for detection, but {DATASET} is for classification"
+    ):
+        training.a_run(recipe=f"{PROJECT}/recipes/detection-finetune")
     training.a_run()
     refusal(AlreadyExists, training.a_run, "RESOURCE_EXISTS")
 

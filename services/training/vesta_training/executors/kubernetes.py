@@ -57,7 +57,7 @@ class KubernetesExecutor:
         if self._find(work) is not None:
             return
         Exchange(self._objects, work).put_job(job)
-        finetunes = read_recipe(job.recipe_name, job.recipe_yaml).finetune is not None
+        finetunes = read_recipe(job.recipe_name, job.recipe_yaml).finetunes
         manifest = job_manifest(
             work, job.run, pods=self._pods, finetunes=finetunes, deadline_seconds=job.deadline_seconds
         )

@@ -80,6 +80,11 @@ class MapCache:
         parts = np.split(flat, ends, axis=1)
         return tuple(part.reshape(len(keys), *shape) for part, shape in zip(parts, self.shapes, strict=True))
 
+    def batches(self, keys: Sequence[str]) -> Iterator[Maps]:
+        """Yields the maps of `BATCH_SIZE` images at a time; see `load`."""
+        for start in range(0, len(keys), BATCH_SIZE):
+            yield self.load(keys[start : start + BATCH_SIZE])
+
     def prune(self, bytes_max: int = CACHE_BYTES_MAX) -> None:
         """Deletes the maps that were computed first, of any backbone, until the cache has at most so many bytes."""
         files = sorted((file.stat().st_mtime_ns, file.stat().st_size, file) for file in self.folder.glob("*/*/*.npy"))

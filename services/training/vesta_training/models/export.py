@@ -3,7 +3,7 @@
 import fcntl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -12,7 +12,7 @@ from vesta_training.atomic_files import is_whole
 from vesta_training.errors import ExportError
 from vesta_training.example import Array, Pixels
 from vesta_training.features.backbone import EMBEDDING_DIMENSION, Backbone, load_network
-from vesta_training.features.onnx_graph import STRIDES, embedding_graph
+from vesta_training.features.onnx_graph import embedding_graph
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.heads.linear_head import Head
 from vesta_training.models.model_file import PROBABILITIES, append_head, write_model
@@ -104,19 +104,14 @@ def torch_embeddings(network: "torch.nn.Module", input_size_px: int, pixels: Pix
 def torch_maps(network: "torch.nn.Module", side_px: int, pixels: Pixels) -> list["torch.Tensor"]:
     """Computes the maps of a backbone by stride with torch, as the reference for the graph."""
     import torch
-    from torch import nn
 
-    network_parts: Any = network.cpu()
+    from vesta_training.features.torch_maps import BackboneMaps  # imports torch
+
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
-    flow = nn.functional.interpolate(images, size=(side_px, side_px), mode="bilinear", align_corners=False) / 127.5 - 1
-    relu6 = nn.functional.relu6
-    flow = relu6(network_parts._bn0(network_parts._conv_stem(flow)))
-    maps, stride = {}, network_parts._conv_stem.stride[0]
-    for block in network_parts._blocks:
-        flow = block(flow)
-        stride *= block._depthwise_conv.stride[0]
-        maps[stride] = flow
-    return [maps[stride] for stride in STRIDES]
+    size = (side_px, side_px)
+    images = torch.nn.functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
+    maps: list[torch.Tensor] = BackboneMaps(network.cpu())(images)
+    return maps
 
 
 def probe_pixels() -> Pixels:

@@ -49,8 +49,8 @@ class HeadChoices(_Section):
     imbalance_share: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
-class FinetuneChoices(_Section):
-    """How the whole network is fine-tuned, starting from the fitted head."""
+class TuningChoices(_Section):
+    """How a whole network is trained, starting from the fitted head."""
 
     epochs: Annotated[int, Field(ge=1, le=200)] = 8
     batch_size: Annotated[int, Field(ge=2, le=1024)] = 32
@@ -58,9 +58,14 @@ class FinetuneChoices(_Section):
     head_learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
     warmup_share: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    holdout_share: Annotated[float, Field(gt=0, le=0.5)] = 0.15
+
+
+class FinetuneChoices(TuningChoices):
+    """How the network of a classifier is fine-tuned."""
+
     crop_area_min: Annotated[float, Field(gt=0, le=1)] = 0.6
     flip: bool = True
-    holdout_share: Annotated[float, Field(gt=0, le=0.5)] = 0.15
 
 
 class MapHeadChoices(_Section):
@@ -106,6 +111,14 @@ class DetectionChoices(MapHeadChoices):
     objects_max: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
+class DetectionFinetuneChoices(TuningChoices):
+    """How the network of a detector is fine-tuned. Zoom and flip of images are those of `DetectionChoices`."""
+
+    batch_size: Annotated[int, Field(ge=2, le=1024)] = 8
+    # Whether a GPU computes with 16 bits where that suffices. CPUs compute with 32 bits.
+    mixed_precision: bool = True
+
+
 class MaskChoices(_Section):
     """How masks of objects are learned, together with their boxes."""
 
@@ -144,6 +157,7 @@ class Choices(_Section):
     head: HeadChoices | None = None
     finetune: FinetuneChoices | None = None
     detection: DetectionChoices | None = None
+    detection_finetune: DetectionFinetuneChoices | None = None
     masks: MaskChoices | None = None
     segmentation: SegmentationChoices | None = None
     evaluation: EvaluationChoices = EvaluationChoices()
@@ -151,11 +165,7 @@ class Choices(_Section):
     @model_validator(mode="after")
     def _sections_fit_the_task(self) -> "Choices":
         required, allowed = _SECTIONS_OF[self.task]
-        given = {
-            section
-            for section in ("head", "finetune", "detection", "masks", "segmentation")
-            if getattr(self, section) is not None
-        }
+        given = {section for section in SECTIONS if section not in _OF_ALL_TASKS and getattr(self, section) is not None}
         if superfluous := sorted(given - allowed):
             raise ValueError(
                 f"a recipe of task '{self.task}' does not use these sections: remove {', '.join(superfluous)}"
@@ -171,7 +181,7 @@ class Choices(_Section):
 _SECTIONS_OF: dict[Task, tuple[frozenset[str], frozenset[str]]] = {
     Task.CLASSIFICATION: (frozenset({"head"}), frozenset({"head", "finetune"})),
     Task.MULTILABEL: (frozenset({"head"}), frozenset({"head", "finetune"})),
-    Task.DETECTION: (frozenset({"detection"}), frozenset({"detection"})),
+    Task.DETECTION: (frozenset({"detection"}), frozenset({"detection", "detection_finetune"})),
     Task.INSTANCE_SEGMENTATION: (frozenset({"detection", "masks"}), frozenset({"detection", "masks"})),
     Task.SEMANTIC_SEGMENTATION: (frozenset({"segmentation"}), frozenset({"segmentation"})),
     Task.EMBEDDING: (frozenset(), frozenset()),
@@ -181,7 +191,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "head": HeadChoices,
     "finetune": FinetuneChoices,
     "detection": DetectionChoices,
+    "detection_finetune": DetectionFinetuneChoices,
     "masks": MaskChoices,
     "segmentation": SegmentationChoices,
     "evaluation": EvaluationChoices,
 }
+_OF_ALL_TASKS = frozenset({"backbone", "evaluation"})

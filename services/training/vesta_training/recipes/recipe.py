@@ -20,6 +20,7 @@ from vesta_training.recipes.choices import (
     BackboneChoices,
     Choices,
     DetectionChoices,
+    DetectionFinetuneChoices,
     EvaluationChoices,
     FinetuneChoices,
     HeadChoices,
@@ -34,6 +35,7 @@ BUILTIN = (
     "classification",
     "classification-finetune",
     "detection",
+    "detection-finetune",
     "instance-segmentation",
     "semantic-segmentation",
     "multilabel",
@@ -57,11 +59,17 @@ class Recipe:
     head: HeadChoices | None
     finetune: FinetuneChoices | None
     detection: DetectionChoices | None
+    detection_finetune: DetectionFinetuneChoices | None
     masks: MaskChoices | None
     segmentation: SegmentationChoices | None
     evaluation: EvaluationChoices
     reasons: Mapping[str, str]
     digest: str
+
+    @property
+    def finetunes(self) -> bool:
+        """Whether it trains a whole network, for which GPUs and several processes are used."""
+        return self.finetune is not None or self.detection_finetune is not None
 
 
 def read_recipe(name: str, text: str) -> Recipe:
@@ -93,6 +101,7 @@ def read_recipe(name: str, text: str) -> Recipe:
         head=choices.head,
         finetune=choices.finetune,
         detection=choices.detection,
+        detection_finetune=choices.detection_finetune,
         masks=choices.masks,
         segmentation=choices.segmentation,
         evaluation=choices.evaluation,

@@ -23,9 +23,8 @@ from vesta_training.recipes.task_types import model_task_type_of
 from vesta_training.runs.folders import run_folder, usable
 from vesta_training.runs.job_files import champion_of, measured_model, pretrained_of, weights_file
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained
-from vesta_training.tasks.checkpoints import NO_CHECKPOINTS, NO_COPIES, Checkpoints
-from vesta_training.tasks.classification.finetune import FinetuneInput, finetune
-from vesta_training.tasks.group import NO_OTHER_RANKS, Group, OtherRanks
+from vesta_training.tasks.checkpoints import NO_COPIES, Checkpoints
+from vesta_training.tasks.group import NO_OTHER_RANKS, Group, OtherRanks, TuningInput
 from vesta_training.tasks.registry import training_task
 from vesta_training.tasks.training_task import Row, TrainingTask
 
@@ -154,7 +153,7 @@ def measure_job(
         return CurveResult(points, curve.random_labels.SerializeToString())
 
 
-def finetune_on_other_rank(job: Job, objects: ObjectStore, inputs: FinetuneInput, group: Group) -> None:
+def finetune_on_other_rank(job: Job, objects: ObjectStore, inputs: TuningInput, group: Group) -> None:
     """Takes part in distributed fine-tuning. Only the first process (rank 0) writes results.
 
     Raises:
@@ -167,14 +166,8 @@ def finetune_on_other_rank(job: Job, objects: ObjectStore, inputs: FinetuneInput
     with usable(work, run_folder(work, job.run)):
         recipe = read_recipe(job.recipe_name, job.recipe_yaml)
         backbone = find_backbone(recipe.backbone, lambda sha256: weights_file(objects, work, sha256))
-        finetune(
-            load_network(backbone),
-            inputs,
-            pixels=partial(_pixels, objects),
-            resumable=NO_CHECKPOINTS,
-            threads=job.threads,
-            group=group,
-        )
+        pixels = partial(_pixels, objects)
+        inputs.take_part(lambda: load_network(backbone), pixels=pixels, threads=job.threads, group=group)
 
 
 def _prepare(
@@ -258,7 +251,7 @@ def _device(requested: str, recipe: Recipe) -> str:
     Raises:
         DeviceError: CUDA is requested and not available.
     """
-    if requested == AUTO and recipe.finetune is None:
+    if requested == AUTO and not recipe.finetunes:
         has_cuda = CUDA_PROVIDER in onnxruntime.get_available_providers()
         return choose_device(requested, "" if has_cuda else "this onnxruntime is a CPU-only build")
     return choose_device(requested, "" if requested == CPU else find_cuda())

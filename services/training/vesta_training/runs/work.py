@@ -13,8 +13,7 @@ from vesta_contracts.training.v1 import TrainingProgress
 
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.job import CurveResult, Job, RunResult, finetune_on_other_rank, measure_job, run_job
-from vesta_training.tasks.classification.finetune import FinetuneInput
-from vesta_training.tasks.group import NO_OTHER_RANKS, Group, OtherRanks
+from vesta_training.tasks.group import NO_OTHER_RANKS, Group, OtherRanks, TuningInput
 
 PROGRESS_SECONDS = 1.0
 CHECKPOINT_SECONDS = 60.0  # an upload takes seconds; repeating a shorter epoch after a restart is cheaper
@@ -61,7 +60,7 @@ def execute(
 
 
 def execute_other_rank(
-    work: str, objects: ObjectStore, machine: Mapping[str, Any], inputs: FinetuneInput, group: Group
+    work: str, objects: ObjectStore, machine: Mapping[str, Any], inputs: TuningInput, group: Group
 ) -> None:
     """Executes the fine-tuning as another process than the first one (rank 0). Stores nothing.
 

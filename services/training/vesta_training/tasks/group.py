@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from vesta_training.features.features import PixelSource
 
 if TYPE_CHECKING:
     import torch
@@ -36,10 +38,33 @@ class Group(Protocol):
         ...
 
 
+class TuningInput(Protocol):
+    """The input of a fine-tuning, as serialisable values that can be sent to other processes."""
+
+    @property
+    def device(self) -> str:
+        """The name of the torch device of the first process."""
+        ...
+
+    def take_part(
+        self, load_network: Callable[[], "torch.nn.Module"], *, pixels: PixelSource, threads: int, group: Group
+    ) -> None:
+        """Takes part in the fine-tuning as another process than the first one. Writes nothing.
+
+        Args:
+            load_network: loads the backbone of the recipe.
+
+        Raises:
+            LearningError: the training failed permanently.
+            Unavailable: another process of the group is lost.
+        """
+        ...
+
+
 class OtherRanks(Protocol):
     """The other processes of a distributed run, as the first process sees them."""
 
-    def process_group(self, inputs: Any) -> AbstractContextManager[Group]:
+    def process_group(self, inputs: TuningInput) -> AbstractContextManager[Group]:
         """Sends the inputs of fine-tuning to the other processes, and returns the group of all processes."""
         ...
 
@@ -69,7 +94,7 @@ class _Alone:
 
 class _NoOtherRanks:
     @contextmanager
-    def process_group(self, inputs: Any) -> Iterator[Group]:  # noqa: ARG002 - there are no other processes
+    def process_group(self, inputs: TuningInput) -> Iterator[Group]:  # noqa: ARG002 - there are no other processes
         """Returns a group of this process only."""
         yield ALONE
 

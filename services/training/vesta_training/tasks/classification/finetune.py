@@ -24,9 +24,10 @@ from vesta_training.heads.linear_head import LOGIT_UNSEEN, Head, Labels, decide,
 from vesta_training.heads.logistic_regression import Link, sigmoid, softmax
 from vesta_training.progress import ignore_progress
 from vesta_training.recipes.choices import FinetuneChoices, HeadChoices, Task
-from vesta_training.tasks.checkpoints import Resumable
+from vesta_training.tasks.checkpoints import NO_CHECKPOINTS, Resumable
 from vesta_training.tasks.classification.augment import crop, draw_crops
 from vesta_training.tasks.group import ALONE, Group, share
+from vesta_training.tasks.optimisation import warm_cosine
 
 if TYPE_CHECKING:
     import torch
@@ -61,6 +62,12 @@ class FinetuneInput:
     fingerprint: str
     seed: int
     device: str = CPU
+
+    def take_part(
+        self, load_network: Callable[[], "torch.nn.Module"], *, pixels: PixelSource, threads: int, group: Group
+    ) -> None:
+        """Takes part in the fine-tuning as another process; see `TuningInput`."""
+        finetune(load_network(), self, pixels=pixels, resumable=NO_CHECKPOINTS, threads=threads, group=group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +126,7 @@ def finetune(
         ],
         weight_decay=choices.weight_decay,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_cosine(steps, choices.warmup_share))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps, choices.warmup_share))
     link: Link = "softmax" if inputs.head.task is Task.CLASSIFICATION else "sigmoid"
     weights, offset = (
         torch.from_numpy(term).to(device) for term in imbalance_terms(learn.labels, link, inputs.head_choices)
@@ -300,15 +307,3 @@ def _loss(
             logits + offset, truth.to(logits.dtype), reduction="none"
         )
     return (losses * weights).mean()
-
-
-def _warm_cosine(steps: int, warmup_share: float) -> Callable[[int], float]:
-    """Returns the learning rate schedule, as a factor by step: linear warm-up, then cosine decay to 0."""
-    warm = max(1, round(steps * warmup_share))
-
-    def share(step: int) -> float:
-        if step < warm:
-            return (step + 1) / warm
-        return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-    return share

@@ -1,6 +1,6 @@
 """A fitted detector during a training: finds objects from cached feature maps, or with its model file from pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from vesta_common.media.model_signatures import MASKS, input_format
 from vesta_contracts.training.v1 import ModelVersion
 
 from vesta_training.example import Array
-from vesta_training.features.feature_maps import MapCache
+from vesta_training.features.feature_maps import MapCache, Maps
 from vesta_training.features.features import BATCH_SIZE
 from vesta_training.features.onnx_graph import STRIDES
 from vesta_training.features.runtime import ModelRuntime
@@ -55,19 +55,28 @@ class Detector:
 
     def find(self, examples: Sequence[BoxedExample], keys: Sequence[str], maps: MapCache) -> list[Objects]:
         """Returns the objects of each example, from its cached maps."""
-        model = head_graph(self.head, maps.shapes, self.defaults, self.calibration, self.selection)
+        return self.find_in_maps(examples, maps.batches(keys), maps.shapes)
+
+    def find_in_maps(
+        self, examples: Sequence[BoxedExample], batches: Iterable[Maps], shapes: Sequence[tuple[int, int, int]]
+    ) -> list[Objects]:
+        """Returns the objects of each example, from batches of maps of `BATCH_SIZE` examples.
+
+        Args:
+            shapes: of the maps of an example, by stride.
+        """
+        model = head_graph(self.head, shapes, self.defaults, self.calibration, self.selection)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         wanted = [output.name for output in model.graph.output]
         found: list[Objects] = []
-        for start in range(0, len(keys), BATCH_SIZE):
-            batch = maps.load(keys[start : start + BATCH_SIZE])
+        for batch in batches:
             names = [f"stride{stride}" for stride in STRIDES]
             answers = session.run(wanted, dict(zip(names, batch, strict=True)))
             found += [
                 objects_of(rows, example, SHARES, *masks)
-                for example, rows, *masks in zip(examples[start : start + BATCH_SIZE], *answers, strict=True)
+                for example, rows, *masks in zip(examples[len(found) :], *answers, strict=False)
             ]
         return found
 

@@ -1,6 +1,7 @@
 """The loss of a detection head, as in SSD (Liu et al., arXiv 1512.02325): cross entropy with hard negatives, and smooth L1 of offsets."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,11 +9,22 @@ from torch import nn
 
 from vesta_training.tasks.detection.boxed_view import BoxedView
 from vesta_training.tasks.detection.mask_head import MaskHead, mask_loss
-from vesta_training.tasks.detection.matching import Matcher
+from vesta_training.tasks.detection.matching import Matched, Matcher
 from vesta_training.tasks.detection.network import Predicted
 
 NEGATIVES_PER_POSITIVE = 3
 NEGATIVES_MIN = 12
+
+
+class LossSums(NamedTuple):
+    """A loss before it is divided, so that parts of a batch can be added up: its sum, and by how many objects it is divided."""
+
+    total: torch.Tensor
+    objects: torch.Tensor
+
+    def mean(self, image_count: int) -> torch.Tensor:
+        """Returns the loss of a batch; without objects, it is divided by the number of images."""
+        return self.total / self.objects.clamp(min=image_count)
 
 
 def detection_loss(outputs: Predicted, batch: Sequence[BoxedView], matcher: Matcher) -> torch.Tensor:
@@ -22,8 +34,17 @@ def detection_loss(outputs: Predicted, batch: Sequence[BoxedView], matcher: Matc
         outputs: of a `DetectionHead`.
         matcher: matches its default boxes.
     """
+    return detection_sums(outputs, [matcher.match(view) for view in batch]).mean(len(batch))
+
+
+def detection_sums(outputs: Predicted, matched: Sequence[Matched]) -> LossSums:
+    """Returns the loss of a batch, and the number of matched default boxes.
+
+    Args:
+        outputs: of a `DetectionHead`.
+        matched: which default boxes have to predict the objects of each view.
+    """
     logits, offsets = outputs.logits, outputs.offsets
-    matched = [matcher.match(view) for view in batch]
     rows = torch.repeat_interleave(torch.tensor([len(one.cells) for one in matched])).to(logits.device)
     cells, wanted_classes, wanted_offsets = (torch.cat(parts).to(logits.device) for parts in zip(*matched, strict=True))
     classes = torch.zeros(logits.shape[:2], dtype=torch.int64, device=logits.device)
@@ -31,8 +52,7 @@ def detection_loss(outputs: Predicted, batch: Sequence[BoxedView], matcher: Matc
     box_loss = nn.functional.smooth_l1_loss(offsets[rows, cells], wanted_offsets, reduction="sum")
     entropy = logits.logsumexp(dim=2) - logits.gather(2, classes[..., None])[..., 0]
     counted = _counted(entropy.detach(), classes > 0)
-    total: torch.Tensor = (entropy[counted].sum() + box_loss) / max(len(cells), len(batch))
-    return total
+    return LossSums(entropy[counted].sum() + box_loss, torch.tensor(len(cells), device=logits.device))
 
 
 def _counted(entropy: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:

@@ -41,10 +41,11 @@ class Matcher:
     def match(self, view: BoxedView) -> Matched:
         """Returns the default boxes that have to predict an object of the view."""
         if (matched := self._of_view.get(view.key)) is None:
-            matched = self._of_view[view.key] = self._match(view)
+            matched = self._of_view[view.key] = self.match_once(view)
         return matched
 
-    def _match(self, view: BoxedView) -> Matched:
+    def match_once(self, view: BoxedView) -> Matched:
+        """Returns the same, and does not keep it: for views that do not return."""
         if not len(view.boxes):
             return Matched(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
         boxes = torch.from_numpy(view.boxes)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from vesta_contracts.training.v1 import ModelInput
+from vesta_contracts.training.v1 import Estimate, ModelInput
 
 from vesta_training.features.backbone import Backbone, load_network
 from vesta_training.models import imported_graph
@@ -18,6 +18,7 @@ from vesta_training.recipes.choices import DetectionChoices, Task
 from vesta_training.tasks.assignment import Assignment, Dependencies, Pretrained
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.export import export_detector
+from vesta_training.tasks.detection.finetuning.tunable import TunableDetector, tunable_backbone
 from vesta_training.tasks.detection.imported.export import export_imported
 from vesta_training.tasks.detection.imported.learn import ImportedLearner
 from vesta_training.tasks.detection.learn import Learned, Learner
@@ -33,12 +34,14 @@ class Start:
 
     Attributes:
         export: writes the model file of a detector that the learner has fitted.
+        tunable: returns such a detector with its network, for fine-tuning.
         facts: of its weights, for the model card.
     """
 
     name: str
     learner: Learner
     export: Callable[[Any, Path], Export]
+    tunable: Callable[[Any], TunableDetector]
     facts: Mapping[str, str]
 
 
@@ -73,7 +76,8 @@ def untried_starts(
     """Returns the starts of a training without the maps of its examples; see `starts_of`."""
     network = load_network(backbone)
     starts = [_packaged(assignment, dependencies, backbone, network, image_count)]
-    if assignment.pretrained is not None and assignment.recipe.task is Task.DETECTION:
+    tries_imported = assignment.recipe.task is Task.DETECTION and assignment.recipe.detection_finetune is None
+    if assignment.pretrained is not None and tries_imported:
         starts.append(_imported(assignment, assignment.pretrained, dependencies, backbone, network, image_count))
     return starts
 
@@ -92,16 +96,21 @@ def learn_from_better(
     chosen, held_out = max(tried, key=lambda one: one[1].mean_precision.value if one[1].mean_precision else 0.0)
     model = only or chosen.learner.start_model(known, fits)
     learned = chosen.learner.learned(known, model, held_out)
-    figures = [
+    figures = figures_of([(start, result.mean_precision) for start, result in tried], chosen)
+    return chosen, replace(learned, facts={**learned.facts, "starts": figures, "startMissingReason": missing})
+
+
+def figures_of(tried: Sequence[tuple[Start, Estimate | None]], chosen: Start) -> list[dict[str, Any]]:
+    """Returns the mAP@50 of each start on held-out images, for the model card."""
+    return [
         {
             "start": start.name,
             **start.facts,
-            "heldOutMeanPrecision50": result.mean_precision.value if result.mean_precision else None,
+            "heldOutMeanPrecision50": precision.value if precision else None,
             "chosen": start is chosen,
         }
-        for start, result in tried
+        for start, precision in tried
     ]
-    return chosen, replace(learned, facts={**learned.facts, "starts": figures, "startMissingReason": missing})
 
 
 def _packaged(
@@ -119,6 +128,7 @@ def _packaged(
         export=lambda detector, path: export_detector(
             network, detector, backbone, choices.side_px, path, assignment.recipe.task
         ),
+        tunable=lambda detector: tunable_backbone(network, detector, choices.side_px, backbone),
         facts={
             "license": backbone.weights_license,
             "source": backbone.weights_source,
@@ -146,5 +156,10 @@ def _imported(
         name=pretrained.name,
         learner=ImportedLearner(assignment, dependencies, views, imported),
         export=lambda detector, to: export_imported(imported, detector, network, backbone, to),
+        tunable=_not_tunable,
         facts={"license": pretrained.license, "source": pretrained.source, "sha256": pretrained.digest},
     )
+
+
+def _not_tunable(_: Any) -> TunableDetector:
+    raise NotImplementedError

@@ -13,9 +13,17 @@ from vesta_training.models.export import Export
 from vesta_training.models.model_file import read_model
 from vesta_training.progress import ProgressUpdate, Reporter
 from vesta_training.recipes.choices import DetectionChoices
+from vesta_training.recipes.recipe import Recipe
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, describe_excluded
 from vesta_training.tasks.detection.detector import find_with_file, predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample
+from vesta_training.tasks.detection.finetuning.learn import (
+    Parts,
+    divide,
+    learn_finetuned,
+    plan_finetuned,
+    skipped_reason,
+)
 from vesta_training.tasks.detection.held_out import held_out_predictions
 from vesta_training.tasks.detection.starts import learn_from_better, starts_of
 from vesta_training.tasks.views.parallel_fits import parallel_fits
@@ -39,19 +47,33 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
             + (f"; excluded are {left_out}" if left_out else "")
             + ". Draw objects on some images, and create a new snapshot"
         )
-    report = Reporter(progress, dependencies.clock, plan(choices, len(known), dependencies.threads))
+    tuning = assignment.recipe.detection_finetune
+    parts = divide(known, tuning, assignment.seed) if tuning is not None else None
+    report = Reporter(progress, dependencies.clock, _plan(assignment.recipe, parts, len(known), dependencies))
     report.begin("features")
     backbone = find_backbone(assignment.recipe.backbone, dependencies.weights_file)
     starts = starts_of(assignment, dependencies, report, backbone, known)
     report.begin("head")
-    with parallel_fits(dependencies, report.step) as fits:
-        start, learned = learn_from_better(starts, known, assignment.pretrained_missing, fits)
+    missing, skipped = assignment.pretrained_missing, ""
+    if tuning is not None and parts is not None:
+        start, learned = learn_finetuned(starts, parts, assignment, dependencies, report, missing)
+    else:
+        with parallel_fits(dependencies, report.step) as fits:
+            start, learned = learn_from_better(starts, known, missing, fits)
+        skipped = skipped_reason(len(known)) if tuning is not None else ""
     report.begin("export", 1)
     export = start.export(learned.detector, dependencies.run_folder / "model.onnx")
     report.begin("evaluate")
     measured = _measure(assignment, dependencies, export)
     report.step(1, 1)
-    return result(assignment, dependencies, backbone, usable, excluded, learned, export, measured)
+    return result(assignment, dependencies, backbone, usable, excluded, learned, export, measured, skipped)
+
+
+def _plan(recipe: Recipe, parts: Parts | None, image_count: int, dependencies: Dependencies) -> dict[str, float]:
+    choices, tuning, threads = recipe.detection or DetectionChoices(), recipe.detection_finetune, dependencies.threads
+    if tuning is None or parts is None:
+        return plan(choices, image_count, threads)
+    return plan_finetuned(choices, tuning, image_count, threads, dependencies.device)
 
 
 def _measure(assignment: Assignment, dependencies: Dependencies, export: Export) -> Measured[ObjectPredictions]:

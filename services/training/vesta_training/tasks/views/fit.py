@@ -18,10 +18,9 @@ from vesta_training.errors import LearningError
 from vesta_training.features.feature_maps import MapCache
 from vesta_training.recipes.choices import MapHeadChoices
 from vesta_training.tasks.checkpoints import Resumable
+from vesta_training.tasks.optimisation import GRADIENT_NORM_MAX, follow
 from vesta_training.tasks.views.parallel_fits import Running
 
-GRADIENT_NORM_MAX = 5.0
-AVERAGE_DECAY_MAX = 0.998
 STEPS_PER_CHECKPOINT = 200
 # Batch normalisation and depthwise convolutions take a third less time on a CPU if the channels of a cell are adjacent.
 LAYOUT = torch.channels_last
@@ -107,7 +106,7 @@ def fit(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(head.parameters(), GRADIENT_NORM_MAX)
         optimizer.step()
-        _follow(average, head, min(AVERAGE_DECAY_MAX, (1 + step) / (10 + step)))
+        follow(average, head, step)
         if (step + 1) % STEPS_PER_CHECKPOINT == 0 or step + 1 == inputs.steps:
             resumable.keep(
                 inputs.fingerprint,
@@ -143,13 +142,3 @@ def _rate(step: int, steps: int, warmup: int) -> float:
     """Returns the share of the learning rate: a linear rise, then half a cosine."""
     rise = min(1.0, (step + 1) / max(1, warmup))
     return rise * 0.5 * (1 + float(np.cos(np.pi * step / steps)))
-
-
-def _follow(average: nn.Module, head: nn.Module, decay: float) -> None:
-    """Moves the average towards the head; counts are copied."""
-    with torch.no_grad():
-        for own, new in zip(average.state_dict().values(), head.state_dict().values(), strict=True):
-            if own.dtype.is_floating_point:
-                own.lerp_(new, 1 - decay)
-            else:
-                own.copy_(new)

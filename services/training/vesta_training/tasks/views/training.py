@@ -105,9 +105,14 @@ def result(
     learned: LearnedHead,
     export: Export,
     measured: Measured[Any],
+    finetune_skipped: str = "",
 ) -> Trained:
-    """Returns the result of a training, with its model card."""
-    learning = Learning(learned.facts, held_out_accuracy=learned.held_out, caution=learned.caution)
+    """Returns the result of a training, with its model card.
+
+    Args:
+        finetune_skipped: why the fine-tuning of the recipe was skipped; empty if it was not.
+    """
+    learning = Learning(learned.facts, learned.held_out, learned.caution, finetune_skipped)
     evaluated = Evaluated(
         metrics=measured.metrics,
         metrics_missing_reason="" if measured.metrics is not None else NO_TEST_LABELS,

@@ -84,21 +84,38 @@ def view_pixels(pixels: Pixels, view: View, side_px: int) -> Pixels:
         `(side_px, side_px, 3)`.
     """
     import torch
-    from torchvision.transforms.v2 import functional
 
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    image = recoloured(placed(image, view, side_px), view)
+    content: Pixels = image.permute(1, 2, 0).contiguous().numpy()
+    return content
+
+
+def placed(image: "torch.Tensor", view: View, side_px: int) -> "torch.Tensor":
+    """Returns what is in a view, `(…, side_px, side_px)`.
+
+    Args:
+        image: an image `(C, S, S)`, or its boxes as `torchvision.tv_tensors.BoundingBoxes`, which become those in the view, clipped.
+    """
+    from torchvision.transforms.v2 import functional
+
     if not view.is_whole:
         image = _part(image, view.window)
     image = functional.resize(image, [side_px, side_px], antialias=True)
-    if view.flipped:
-        image = functional.horizontal_flip(image)
+    return functional.horizontal_flip(image) if view.flipped else image
+
+
+def recoloured(image: "torch.Tensor", view: View) -> "torch.Tensor":
+    """Returns an image `(3, H, W)` in the colours of a view."""
+    from torchvision.transforms.v2 import functional
+
+    if view.is_whole:
+        return image
     brightness, contrast, saturation = view.colours
-    if not view.is_whole:
-        image = functional.adjust_brightness(image, brightness)
-        image = functional.adjust_contrast(image, contrast)
-        image = functional.adjust_saturation(image, saturation)
-    content: Pixels = image.permute(1, 2, 0).contiguous().numpy()
-    return content
+    image = functional.adjust_brightness(image, brightness)
+    image = functional.adjust_contrast(image, contrast)
+    answer: torch.Tensor = functional.adjust_saturation(image, saturation)
+    return answer
 
 
 def view_boxes(boxes: Array, view: View, side_px: int) -> tuple[Array, npt.NDArray[np.bool_]]:
@@ -152,14 +169,14 @@ def view_masks(masks: npt.NDArray[np.uint8], view: View, side_px: int) -> npt.ND
 
 
 def _part(image: "torch.Tensor", window: tuple[float, float, float, float], outside: int = GREY) -> "torch.Tensor":
-    """Cuts a window out of an image `(C, S, S)`.
+    """Cuts a window out of an image `(C, S, S)`, or out of its boxes.
 
     Args:
         outside: the value of pixels outside of the image.
     """
     from torchvision.transforms.v2 import functional
 
-    side = image.shape[-1]
+    side, _ = functional.get_size(image)
     left, top, right, bottom = (round(value * side) for value in window)
     padding = [max(0, -left), max(0, -top), max(0, right - side), max(0, bottom - side)]
     padded = functional.pad(image, padding, fill=outside)
