@@ -1,5 +1,7 @@
 """The validation of imported detectors: accepted and rejected files, and the features that are computed from accepted ones."""
 
+import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,8 +9,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper
 from tiny_detector import TinyDetector
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 from vesta_common.errors import InvalidArgument
 from vesta_training.pretrained.card import read_card
 from vesta_training.pretrained.features_graph import PREFIX, features_graph
@@ -32,6 +36,27 @@ def post_processing() -> bytes:
     tiny.nodes.append(helper.make_node("Softmax", ["output"], ["after"]))
     tiny.outputs = [tiny.an_output("after", [1, tiny.cells, 8])]
     return tiny.content()
+
+
+def suppression() -> bytes:
+    tiny = TinyDetector()
+    tiny.nodes.append(helper.make_node("NonMaxSuppression", ["output", "output"], ["after"]))
+    tiny.outputs = [tiny.an_output("after", [1, 3])]
+    return tiny.content()
+
+
+def torchvision_weights() -> bytes:
+    """The weights of a detector of torchvision, as `torch.save` writes them."""
+    file = io.BytesIO()
+    detector = ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=2)
+    torch.save(detector.state_dict(), file)
+    return file.getvalue()
+
+
+def pickled_weights() -> bytes:
+    file = io.BytesIO()
+    torch.save({"weight": torch.zeros(2)}, file, _use_new_zipfile_serialization=False)
+    return file.getvalue()
 
 
 def newer_opset() -> bytes:
@@ -107,9 +132,16 @@ def impossible_shape() -> bytes:
         (lambda: b"", "DETECTOR_NOT_ONNX", "no graph"),
         (lambda: b"not a model at all", "DETECTOR_NOT_ONNX", "not a protobuf"),
         (lambda: TinyDetector().content()[:-40], "DETECTOR_NOT_ONNX", "not"),
+        (torchvision_weights, "DETECTOR_NOT_ONNX", "a PyTorch checkpoint .* torch.onnx.export"),
+        (pickled_weights, "DETECTOR_NOT_ONNX", "a pickle, such as a PyTorch checkpoint"),
+        (lambda: b"\x1c\0\0\0TFL3" + bytes(20), "DETECTOR_NOT_ONNX", "a TensorFlow Lite file"),
+        (lambda: b"\x40" + bytes(7) + b'{"w": {}}', "DETECTOR_NOT_ONNX", "a safetensors file"),
+        (lambda: b"\x89HDF\r\n", "DETECTOR_NOT_ONNX", "an HDF5 file"),
+        (lambda: b"<?xml version='1.0'?>", "DETECTOR_NOT_ONNX", "an XML file"),
         (external_data, "DETECTOR_EXTERNAL_DATA", "save_as_external_data=False"),
         (custom_operator, "DETECTOR_OPERATOR_UNSUPPORTED", "com.example.Relu"),
-        (post_processing, "DETECTOR_OPERATOR_UNSUPPORTED", "Softmax"),
+        (post_processing, "DETECTOR_OPERATOR_UNSUPPORTED", "Softmax .as detectors that predict distributions"),
+        (suppression, "DETECTOR_OPERATOR_UNSUPPORTED", "torchvision's SSDLite, SSD, FCOS and RetinaNet"),
         (newer_opset, "DETECTOR_OPERATOR_UNSUPPORTED", "opset 21"),
         (integer_input, "DETECTOR_INPUT_UNSUPPORTED", "UINT8"),
         (variable_input, "DETECTOR_INPUT_UNSUPPORTED", "variable"),
@@ -126,7 +158,7 @@ def test_a_file_that_cannot_be_used_is_rejected_with_its_cause(
     with pytest.raises(InvalidArgument) as refused:
         inspect_content(tmp_path, content())
     assert refused.value.reason == reason
-    assert words in refused.value.message
+    assert re.search(words, refused.value.message)
 
 
 def test_a_graph_with_impossible_shapes_is_rejected(tmp_path: Path) -> None:

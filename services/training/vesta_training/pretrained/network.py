@@ -15,6 +15,7 @@ from onnx import TensorProto
 from vesta_common.errors import InvalidArgument
 
 from vesta_training.features.onnx_graph import OPSET, STRIDES
+from vesta_training.pretrained.formats import families_with, format_of
 
 SIDE_PX_MIN, SIDE_PX_MAX = 64, 1280
 OPSET_MIN = 11
@@ -76,6 +77,8 @@ def load_graph(content: bytes) -> onnx.ModelProto:
     Raises:
         InvalidArgument: DETECTOR_NOT_ONNX, DETECTOR_EXTERNAL_DATA or DETECTOR_OPERATOR_UNSUPPORTED.
     """
+    if name := format_of(content):
+        raise _not_onnx(f"it is {name}; export the network with torch.onnx.export or the tool that wrote the file")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(content)
@@ -146,8 +149,10 @@ def _check_operators(model: onnx.ModelProto) -> None:
         raise _unsupported_operators(f"the file has operators that are not part of ONNX: {found}")
     unknown = sorted({node.op_type for node in model.graph.node} - SUPPORTED)
     if unknown:
+        others = families_with(unknown)
         raise _unsupported_operators(
             f"the file has operators that detectors of the YOLOX family do not need: {', '.join(unknown)[:200]}"
+            + (f" (as {others} have)" if others else "")
         )
     versions = [one.version for one in model.opset_import if one.domain not in domains]
     if len(versions) != 1 or not OPSET_MIN <= versions[0] <= OPSET:

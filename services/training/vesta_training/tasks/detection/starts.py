@@ -21,6 +21,8 @@ from vesta_training.tasks.detection.export import export_detector
 from vesta_training.tasks.detection.finetuning.tunable import TunableDetector, tunable_backbone
 from vesta_training.tasks.detection.imported.export import export_imported
 from vesta_training.tasks.detection.imported.learn import ImportedLearner
+from vesta_training.tasks.detection.imported.trainable import TrainableNetwork, untrainable_operators
+from vesta_training.tasks.detection.imported.tunable import TunableImported
 from vesta_training.tasks.detection.learn import Learned, Learner
 from vesta_training.tasks.views.parallel_fits import ParallelFits
 from vesta_training.tasks.views.view_maps import maps_of, view_maps
@@ -36,6 +38,7 @@ class Start:
         export: writes the model file of a detector that the learner has fitted.
         tunable: returns such a detector with its network, for fine-tuning.
         facts: of its weights, for the model card.
+        untunable: why the network cannot be fine-tuned; empty if it can.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Start:
     export: Callable[[Any, Path], Export]
     tunable: Callable[[Any], TunableDetector]
     facts: Mapping[str, str]
+    untunable: str = ""
 
 
 def starts_of(
@@ -76,8 +80,7 @@ def untried_starts(
     """Returns the starts of a training without the maps of its examples; see `starts_of`."""
     network = load_network(backbone)
     starts = [_packaged(assignment, dependencies, backbone, network, image_count)]
-    tries_imported = assignment.recipe.task is Task.DETECTION and assignment.recipe.detection_finetune is None
-    if assignment.pretrained is not None and tries_imported:
+    if assignment.pretrained is not None and assignment.recipe.task is Task.DETECTION:
         starts.append(_imported(assignment, assignment.pretrained, dependencies, backbone, network, image_count))
     return starts
 
@@ -156,10 +159,20 @@ def _imported(
         name=pretrained.name,
         learner=ImportedLearner(assignment, dependencies, views, imported),
         export=lambda detector, to: export_imported(imported, detector, network, backbone, to),
-        tunable=_not_tunable,
+        tunable=lambda detector: TunableImported(
+            network=TrainableNetwork(imported),
+            detector=detector,
+            side_px=side_px,
+            imported=imported,
+            backbone=backbone,
+        ),
+        untunable=_untunable(pretrained, imported),
         facts={"license": pretrained.license, "source": pretrained.source, "sha256": pretrained.digest},
     )
 
 
-def _not_tunable(_: Any) -> TunableDetector:
-    raise NotImplementedError
+def _untunable(pretrained: Pretrained, imported: imported_graph.ImportedNetwork) -> str:
+    operators = untrainable_operators(imported)
+    if not operators:
+        return ""
+    return f"{pretrained.name} cannot be fine-tuned, because its network has the operators {', '.join(operators)}"

@@ -77,8 +77,9 @@ def learn_finetuned(
     Args:
         missing: why there is no imported start although the recipe has one; for the model card.
     """
+    untunable = [start.untunable for start in starts if start.untunable]
     with parallel_fits(dependencies, report.step) as fits:
-        fitted = [(start, start.learner.start_model(parts.learn, fits)) for start in starts]
+        fitted = [(start, start.learner.start_model(parts.learn, fits)) for start in starts if not start.untunable]
         tried = [
             (start, model.result(), _held_out(start, model.result(), parts, assignment)) for start, model in fitted
         ]
@@ -100,7 +101,7 @@ def learn_finetuned(
         "slopes": list(calibration.slopes),
         "shifts": list(calibration.shifts),
         "starts": figures_of([(start, precision) for start, _, precision in tried], chosen),
-        "startMissingReason": missing,
+        "startMissingReason": "; ".join(filter(None, (missing, *untunable))),
     }
     finished = replace(chosen, export=lambda _, path: result.export(path))
     return finished, Learned(result.detector, facts, held_out, "")

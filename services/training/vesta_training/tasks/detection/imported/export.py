@@ -87,8 +87,8 @@ def _difference(
     probe = probe_pixels()
     graph = _graph(imported, detector, embedder, backbone, with_candidates=True)
     names = [CANDIDATE_BOXES, CANDIDATE_SCORES, EMBEDDING]
-    actual: list[Array] = _session(graph).run(names, {PIXELS: probe})
-    maps = _session(imported_maps_graph(imported, exact=True)).run(
+    actual: list[Array] = open_session(graph).run(names, {PIXELS: probe})
+    maps = open_session(imported_maps_graph(imported, exact=True)).run(
         [f"stride{stride}" for stride in STRIDES], {PIXELS: probe}
     )
     slopes, shifts = (torch.tensor(one) for one in (detector.calibration.slopes, detector.calibration.shifts))
@@ -105,7 +105,7 @@ def _difference(
     return difference
 
 
-def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
+def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

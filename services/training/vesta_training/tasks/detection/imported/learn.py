@@ -1,6 +1,6 @@
 """The learning of a detector that starts from an imported network."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,8 +9,7 @@ import onnxruntime
 from vesta_common.media.model_input import InputFormat, place
 
 from vesta_training.example import Array
-from vesta_training.features.feature_maps import MapCache
-from vesta_training.features.features import BATCH_SIZE
+from vesta_training.features.feature_maps import MapCache, Maps
 from vesta_training.features.onnx_graph import STRIDES
 from vesta_training.metrics.objects import Objects
 from vesta_training.models.detector_graph import OBJECTS, Selection
@@ -51,7 +50,13 @@ class ImportedDetector:
 
     def find(self, examples: Sequence[BoxedExample], keys: Sequence[str], maps: MapCache) -> list[Objects]:
         """Returns the objects of each example, from its cached maps."""
-        model = imported_head_graph(self.head, maps.shapes, self.calibration, self.selection)
+        return self.find_in_maps(examples, maps.batches(keys), maps.shapes)
+
+    def find_in_maps(
+        self, examples: Sequence[BoxedExample], batches: Iterable[Maps], shapes: Sequence[tuple[int, int, int]]
+    ) -> list[Objects]:
+        """Returns the objects of each example, from batches of maps; see `Detector.find_in_maps`."""
+        model = imported_head_graph(self.head, shapes, self.calibration, self.selection)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -59,12 +64,11 @@ class ImportedDetector:
         declared = InputFormat(self.side_px, self.side_px, "letterbox")
         pixels = np.array([self.side_px] * 4 + [1, 1], dtype=np.float32)
         found: list[Objects] = []
-        for start in range(0, len(keys), BATCH_SIZE):
-            batch = maps.load(keys[start : start + BATCH_SIZE])
+        for batch in batches:
             names = [f"stride{stride}" for stride in STRIDES]
             rows = session.run([OBJECTS], dict(zip(names, batch, strict=True)))[0] * pixels
-            of_batch = examples[start : start + BATCH_SIZE]
-            found += [objects_of(one, example, declared) for one, example in zip(rows, of_batch, strict=True)]
+            rest = examples[len(found) :]
+            found += [objects_of(one, example, declared) for one, example in zip(rows, rest, strict=False)]
         return found
 
 
