@@ -219,7 +219,7 @@ class TrainingProgress(_message.Message):
     TIME_LEFT_FIELD_NUMBER: _builtins.int
     HEARTBEAT_TIME_FIELD_NUMBER: _builtins.int
     phase: _builtins.str
-    """The phase: "features", "head", "finetune", "evaluate" or "export"; "curve" after the success of the run."""
+    """The phase: "features", "calibrate", "head", "finetune", "evaluate" or "export"; "curve" after the success of the run."""
     step: _builtins.int
     step_count: _builtins.int
     """0 if unknown."""
