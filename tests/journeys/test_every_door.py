@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from vesta_annotation.api import CampaignService, ReviewService, SubmissionService, TaskService
-from vesta_annotation.api.annotation_rules import TermsSource
+from vesta_annotation.api.annotation_rules import RulesSource
 from vesta_annotation.settings import Settings as AnnotationSettings
 from vesta_annotation.store import Store as AnnotationStore
 from vesta_common import trace
@@ -267,15 +267,15 @@ def doors(service_settings: Callable[[str], dict[str, Any]]) -> Iterator[Doors]:
     second.migrate("vesta_annotation")
     peers = open_channel(datasets.address, identity_of("annotation"))
     items, kept = ItemServiceStub(peers), AnnotationStore(second, SystemClock(), large)
-    terms = TermsSource(DatasetServiceStub(peers), TaxonomyServiceStub(peers), items)
+    rules = RulesSource(DatasetServiceStub(peers), TaxonomyServiceStub(peers), items)
     annotation = Server(
         identity_of("annotation"),
         "127.0.0.1:0",
         [
-            CampaignService(kept, terms),
+            CampaignService(kept, rules),
             TaskService(kept, items),
-            SubmissionService(kept, terms),
-            ReviewService(kept, terms),
+            SubmissionService(kept, rules),
+            ReviewService(kept, rules),
         ],
     )
     annotation.start()

@@ -66,7 +66,7 @@ def check(
     task_type: TaskType.ValueType = TaskType.TASK_TYPE_CLASSIFICATION,
     asked: Any = None,
 ) -> None:
-    check_annotations(annotations, Terms(VEHICLES, media, task_type, asked, "projects/acme/campaigns/c"), "it")
+    check_annotations(annotations, media, Terms(VEHICLES, task_type, asked, "projects/acme/campaigns/c"), "it")
 
 
 def refusal(*annotations: Annotation, **terms: Any) -> InvalidArgument:

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from annotation_builders import FakeDatasets, FakeItems, FakeTaxonomies, Service
 from vesta_annotation.api import CampaignService, ReviewService, SubmissionService, TaskService
-from vesta_annotation.api.annotation_rules import TermsSource
+from vesta_annotation.api.annotation_rules import RulesSource
 from vesta_annotation.settings import Settings
 from vesta_annotation.store import Store
 from vesta_common.clock import ManualClock
@@ -73,12 +73,12 @@ def annotation(settings: Settings, postgres: Postgres, objects: ObjectStore) -> 
     store = Store(postgres, clock, LargeAnnotations(objects))
     peers = open_channel(settings.datasets_address, identity_of("annotation"))
     stub = ItemServiceStub(peers)
-    terms = TermsSource(DatasetServiceStub(peers), TaxonomyServiceStub(peers), stub)
+    rules = RulesSource(DatasetServiceStub(peers), TaxonomyServiceStub(peers), stub)
     servicers = [
-        CampaignService(store, terms),
+        CampaignService(store, rules),
         TaskService(store, stub),
-        SubmissionService(store, terms),
-        ReviewService(store, terms),
+        SubmissionService(store, rules),
+        ReviewService(store, rules),
     ]
     server = Server(identity_of("annotation"), "127.0.0.1:0", servicers)
     server.start()

@@ -14,7 +14,7 @@ from vesta_common.storage.postgres import Postgres
 from vesta_contracts.datasets.v1 import DatasetServiceStub, ItemServiceStub, TaxonomyServiceStub
 
 from vesta_annotation.api import CampaignService, ReviewService, SubmissionService, TaskService
-from vesta_annotation.api.annotation_rules import TermsSource
+from vesta_annotation.api.annotation_rules import RulesSource
 from vesta_annotation.settings import Settings
 from vesta_annotation.store import SERVICE, Store
 
@@ -28,7 +28,7 @@ def build(settings: Settings) -> App:
     identity = Identity.of(settings, SERVICE)
     channel = open_channel(settings.datasets_address, identity)
     items = ItemServiceStub(channel)
-    terms = TermsSource(DatasetServiceStub(channel), TaxonomyServiceStub(channel), items)
+    rules = RulesSource(DatasetServiceStub(channel), TaxonomyServiceStub(channel), items)
     metrics = new_registry()
     backlog = Backlog(
         postgres,
@@ -40,10 +40,10 @@ def build(settings: Settings) -> App:
         engines=settings,
         has_objects=True,
         servicers=[
-            CampaignService(store, terms),
+            CampaignService(store, rules),
             TaskService(store, items),
-            SubmissionService(store, terms),
-            ReviewService(store, terms),
+            SubmissionService(store, rules),
+            ReviewService(store, rules),
         ],
         components=[
             Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),

@@ -5,8 +5,9 @@ are checked against the item's image and the current taxonomy.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from vesta_contracts.common.v1 import Annotation, Media, TaskType
 from vesta_contracts.datasets.v1 import AnnotationList, Concept, Taxonomy
@@ -27,50 +28,57 @@ _FLAW_REASONS = {None: "SHAPE_MISSING", "mask": "MASK_RUNS_INVALID"}
 
 @dataclass(frozen=True)
 class Terms:
-    """The context that the annotations of an item are checked against.
+    """What the annotations of the items of a dataset are checked against. Build it once for many items.
 
     Attributes:
-        taxonomy: the current taxonomy of the item's dataset. Retired concepts are valid, because existing items keep them.
-        media: the item's image; width, height and MIME type are used.
+        taxonomy: the current taxonomy of the dataset. Retired concepts are valid, because existing items keep them.
         task_type: the task type of the campaign that asks, or else of the dataset.
         allowed_concepts: the concepts that an answer may use; None for the whole taxonomy.
         asked_by: the campaign that asks, for error messages.
     """
 
     taxonomy: Taxonomy
-    media: Media
     task_type: TaskType.ValueType
     allowed_concepts: Sequence[str] | None = None
     asked_by: str = ""
 
+    @cached_property
+    def concepts(self) -> Mapping[str, Concept]:
+        """The concepts of the taxonomy by id."""
+        return {concept.id: concept for concept in self.taxonomy.concepts}
 
-def check_annotations(annotations: Sequence[Annotation], terms: Terms, field: str) -> None:
-    """Checks annotations against all rules. An empty list means "none of the concepts".
+    @cached_property
+    def allowed(self) -> Container[str]:
+        """The ids of the concepts that an answer may use."""
+        return self.concepts if self.allowed_concepts is None else frozenset(self.allowed_concepts)
+
+
+def check_annotations(annotations: Sequence[Annotation], media: Media, terms: Terms, field: str) -> None:
+    """Checks the annotations of an item against all rules. An empty list means "none of the concepts".
 
     Args:
+        media: the item's image; width, height and MIME type are used.
         field: the path of the annotations in the request, such as `items[3].annotations`.
 
     Raises:
         InvalidArgument: for the first invalid annotation, with a suggested fix. The reasons are listed at `vesta.common.v1.Annotation`;
             CONCEPT_NOT_IN_CAMPAIGN occurs only if `terms.allowed_concepts` is set.
     """
-    check_shapes(annotations, terms.media, field)
+    check_shapes(annotations, media, field)
     shapes = allowed_annotations(terms.task_type).shapes
-    concepts = {concept.id: concept for concept in terms.taxonomy.concepts}
-    allowed = None if terms.allowed_concepts is None else set(terms.allowed_concepts)
     for index, annotation in enumerate(annotations):
         where = f"{field}[{index}]"
         if (kind := annotation.WhichOneof("shape")) not in shapes:
             what = f"is a {kind}; for {in_words(terms.task_type)} use a {' or '.join(sorted(shapes))}"
             raise _invalid(where, what, "SHAPE_NOT_OF_TASK")
-        concept = concepts.get(annotation.concept)
+        concept = terms.concepts.get(annotation.concept)
         if concept is None:
             what = (
                 f"has the concept {annotation.concept!r}, which is not in {terms.taxonomy.name}; add "
                 "it to the taxonomy first"
             )
             raise _invalid(where, what, "CONCEPT_UNKNOWN")
-        if allowed is not None and annotation.concept not in allowed:
+        if annotation.concept not in terms.allowed:
             what = f"has the concept {annotation.concept!r}, which is not one of {terms.asked_by}"
             raise _invalid(where, what, "CONCEPT_NOT_IN_CAMPAIGN")
         _check_keypoints(annotation, concept, where)

@@ -1,9 +1,12 @@
 """Fetches the rules that answers are validated against. Reads the datasets service each time: taxonomies change during annotation."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from vesta_common.errors import FailedPrecondition, NotFound
-from vesta_common.media.annotations import Terms
+from vesta_common.media.annotations import Terms, check_annotations
 from vesta_contracts.annotation.v1 import Campaign, Task
-from vesta_contracts.common.v1 import Media
+from vesta_contracts.common.v1 import Annotation, Media
 from vesta_contracts.datasets.v1 import (
     Dataset,
     DatasetServiceStub,
@@ -17,7 +20,23 @@ from vesta_contracts.datasets.v1 import (
 )
 
 
-class TermsSource:
+class AnswerRules(NamedTuple):
+    """The rules for answers to one task.
+
+    Attributes:
+        media: the image of the task's item.
+        terms: of the campaign.
+    """
+
+    media: Media
+    terms: Terms
+
+    def check(self, annotations: Sequence[Annotation], field: str) -> None:
+        """Checks an answer. Raises InvalidArgument; see `check_annotations`."""
+        check_annotations(annotations, self.media, self.terms, field)
+
+
+class RulesSource:
     """Reads validation rules from the datasets service. Must not be called inside a transaction."""
 
     def __init__(self, datasets: DatasetServiceStub, taxonomies: TaxonomyServiceStub, items: ItemServiceStub) -> None:
@@ -25,19 +44,15 @@ class TermsSource:
         self._taxonomies = taxonomies
         self._items = items
 
-    def of(self, task: Task, campaign: Campaign) -> Terms:
+    def of(self, task: Task, campaign: Campaign) -> AnswerRules:
         """Returns the current validation rules for answers to a task.
 
         Raises:
             FailedPrecondition: DATASET_DELETED.
         """
         _, taxonomy = self.describe(campaign)
-        return Terms(
-            taxonomy=taxonomy,
-            media=self._media(task),
-            task_type=campaign.task_type,
-            allowed_concepts=campaign.concepts,
-            asked_by=campaign.name,
+        return AnswerRules(
+            self._media(task), Terms(taxonomy, campaign.task_type, campaign.concepts, asked_by=campaign.name)
         )
 
     def describe(self, campaign: Campaign) -> tuple[Dataset, Taxonomy]:

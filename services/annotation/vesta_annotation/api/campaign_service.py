@@ -25,7 +25,7 @@ from vesta_contracts.annotation.v1 import (
 )
 
 from vesta_annotation.agreement import measure_agreement
-from vesta_annotation.api.annotation_rules import TermsSource
+from vesta_annotation.api.annotation_rules import RulesSource
 from vesta_annotation.campaign_rules import asked_concepts, guidelines
 from vesta_annotation.store import Store
 from vesta_annotation.task_types import task_type_of
@@ -36,16 +36,16 @@ _MUTABLE = ("display_name", "instructions", "concepts", "review_share", "lease_d
 class CampaignService(CampaignServiceServicer):
     """Implements CampaignService."""
 
-    def __init__(self, store: Store, terms: TermsSource) -> None:
+    def __init__(self, store: Store, rules: RulesSource) -> None:
         self._store = store
-        self._terms = terms
+        self._rules = rules
 
     def CreateCampaign(self, request: CreateCampaignRequest, context: grpc.ServicerContext) -> Campaign:
         """Creates a campaign for the given concepts of the dataset's taxonomy, or for all concepts by default."""
         if answer := find_answer(self._store.postgres, request, Campaign):
             return answer
         campaign = _with_defaults(request.campaign)
-        dataset, taxonomy = self._terms.look_up(campaign.dataset)
+        dataset, taxonomy = self._rules.look_up(campaign.dataset)
         campaign.concepts[:] = asked_concepts(campaign.concepts, taxonomy)
         check_task_type(campaign.task_type, dataset, "campaign.task_type", "the campaign")
         campaign.task_type = dataset.task_type
@@ -76,7 +76,7 @@ class CampaignService(CampaignServiceServicer):
         with self._store.transaction() as connection:
             current = self._store.get_campaign(connection, request.campaign.name)
         revised = revise(current, request.campaign, request.update_mask, _MUTABLE)
-        taxonomy = self._terms.describe(current)[1] if revised.concepts != current.concepts else None
+        taxonomy = self._rules.describe(current)[1] if revised.concepts != current.concepts else None
         with self._store.transaction() as connection:
             current = self._store.get_campaign(connection, request.campaign.name, lock=True)
             revised = revise(current, request.campaign, request.update_mask, _MUTABLE)
@@ -105,7 +105,7 @@ class CampaignService(CampaignServiceServicer):
         """Returns the instructions, and the concepts as the taxonomy describes them now."""
         with self._store.transaction() as connection:
             campaign = self._store.get_campaign(connection, request.name)
-        _, taxonomy = self._terms.describe(campaign)
+        _, taxonomy = self._rules.describe(campaign)
         return guidelines(campaign, taxonomy)
 
 

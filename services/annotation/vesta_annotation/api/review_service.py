@@ -3,7 +3,6 @@
 import grpc
 from vesta_common.errors import FailedPrecondition
 from vesta_common.ids import new_id
-from vesta_common.media.annotations import Terms, check_annotations
 from vesta_common.messages import copy_of
 from vesta_common.resources.idempotency import once
 from vesta_common.resources.methods import find_answer
@@ -21,7 +20,7 @@ from vesta_contracts.annotation.v1 import (
     Task,
 )
 
-from vesta_annotation.api.annotation_rules import TermsSource
+from vesta_annotation.api.annotation_rules import AnswerRules, RulesSource
 from vesta_annotation.api.caller import calling_member
 from vesta_annotation.decision import decide_by_review
 from vesta_annotation.leases import check_holder
@@ -32,9 +31,9 @@ from vesta_annotation.task_types import task_type_of
 class ReviewService(ReviewServiceServicer):
     """Implements ReviewService."""
 
-    def __init__(self, store: Store, terms: TermsSource) -> None:
+    def __init__(self, store: Store, rules: RulesSource) -> None:
         self._store = store
-        self._terms = terms
+        self._rules = rules
 
     def CreateReview(self, request: CreateReviewRequest, context: grpc.ServicerContext) -> Review:
         """Decides a task in review, or starts another round of answers."""
@@ -45,9 +44,9 @@ class ReviewService(ReviewServiceServicer):
             task = self._store.get_task(connection, request.parent)
             _check_in_review(task, caller)
             campaign = self._store.get_campaign(connection, parent_of(task.name))
-        terms = None if request.review.decision == Review.REJECT else self._terms.of(task, campaign)
+        rules = None if request.review.decision == Review.REJECT else self._rules.of(task, campaign)
         with self._store.transaction() as connection:
-            return once(connection, request, Review, lambda: self._create(connection, request, caller, terms))
+            return once(connection, request, Review, lambda: self._create(connection, request, caller, rules))
 
     def GetReview(self, request: GetReviewRequest, context: grpc.ServicerContext) -> Review:
         with self._store.transaction() as connection:
@@ -62,7 +61,9 @@ class ReviewService(ReviewServiceServicer):
         reviews, token = within_bytes(page, rows).cut(rows, by_name)
         return ListReviewsResponse(reviews=reviews, next_page_token=token)
 
-    def _create(self, connection: Connection, request: CreateReviewRequest, caller: str, terms: Terms | None) -> Review:
+    def _create(
+        self, connection: Connection, request: CreateReviewRequest, caller: str, rules: AnswerRules | None
+    ) -> Review:
         task = self._store.lock_task(connection, request.parent)
         _check_in_review(task, caller)
         review = copy_of(request.review, name=f"{task.name}/reviews/{new_id()}", reviewer=caller)
@@ -71,11 +72,9 @@ class ReviewService(ReviewServiceServicer):
         review.create_time.FromDatetime(self._store.clock.now())
         campaign = self._store.get_campaign(connection, parent_of(task.name))
         decision = decide_by_review(review, self._store.list_round(connection, task), campaign)
-        if decision and terms:
+        if decision and rules:
             is_accepted = review.decision == Review.ACCEPT
-            check_annotations(
-                decision.annotations, terms, "submission.annotations" if is_accepted else "review.annotations"
-            )
+            rules.check(decision.annotations, "submission.annotations" if is_accepted else "review.annotations")
         self._store.insert_review(connection, task, review)
         if decision:
             self._store.accept(connection, task, decision, task_type_of(campaign).key(decision.annotations))

@@ -3,7 +3,6 @@
 import grpc
 from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument
 from vesta_common.ids import new_id
-from vesta_common.media.annotations import Terms, check_annotations
 from vesta_common.messages import copy_of
 from vesta_common.resources.idempotency import once
 from vesta_common.resources.methods import find_answer, missing
@@ -21,7 +20,7 @@ from vesta_contracts.annotation.v1 import (
     Task,
 )
 
-from vesta_annotation.api.annotation_rules import TermsSource
+from vesta_annotation.api.annotation_rules import AnswerRules, RulesSource
 from vesta_annotation.api.caller import calling_member, visible_annotator
 from vesta_annotation.decision import Decision, decide_by_consensus
 from vesta_annotation.leases import check_holder
@@ -32,9 +31,9 @@ from vesta_annotation.task_types import task_type_of
 class SubmissionService(SubmissionServiceServicer):
     """Implements SubmissionService."""
 
-    def __init__(self, store: Store, terms: TermsSource) -> None:
+    def __init__(self, store: Store, rules: RulesSource) -> None:
         self._store = store
-        self._terms = terms
+        self._rules = rules
 
     def CreateSubmission(self, request: CreateSubmissionRequest, context: grpc.ServicerContext) -> Submission:
         """Stores an answer. The last required answer decides the task or moves it to review."""
@@ -45,10 +44,10 @@ class SubmissionService(SubmissionServiceServicer):
             task = self._store.get_task(connection, request.parent)
             self._check_may_answer(connection, task, caller)
             campaign = self._store.get_campaign(connection, parent_of(task.name))
-        terms = self._terms.of(task, campaign)
-        check_annotations(request.submission.annotations, terms, "submission.annotations")
+        rules = self._rules.of(task, campaign)
+        rules.check(request.submission.annotations, "submission.annotations")
         with self._store.transaction() as connection:
-            return once(connection, request, Submission, lambda: self._create(connection, request, caller, terms))
+            return once(connection, request, Submission, lambda: self._create(connection, request, caller, rules))
 
     def GetSubmission(self, request: GetSubmissionRequest, context: grpc.ServicerContext) -> Submission:
         with self._store.transaction() as connection:
@@ -85,7 +84,7 @@ class SubmissionService(SubmissionServiceServicer):
             )
 
     def _create(
-        self, connection: Connection, request: CreateSubmissionRequest, caller: str, terms: Terms
+        self, connection: Connection, request: CreateSubmissionRequest, caller: str, rules: AnswerRules
     ) -> Submission:
         task = self._store.lock_task(connection, request.parent)
         self._check_may_answer(connection, task, caller)
@@ -99,17 +98,17 @@ class SubmissionService(SubmissionServiceServicer):
         if len(answers) == campaign.annotators_per_task:
             consensus = task_type.consensus(answers)
             decision = decide_by_consensus(task.name, consensus, campaign)
-            if decision and _is_sound(decision, terms):
+            if decision and _is_sound(decision, rules):
                 self._store.accept(connection, task, decision, task_type.key(decision.annotations))
             else:
                 self._store.send_to_review(connection, task, consensus)
         return submission
 
 
-def _is_sound(decision: Decision, terms: Terms) -> bool:
+def _is_sound(decision: Decision, rules: AnswerRules) -> bool:
     """Whether the majority's answer is still valid: earlier answers were validated against an earlier taxonomy."""
     try:
-        check_annotations(decision.annotations, terms, "submission.annotations")
+        rules.check(decision.annotations, "submission.annotations")
     except InvalidArgument:
         return False
     return True

@@ -158,13 +158,12 @@ class ItemService(ItemServiceServicer):
 
         def annotate(connection: Connection) -> BatchAnnotateItemsResponse:
             dataset = self._store.datasets.get(connection, request.parent, counted=False)
-            taxonomy = self._store.taxonomies.get(connection, dataset.taxonomy)
+            terms = Terms(self._store.taxonomies.get(connection, dataset.taxonomy), dataset.task_type)
             names = [entry.item for entry in request.items]
             _check_all_in(request.parent, names)
             items = self._store.items.lock(connection, names)
             for index, entry in enumerate(request.items):
-                terms = Terms(taxonomy, items[entry.item].media, dataset.task_type)
-                check_annotations(entry.annotations, terms, f"items[{index}].annotations")
+                check_annotations(entry.annotations, items[entry.item].media, terms, f"items[{index}].annotations")
             answers = [
                 DirectAnswer(entry.item, entry.annotations, entry.reviewed, item.control, item.accepted)
                 for entry in request.items

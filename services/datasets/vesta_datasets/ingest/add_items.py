@@ -161,16 +161,13 @@ def _errors(
     """Returns the error in the annotations of each new item, if any. `fields` has the path of the annotations of each."""
     if not any(item.HasField("annotations") for item in new_items):
         return [None] * len(new_items)
-    taxonomy = store.taxonomies.get(connection, dataset.taxonomy)
-    return [
-        _error(item.annotations.annotations, Terms(taxonomy, item.media, dataset.task_type), field)
-        for item, field in zip(new_items, fields, strict=True)
-    ]
+    terms = Terms(store.taxonomies.get(connection, dataset.taxonomy), dataset.task_type)
+    return [_error(item, terms, field) for item, field in zip(new_items, fields, strict=True)]
 
 
-def _error(annotations: Sequence[Annotation], terms: Terms, field: str) -> InvalidArgument | None:
+def _error(item: NewItem, terms: Terms, field: str) -> InvalidArgument | None:
     try:
-        check_annotations(annotations, terms, field)
+        check_annotations(item.annotations.annotations, item.media, terms, field)
     except InvalidArgument as error:
         return error
     return None

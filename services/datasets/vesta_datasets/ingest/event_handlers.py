@@ -80,7 +80,7 @@ class EventHandlers:
             InvalidArgument: the answer is invalid.
         """
         taxonomy = self._store.taxonomies.get(connection, dataset.taxonomy)
-        check_annotations(annotations, Terms(taxonomy, media, dataset.task_type), "annotations")
+        check_annotations(annotations, media, Terms(taxonomy, dataset.task_type), "annotations")
 
     def handle_predictions_created(self, connection: Connection, events: Sequence[Event]) -> None:
         """Stores predictions and embeddings; those of consecutive events of one pass together. DatasetScored is published separately, see
