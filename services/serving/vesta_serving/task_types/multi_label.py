@@ -4,10 +4,10 @@ import numpy as np
 from vesta_common.media.model_input import Placement
 from vesta_common.media.model_signatures import PROBABILITIES
 from vesta_common.media.predictions import margin_to_thresholds, share_to_certainty
-from vesta_contracts.common.v1 import ConceptScore, Prediction
+from vesta_contracts.common.v1 import Prediction
 
 from vesta_serving.task_types.policy import Policy
-from vesta_serving.task_types.serving_task import ImageOutputs, ServingTask, Vocabulary
+from vesta_serving.task_types.serving_task import ImageOutputs, ServingTask, Vocabulary, concept_scores
 
 
 class MultiLabel(ServingTask):
@@ -36,15 +36,7 @@ class MultiLabel(ServingTask):
         )
         return Prediction(
             model_version=vocabulary.model_version,
-            scores=[
-                ConceptScore(
-                    concept=vocabulary.concepts[index],
-                    score=float(output[index]),
-                    predicted=bool(predicted[index]),
-                    threshold=float(thresholds[index]),
-                )
-                for index in np.argsort(-output, kind="stable")
-            ],
+            scores=concept_scores(output, predicted, thresholds, vocabulary),
             uncertain=bool(reason),
             uncertain_reason=reason,
             margin=margin,

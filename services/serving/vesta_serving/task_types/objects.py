@@ -12,10 +12,10 @@ from vesta_common.media.model_input import Placement
 from vesta_common.media.model_signatures import OBJECTS
 from vesta_common.media.predictions import margin_to_thresholds, share_to_certainty
 from vesta_common.media.same_objects import are_same
-from vesta_contracts.common.v1 import Annotation, ConceptScore, Prediction
+from vesta_contracts.common.v1 import Annotation, Prediction
 
 from vesta_serving.task_types.policy import Policy
-from vesta_serving.task_types.serving_task import ImageOutputs, ServingTask, Vocabulary
+from vesta_serving.task_types.serving_task import ImageOutputs, ServingTask, Vocabulary, concept_scores
 
 OVERLAP_MIN = 0.5
 """Predicted objects with at least this intersection over union may be one object."""
@@ -70,7 +70,8 @@ def prediction_of(
     vocabulary: Vocabulary,
     policy: Policy,
 ) -> Prediction:
-    """Returns the prediction of objects. Those that reach the threshold of their concept are predicted.
+    """Returns the prediction of objects. Those that reach the threshold of their concept are predicted. The score of a concept is that of
+    its best object, or 0.
 
     Args:
         shapes: annotations with the shapes of the objects, in their order; concepts and scores are added.
@@ -79,14 +80,17 @@ def prediction_of(
     thresholds = np.array(vocabulary.applied_thresholds(policy), np.float32)
     predicted = found.scores >= thresholds[found.numbers]
     margin = float(margin_to_thresholds(found.scores[None], thresholds[found.numbers])[0])
-    concepts = [vocabulary.concepts[number] for number in sorted(set(found.numbers[predicted].tolist()))]
+    best = np.zeros(len(vocabulary.concepts), np.float32)
+    np.maximum.at(best, found.numbers, found.scores)
+    shown = np.isin(np.arange(len(best)), found.numbers[predicted])
+    concepts = [vocabulary.concepts[index] for index in np.flatnonzero(shown)]
     reason = policy.doubt(margin, concepts, _closest(found, thresholds, vocabulary))
     reason = reason or _crowding(found, np.flatnonzero(predicted), overlaps, vocabulary)
     for shape, number, score in zip(shapes, found.numbers, found.scores.tolist(), strict=True):
         shape.concept, shape.score = vocabulary.concepts[number], score
     return Prediction(
         model_version=vocabulary.model_version,
-        scores=_best_scores(found, predicted, thresholds, vocabulary),
+        scores=concept_scores(best, shown, thresholds, vocabulary),
         uncertain=bool(reason),
         uncertain_reason=reason,
         margin=margin,
@@ -114,24 +118,6 @@ def found_objects(output: NDArray[Any], vocabulary: Vocabulary, placement: Place
             reason="MODEL_OUTPUT_INVALID",
         )
     return Objects(kept, boxes[kept], scores[kept], numbers[kept])
-
-
-def _best_scores(
-    found: Objects, predicted: NDArray[np.bool_], thresholds: NDArray[np.float32], vocabulary: Vocabulary
-) -> list[ConceptScore]:
-    """Returns the best score of each concept, 0 for a concept without objects, in descending order."""
-    best = np.zeros(len(vocabulary.concepts), np.float32)
-    np.maximum.at(best, found.numbers, found.scores)
-    shown = set(found.numbers[predicted].tolist())
-    return [
-        ConceptScore(
-            concept=vocabulary.concepts[index],
-            score=float(best[index]),
-            predicted=index in shown,
-            threshold=float(thresholds[index]),
-        )
-        for index in np.argsort(-best, kind="stable").tolist()
-    ]
 
 
 def _closest(found: Objects, thresholds: NDArray[np.float32], vocabulary: Vocabulary) -> str:

@@ -12,10 +12,10 @@ from vesta_common.media.segmentation_maps import (
     predicted_map,
     run_lengths,
 )
-from vesta_contracts.common.v1 import ConceptScore, Prediction
+from vesta_contracts.common.v1 import Prediction
 
 from vesta_serving.task_types.policy import Policy
-from vesta_serving.task_types.serving_task import ImageOutputs, ServingTask, Vocabulary
+from vesta_serving.task_types.serving_task import ImageOutputs, ServingTask, Vocabulary, concept_scores
 
 
 class SemanticSegmentation(ServingTask):
@@ -45,15 +45,7 @@ class SemanticSegmentation(ServingTask):
         reason = policy.doubt(margin, concepts, _doubt(scores, outputs[OVERLAP], thresholds, vocabulary))
         return Prediction(
             model_version=vocabulary.model_version,
-            scores=[
-                ConceptScore(
-                    concept=vocabulary.concepts[index],
-                    score=float(scores[index]),
-                    predicted=bool(predicted[index]),
-                    threshold=float(thresholds[index]),
-                )
-                for index in np.argsort(-scores, kind="stable")
-            ],
+            scores=concept_scores(scores, predicted, thresholds, vocabulary),
             uncertain=bool(reason),
             uncertain_reason=reason,
             margin=margin,

@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 from vesta_common.errors import InvalidArgument, Violation
 from vesta_common.media.model_input import Placement
-from vesta_contracts.common.v1 import Prediction
+from vesta_common.media.predictions import Floats
+from vesta_contracts.common.v1 import ConceptScore, Prediction
 
 from vesta_serving.task_types.policy import Policy
 
@@ -96,6 +98,25 @@ class ServingTask(ABC):
                     for concept in unknown[:10]
                 ],
             )
+
+
+def concept_scores(
+    scores: Floats, predicted: NDArray[np.bool_], thresholds: Floats, vocabulary: Vocabulary
+) -> list[ConceptScore]:
+    """Returns the scores of the concepts, best first.
+
+    Args:
+        scores, predicted, thresholds: `(C,)` each; whether each concept is predicted, and the score from which it is.
+    """
+    return [
+        ConceptScore(
+            concept=vocabulary.concepts[index],
+            score=float(scores[index]),
+            predicted=bool(predicted[index]),
+            threshold=float(thresholds[index]),
+        )
+        for index in np.argsort(-scores, kind="stable").tolist()
+    ]
 
 
 def check_no_thresholds(thresholds: Mapping[str, float], vocabulary: Vocabulary) -> None:
