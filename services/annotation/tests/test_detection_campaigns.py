@@ -4,7 +4,15 @@ import pytest
 from annotation_builders import CAMPAIGN, FakeDatasets, Service, label
 from vesta_annotation.task_types.objects import ObjectTask
 from vesta_common.errors import InvalidArgument
-from vesta_contracts.annotation.v1 import GetAgreementRequest, GetReviewRequest, Review, Task
+from vesta_common.messages import without
+from vesta_contracts.annotation.v1 import (
+    GetAgreementRequest,
+    GetReviewRequest,
+    ListTasksRequest,
+    Review,
+    Task,
+    TaskView,
+)
 from vesta_contracts.common.v1 import Annotation, PixelBox, TaskType
 
 
@@ -135,3 +143,11 @@ def test_agreement_is_estimated_from_some_tasks_and_counts_all(
         (4, 4, 1, 1),
     ]
     assert [(one.concept, one.object_count) for one in agreement.concepts] == [("van", 4)]
+
+
+def test_the_basic_view_of_tasks_has_no_annotations(annotation: Service) -> None:
+    answered(annotation, [a_box(0), a_box(40)], [a_box(0)])
+    (whole,) = annotation.tasks.ListTasks(ListTasksRequest(parent=CAMPAIGN)).tasks
+    (basic,) = annotation.tasks.ListTasks(ListTasksRequest(parent=CAMPAIGN, view=TaskView.TASK_VIEW_BASIC)).tasks
+    assert len(whole.agreed) == len(whole.disagreements) == 1
+    assert basic == without(whole, "pre_annotations", "accepted", "agreed", "disagreements")

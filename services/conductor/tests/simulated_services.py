@@ -21,6 +21,7 @@ from vesta_contracts.annotation.v1 import (
     ListTasksResponse,
     Task,
     TaskServiceServicer,
+    TaskView,
 )
 from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import (
@@ -249,15 +250,17 @@ class _Tasks(_Servicer, TaskServiceServicer):
         wanted = {
             state for state in (Task.OPEN, Task.ACCEPTED) if f"state = {Task.State.Name(state)}" in request.filter
         }
-        since = re.search(r'(create_time|update_time) >= "([^"]+)"', request.filter)
-        field, begin = (since[1], datetime.fromisoformat(since[2])) if since else ("", None)
+        times = re.findall(r'(create_time|update_time) >= "([^"]+)"', request.filter)
+        begins = [(field, datetime.fromisoformat(begin)) for field, begin in times]
         found = [
             task
             for task in _tasks_of(self.platform, request.parent)
             if task.state in wanted
             and (task.control or "control = true" not in request.filter)
-            and (begin is None or getattr(task, field).ToDatetime(begin.tzinfo) >= begin)
+            and all(getattr(task, field).ToDatetime(begin.tzinfo) >= begin for field, begin in begins)
         ]
+        if request.view == TaskView.TASK_VIEW_BASIC:
+            found = [without(task, "pre_annotations", "accepted") for task in found]
         page, token = _page(found, request)
         return ListTasksResponse(tasks=page, next_page_token=token)
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 from conductor_builders import EMBEDDING, NAMES, a_label, a_task, version
-from vesta_conductor.reconciliation.control_arm import accepted_errors, live_accuracy
+from vesta_conductor.reconciliation.control_arm import ControlAnswer, LiveAccuracy, accepted_errors, live_accuracy
+from vesta_conductor.task_types import LoopTask
 from vesta_conductor.task_types.classification import Classification
 from vesta_conductor.task_types.detection import Detection
 from vesta_conductor.task_types.instance_segmentation import InstanceSegmentation
@@ -34,31 +35,38 @@ def checks(count: int, right: int, number: int, *, certain: bool = False) -> lis
     ]
 
 
+def compared(tasks: list[Task], task_type: LoopTask = CLASSIFICATION) -> list[ControlAnswer]:
+    answers = (ControlAnswer.find(task, task_type) for task in tasks)
+    return [answer for answer in answers if answer is not None]
+
+
+def live_of(tasks: list[Task], task_type: LoopTask = CLASSIFICATION) -> LiveAccuracy | None:
+    return live_accuracy(compared(tasks, task_type), model=NAMES.model)
+
+
 def test_thirty_answers_measure_the_newest_model_alone() -> None:
-    live = live_accuracy(checks(30, 27, 2) + checks(40, 10, 1), model=NAMES.model, task_type=CLASSIFICATION)
+    live = live_of(checks(30, 27, 2) + checks(40, 10, 1))
     assert live is not None
     assert (live.answer_count, live.model_count, live.estimate.value) == (30, 1, 0.9)
     assert live.estimate.low < 0.9 < live.estimate.high
 
 
 def test_too_few_answers_are_pooled_with_those_of_previous_models() -> None:
-    live = live_accuracy(
-        checks(10, 9, 10) + checks(20, 12, 9) + checks(50, 0, 8), model=NAMES.model, task_type=CLASSIFICATION
-    )
+    live = live_of(checks(10, 9, 10) + checks(20, 12, 9) + checks(50, 0, 8))
     assert live is not None
     assert (live.answer_count, live.model_count, live.estimate.value) == (30, 2, 0.7)
 
 
 def test_tasks_drawn_before_there_was_a_classifier_do_not_count() -> None:
     unseen = [a_task(1, answer="car", control=True, model_version=EMBEDDING), a_task(2, answer="car", control=True)]
-    assert live_accuracy(unseen, model=NAMES.model, task_type=CLASSIFICATION) is None
+    assert live_of(unseen) is None
 
 
 def test_a_multi_label_prediction_is_right_if_all_labels_are() -> None:
     half = a_task(1, answer="car", pre_annotations=[a_label("car", 0.9), a_label("van", 0.8)], model_version=version(1))
     whole = a_task(2, answer="car", pre_annotations=[a_label("car", 0.9)], model_version=version(1))
     nothing = a_task(3, answer="car", model_version=version(1))
-    live = live_accuracy([half, whole, nothing], model=NAMES.model, task_type=MULTI_LABEL)
+    live = live_of([half, whole, nothing], MULTI_LABEL)
     assert live is not None
     assert (live.answer_count, live.estimate.value) == (3, pytest.approx(1 / 3))
 
@@ -69,7 +77,7 @@ def test_only_image_labels_are_compared_with_predictions() -> None:
     labelled.accepted.append(box)
     boxed.accepted.clear()
     boxed.accepted.append(box)
-    live = live_accuracy([labelled, boxed], model=NAMES.model, task_type=CLASSIFICATION)
+    live = live_of([labelled, boxed])
     assert live is not None
     assert (live.answer_count, live.estimate.value) == (1, 1.0)
 
@@ -98,7 +106,7 @@ def test_a_detection_is_right_if_each_object_is_found_and_no_other(
     predicted: list[Annotation], accepted: list[Annotation], is_correct: bool
 ) -> None:
     task = a_task(1, pre_annotations=predicted, accepted=accepted, model_version=version(1), control=True)
-    live = live_accuracy([task], model=NAMES.model, task_type=Detection())
+    live = live_of([task], Detection())
     assert live is not None
     assert live.estimate.value == is_correct
 
@@ -155,9 +163,8 @@ def test_a_map_is_right_if_the_pixels_of_each_concept_are_found(
 
 def errors_of(tasks: list[Task], **policy: Any) -> AcceptedErrors | None:
     return accepted_errors(
-        tasks,
+        compared(tasks),
         model=NAMES.model,
-        task_type=CLASSIFICATION,
         policy=UncertaintyPolicy(**policy),
         version=ModelVersion(concepts=["bus", "car", "van"]),
     )

@@ -1,11 +1,12 @@
 """Observation while the state changes."""
 
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
-from conductor_builders import DATASET, NAMES, NOW, a_history, a_policy, a_snapshot
+from conductor_builders import DATASET, NAMES, NOW, a_history, a_label, a_policy, a_snapshot, version
 from conductor_simulation import SimulatedPlatform
 from vesta_common.clock import ManualClock
+from vesta_conductor.execution.control_answers import ControlAnswers
 from vesta_conductor.execution.observe import SETTLE, observe, shows_answer
 from vesta_conductor.reconciliation.state import ObservedState
 from vesta_conductor.task_types.classification import Classification
@@ -39,7 +40,7 @@ def accept(platform: SimulatedPlatform) -> None:
 
 def look(platform: SimulatedPlatform, **hooks: object) -> ObservedState:
     peers = platform.peers(**hooks)  # type: ignore[arg-type]
-    return observe(peers, NAMES, a_policy(test_labels=5), a_history(), platform.clock.now())
+    return observe(peers, NAMES, a_policy(test_labels=5), a_history(), ControlAnswers(), platform.clock.now())
 
 
 def test_a_task_accepted_during_the_observation_is_counted() -> None:
@@ -146,6 +147,7 @@ def test_resources_missing_at_the_peers_are_none() -> None:
         NAMES,
         a_policy(),
         a_history(),
+        ControlAnswers(),
         ManualClock(NOW).now(),
     )
     assert (observed.campaign, observed.deployment, observed.stable, observed.snapshot) == (None, None, None, None)
@@ -167,3 +169,63 @@ def test_boxes_of_an_item_settle_an_answer_of_boxes() -> None:
     box = Annotation(concept="van", box=PixelBox(x_max_px=2, y_max_px=2))
     assert shows_answer(Item(accepted=AcceptedAnnotations(annotations=[box])), Task(name="tasks/1"), Detection())
     assert not shows_answer(Item(), Task(name="tasks/1"), Detection())
+
+
+def control_task(number: int, *, predicted: str, accepted: datetime) -> Task:
+    """Returns an accepted task of the control arm, whose answer is "van"."""
+    task = Task(
+        name=f"{NAMES.campaign}/tasks/c{number}",
+        item=f"{DATASET}/items/train{number:04}",
+        state=Task.ACCEPTED,
+        control=True,
+        model_version=version(1),
+        pre_annotations=[a_label(predicted, 0.9)],
+        accepted=[a_label("van")],
+    )
+    task.create_time.FromDatetime(NOW)
+    task.update_time.FromDatetime(accepted)
+    return task
+
+
+def test_each_control_answer_is_listed_once() -> None:
+    campaign, tasks = Campaign(name=NAMES.campaign), [control_task(1, predicted="van", accepted=NOW)]
+    listed: list[str] = []
+
+    def list_tasks(filter_text: str) -> list[Task]:
+        since = datetime.fromisoformat(filter_text.rpartition('update_time >= "')[2].rstrip('"'))
+        found = [task for task in tasks if task.update_time.ToDatetime(UTC) >= since]
+        listed.extend(task.name for task in found)
+        return found
+
+    control = ControlAnswers()
+
+    def right(minutes: float) -> list[bool]:
+        now = NOW + timedelta(minutes=minutes)
+        return [one.is_correct for one in control.since(NOW, campaign, CLASSIFICATION, now, list_tasks)]
+
+    assert right(minutes=0) == [True]
+    assert right(minutes=10) == [True]
+    tasks.append(
+        control_task(2, predicted="car", accepted=NOW + timedelta(minutes=9.5))
+    )  # of a service whose clock is slow
+    assert right(minutes=20) == [True, False]
+    assert right(minutes=30) == [True, False]
+    assert listed == [
+        task.name for task in (tasks[0], tasks[0], tasks[1])
+    ]  # the first within a minute of its acceptance
+
+
+def test_control_answers_before_the_rounds_that_count_are_dropped() -> None:
+    control, campaign = ControlAnswers(), Campaign(name=NAMES.campaign)
+    task = control_task(1, predicted="van", accepted=NOW)
+    later = NOW + timedelta(days=1)
+    assert len(control.since(NOW, campaign, CLASSIFICATION, NOW, lambda _: [task])) == 1
+    assert control.since(later, campaign, CLASSIFICATION, later, lambda _: []) == ()
+
+
+def test_a_campaign_that_is_created_again_has_answers_of_its_own() -> None:
+    control, campaign = ControlAnswers(), Campaign(name=NAMES.campaign)
+    task = control_task(1, predicted="van", accepted=NOW)
+    assert len(control.since(NOW, campaign, CLASSIFICATION, NOW, lambda _: [task])) == 1
+    campaign.create_time.FromDatetime(NOW)
+    assert control.since(NOW, campaign, CLASSIFICATION, NOW, lambda _: []) == ()

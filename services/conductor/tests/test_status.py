@@ -6,18 +6,17 @@ from typing import Any
 from conductor_builders import (
     a_dataset,
     a_history,
-    a_label,
     a_model,
     a_run,
     a_situation,
     a_snapshot,
-    a_task,
     after_round_one,
     an_observed_state,
     trained,
     version,
 )
 from vesta_common.messages import copy_of
+from vesta_conductor.reconciliation.control_arm import ControlAnswer
 from vesta_conductor.reconciliation.reconcile import reconcile
 from vesta_conductor.reconciliation.state import Situation
 from vesta_conductor.reconciliation.status import status_of
@@ -75,14 +74,7 @@ def test_a_round_without_test_labels_has_no_metrics_and_a_verdict_with_the_reaso
 def test_the_status_reports_the_errors_of_certain_predictions_and_warns_above_the_limit() -> None:
     def checked(wrong: int) -> LoopStatus:
         control = tuple(
-            a_task(
-                place,
-                answer="van" if place < wrong else "car",
-                pre_annotations=[a_label("car", 0.9)],
-                model_version=version(1),
-                control=True,
-                prediction_certain=True,
-            )
+            ControlAnswer(version(1), frozenset({"car"}), is_correct=place >= wrong, is_certain=True)
             for place in range(100)
         )
         situation = after_round_one()

@@ -29,6 +29,7 @@ from vesta_contracts.annotation.v1 import (
     RenewLeaseRequest,
     Task,
     TaskServiceServicer,
+    TaskView,
 )
 from vesta_contracts.datasets.v1 import BatchGetItemsRequest, Item, ItemServiceStub
 
@@ -84,6 +85,9 @@ class TaskService(TaskServiceServicer):
         with self._store.transaction() as connection:
             self._store.get_campaign(connection, request.parent)
             rows = self._store.list_tasks(connection, request.parent, where, page.after, page.limit)
+            if request.view == TaskView.TASK_VIEW_BASIC:
+                for task in rows:
+                    _clear_annotations(task)
             tasks, token = within_bytes(page, rows).cut(rows, by_name)
             tasks = self._visible(connection, tasks)
         return ListTasksResponse(tasks=tasks, next_page_token=token)
@@ -167,6 +171,11 @@ class TaskService(TaskServiceServicer):
         self._store.insert_tasks(connection, campaign.name, fresh)
         tasks = self._store.get_tasks(connection, list(names.values()))
         return BatchCreateTasksResponse(tasks=[tasks[names[item]] for item in items])
+
+
+def _clear_annotations(task: Task) -> None:
+    for field in ("pre_annotations", "accepted", "agreed", "disagreements"):
+        task.ClearField(field)
 
 
 def _check_items(tasks: Sequence[Task], campaign: Campaign) -> None:

@@ -22,6 +22,7 @@ from vesta_contracts.conductor.v1 import LoopDecided, LoopRoundCompleted, LoopSt
 
 from vesta_conductor import store
 from vesta_conductor.commands import execute
+from vesta_conductor.execution.control_answers import ControlAnswers
 from vesta_conductor.execution.observe import observe
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_conductor.peers import Peers
@@ -62,6 +63,7 @@ class Driver:
         self._peers = peers
         self._clock = clock
         self._metrics = metrics
+        self._control = ControlAnswers()
 
     def turn(self, loop: str, failures: int = 0, lease: Lease | None = None) -> timedelta | None:
         """Reconciles a Loop once.
@@ -109,7 +111,7 @@ class Driver:
             names=names,
             uid=stored.uid,
             policy=policy,
-            observed=observe(self._peers, names, policy, stored.history, now),
+            observed=observe(self._peers, names, policy, stored.history, self._control, now),
             history=stored.history,
             now=now,
             paused=stored.loop.paused,

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TypeVar
 
 from vesta_common.errors import NotFound
-from vesta_contracts.annotation.v1 import GetCampaignRequest, ListTasksRequest, Task
+from vesta_contracts.annotation.v1 import GetCampaignRequest, ListTasksRequest, Task, TaskView
 from vesta_contracts.datasets.v1 import (
     GetDatasetRequest,
     GetItemRequest,
@@ -25,6 +26,7 @@ from vesta_contracts.training.v1 import (
     TrainingRun,
 )
 
+from vesta_conductor.execution.control_answers import CLOCK_SKEW_MAX, ControlAnswers
 from vesta_conductor.peers import Peers
 from vesta_conductor.reconciliation.names import LoopNames
 from vesta_conductor.reconciliation.policy import Policy
@@ -36,16 +38,17 @@ Q = TypeVar("Q")
 R = TypeVar("R")
 
 PAGE_SIZE = 1000
-PAGES_MAX = 20  # per list of tasks: 20,000 entries
+TASKS_MAX = 20_000  # per list of undecided or accepted tasks
 ROUNDS_OF_CONTROL = 20  # earlier rounds whose control answers are read
 RECENT = timedelta(days=1)
 SETTLE = timedelta(seconds=60)  # how long the conductor waits for the dataset to contain an accepted answer
 SETTLE_ANSWERS_MAX = 200  # the newest answers that are checked
-CLOCK_SKEW_MAX = timedelta(seconds=60)  # clock skew between two services
 EMBEDDING_RUNS_MAX = 20
 
 
-def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, now: datetime) -> ObservedState:
+def observe(
+    peers: Peers, names: LoopNames, policy: Policy, history: History, control: ControlAnswers, now: datetime
+) -> ObservedState:
     """Returns the current state of the resources of a Loop.
 
     Resources are read in the order in which labels pass through them. A task that is accepted meanwhile is therefore seen twice, as
@@ -81,7 +84,14 @@ def observe(peers: Peers, names: LoopNames, policy: Policy, history: History, no
     )
     if campaign is None or not observed.champion:
         return observed
-    return replace(observed, control=_tasks(peers, names, _control_filter(history)))
+    answers = control.since(
+        _start_of_round(history, ROUNDS_OF_CONTROL),
+        campaign,
+        task_type_of(campaign),
+        now,
+        lambda filter_text: _listed(peers, names, filter_text, TaskView.TASK_VIEW_FULL),
+    )
+    return replace(observed, control=answers)
 
 
 def _find(call: Callable[[Q], R], request: Q) -> R | None:
@@ -96,12 +106,6 @@ def _recent_since(history: History, now: datetime) -> str:
     return _quoted(max(_start_of_round(history, 1), now - RECENT))
 
 
-def _control_filter(history: History) -> str:
-    return (
-        f"state = ACCEPTED AND control = true AND create_time >= {_quoted(_start_of_round(history, ROUNDS_OF_CONTROL))}"
-    )
-
-
 def _start_of_round(history: History, back: int) -> datetime:
     """Returns the start time of the round `back` rounds before the current one, or of the first round."""
     records = [*history.ended, history.current]
@@ -114,18 +118,18 @@ def _quoted(time: datetime) -> str:
 
 
 def _tasks(peers: Peers, names: LoopNames, filter_text: str) -> tuple[Task, ...]:
-    def pages() -> Iterator[Task]:
-        token = ""
-        for _ in range(PAGES_MAX):
-            page = peers.tasks.ListTasks(
-                ListTasksRequest(parent=names.campaign, filter=filter_text, page_size=PAGE_SIZE, page_token=token)
-            )
-            yield from page.tasks
-            token = page.next_page_token
-            if not token:
-                return
+    """Returns tasks without their annotations."""
+    return tuple(islice(_listed(peers, names, filter_text, TaskView.TASK_VIEW_BASIC), TASKS_MAX))
 
-    return tuple(pages())
+
+def _listed(peers: Peers, names: LoopNames, filter_text: str, view: TaskView.ValueType) -> Iterator[Task]:
+    request = ListTasksRequest(parent=names.campaign, filter=filter_text, page_size=PAGE_SIZE, view=view)
+    while True:
+        page = peers.tasks.ListTasks(request)
+        yield from page.tasks
+        request.page_token = page.next_page_token
+        if not request.page_token:
+            return
 
 
 def _fresh(accepted: tuple[Task, ...], now: datetime) -> list[Task]:

@@ -8,6 +8,7 @@ The longer a pool is labelled without new items, the more optimistic the estimat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from vesta_common.intervals import wilson
 from vesta_common.risk_control import Limits, error_interval
@@ -20,8 +21,30 @@ from vesta_conductor.task_types import LoopTask
 
 ANSWERS_MIN = 30  # with fewer answers for the newest model, the answers for earlier models are pooled with them
 
-Compared = tuple[Task, bool]
-"""A decided task, and whether its prediction was right."""
+
+class ControlAnswer(NamedTuple):
+    """A decided task of the control arm, compared with the prediction that its annotator did not see.
+
+    Attributes:
+        model_version: that made the prediction.
+        concepts: that it predicted.
+        is_correct: whether it equals the accepted answer.
+        is_certain: whether it would have been accepted without a human.
+    """
+
+    model_version: str
+    concepts: frozenset[str]
+    is_correct: bool
+    is_certain: bool
+
+    @classmethod
+    def find(cls, task: Task, task_type: LoopTask) -> "ControlAnswer | None":
+        """Returns None for a task without a prediction, or whose answer consists of shapes beside the task type."""
+        is_correct = task_type.is_correct(task) if task.model_version else None
+        if is_correct is None:
+            return None
+        concepts = frozenset(one.concept for one in task.pre_annotations)
+        return cls(task.model_version, concepts, is_correct, task.prediction_certain)
 
 
 @dataclass(frozen=True)
@@ -39,69 +62,67 @@ class LiveAccuracy:
     model_count: int
 
 
-def live_accuracy(tasks: Iterable[Task], *, model: str, task_type: LoopTask) -> LiveAccuracy | None:
+def live_accuracy(control: Iterable[ControlAnswer], *, model: str) -> LiveAccuracy | None:
     """Returns the accuracy of the newest version, or of the newest few together, on items that were unlabelled at that time.
 
     Args:
-        tasks: decided tasks of the control arm, in any order. Ignores tasks without a classifier's pre-annotations (drawn
-            before there was a classifier) and tasks whose answer consists of shapes alone.
-        model: the Loop's model. Only pre-annotations of its versions count.
-        task_type: compares predictions with answers.
+        control: in any order.
+        model: the Loop's model. Only predictions of its versions count.
 
     Returns:
-        None if there is no such task.
+        None if there is no such answer.
     """
-    answers, models = _newest(_compared(tasks, model, task_type))
+    answers, models = _newest(_by_version(control, model))
     if not answers:
         return None
-    right = sum(is_correct for _, is_correct in answers)
+    right = sum(answer.is_correct for answer in answers)
     return LiveAccuracy(wilson(right, len(answers)), len(answers), models)
 
 
 def accepted_errors(
-    tasks: Iterable[Task], *, model: str, task_type: LoopTask, policy: UncertaintyPolicy, version: ModelVersion
+    control: Iterable[ControlAnswer], *, model: str, policy: UncertaintyPolicy, version: ModelVersion
 ) -> AcceptedErrors | None:
     """Returns the errors among the predictions of the newest version, or of the newest few together, that were certain.
 
     Args:
-        tasks: decided tasks of the control arm; see `live_accuracy`.
+        control: see `live_accuracy`.
         policy: of the deployment.
         version: that the deployment serves.
 
     Returns:
         None if no certain prediction was compared.
     """
-    compared = _compared(tasks, model, task_type)
-    certain = {version: [one for one in answers if one[0].prediction_certain] for version, answers in compared.items()}
+    compared = _by_version(control, model)
+    certain = {version: [one for one in answers if one.is_certain] for version, answers in compared.items()}
     answers, models = _newest({version: found for version, found in certain.items() if found})
     if not answers:
         return None
     oldest = sorted((version for version, found in certain.items() if found), reverse=True)[models - 1]
     errors = AcceptedErrors(
-        error_rate=error_interval(sum(not is_correct for _, is_correct in answers), len(answers)),
+        error_rate=error_interval(sum(not answer.is_correct for answer in answers), len(answers)),
         answer_count=len(answers),
         control_answer_count=sum(len(found) for version, found in compared.items() if version >= oldest),
     )
     if (limits := Limits.of(policy, version)) is not None:
-        rates = [limits.rate(limits.group(one.concept for one in task.pre_annotations)) for task, _ in answers]
+        rates = [limits.rate(limits.group(answer.concepts)) for answer in answers]
         errors.error_rate_max = fmean(rates)
         errors.exceeded = len(answers) >= ANSWERS_MIN and errors.error_rate.low > errors.error_rate_max
     return errors
 
 
-def _compared(tasks: Iterable[Task], model: str, task_type: LoopTask) -> dict[int, list[Compared]]:
-    """Returns the tasks whose prediction can be compared with the answer, by the number of the version that predicted."""
-    by_version: dict[int, list[Compared]] = {}
-    for task in tasks:
-        version = _version(task, model)
-        if version is not None and (is_correct := task_type.is_correct(task)) is not None:
-            by_version.setdefault(version, []).append((task, is_correct))
+def _by_version(control: Iterable[ControlAnswer], model: str) -> dict[int, list[ControlAnswer]]:
+    """Returns the answers by the number of the version that predicted; without those of other models."""
+    by_version: dict[int, list[ControlAnswer]] = {}
+    for answer in control:
+        head, _, number = answer.model_version.rpartition("/versions/")
+        if head == model and number.isdecimal():
+            by_version.setdefault(int(number), []).append(answer)
     return by_version
 
 
-def _newest(by_version: Mapping[int, Sequence[Compared]]) -> tuple[list[Compared], int]:
+def _newest(by_version: Mapping[int, Sequence[ControlAnswer]]) -> tuple[list[ControlAnswer], int]:
     """Returns the answers for the newest versions that have `ANSWERS_MIN` together, and the number of these versions."""
-    answers: list[Compared] = []
+    answers: list[ControlAnswer] = []
     models = 0
     for version in sorted(by_version, reverse=True):
         answers += by_version[version]
@@ -109,9 +130,3 @@ def _newest(by_version: Mapping[int, Sequence[Compared]]) -> tuple[list[Compared
         if len(answers) >= ANSWERS_MIN:
             break
     return answers, models
-
-
-def _version(task: Task, model: str) -> int | None:
-    """Returns the number of the version that made the pre-annotations; None if it is not a version of `model`."""
-    head, _, number = task.model_version.rpartition("/versions/")
-    return int(number) if head == model and number.isdecimal() else None

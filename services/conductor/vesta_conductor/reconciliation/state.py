@@ -16,6 +16,7 @@ from vesta_contracts.datasets.v1 import Dataset, SelectItemsRequest, SelectItems
 from vesta_contracts.serving.v1 import Deployment
 from vesta_contracts.training.v1 import ModelVersion, TrainingRun
 
+from vesta_conductor.reconciliation.control_arm import ControlAnswer
 from vesta_conductor.reconciliation.names import LoopNames
 from vesta_conductor.reconciliation.policy import Policy
 
@@ -86,10 +87,10 @@ class ObservedState:
     """The actual state: the Loop's resources as the other services report them. None means that the resource does not exist.
 
     Attributes:
-        undecided: tasks of the campaign that are open or in review. This and the other fields for labelling are read only until the
-            round's training begins.
-        accepted: recently accepted tasks, including all whose item may not be labelled in the dataset yet.
-        control: accepted tasks of the control arm, of this round and the twenty before; read only while a classifier is serving.
+        undecided: tasks of the campaign that are open or in review, without their annotations. This and the other fields for labelling are
+            read only until the round's training begins.
+        accepted: recently accepted tasks, likewise, with all whose item may not be labelled in the dataset yet.
+        control: compared answers of the control arm, of this round and the twenty before; read only while a classifier is serving.
         unsettled: whether the dataset does not contain a recently accepted answer yet.
         stable: the version that the deployment serves.
         embedding_runs: attempts at an embedding model; read only while there is no deployment.
@@ -105,7 +106,7 @@ class ObservedState:
     campaign: Campaign | None = None
     undecided: tuple[Task, ...] = ()
     accepted: tuple[Task, ...] = ()
-    control: tuple[Task, ...] = ()
+    control: tuple[ControlAnswer, ...] = ()
     unsettled: bool = False
     deployment: Deployment | None = None
     stable: ModelVersion | None = None

@@ -16,14 +16,10 @@ def status_of(situation: Situation, step: Step) -> LoopStatus:
     """Returns the status without its rounds, which the store keeps separately."""
     observed = situation.observed
     deployment = observed.deployment or Deployment()
-    model, task_type = situation.names.model, task_type_of(observed.dataset)
-    live = live_accuracy(observed.control, model=model, task_type=task_type)
+    model = situation.names.model
+    live = live_accuracy(observed.control, model=model)
     errors = accepted_errors(
-        observed.control,
-        model=model,
-        task_type=task_type,
-        policy=deployment.uncertainty,
-        version=observed.stable or ModelVersion(),
+        observed.control, model=model, policy=deployment.uncertainty, version=observed.stable or ModelVersion()
     )
     sentences = (
         step.message,
@@ -38,7 +34,7 @@ def status_of(situation: Situation, step: Step) -> LoopStatus:
         message=" ".join(filter(None, sentences)),
         campaign=observed.campaign.name if observed.campaign else "",
         deployment=deployment.name,
-        model=situation.names.model,
+        model=model,
         champion=observed.champion,
         champion_metrics=champion_metrics(observed),
         labels_spent=situation.labels_spent,

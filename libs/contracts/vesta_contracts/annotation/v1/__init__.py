@@ -41,6 +41,7 @@ from vesta_contracts.annotation.v1.submission_service_pb2_grpc import Submission
 from vesta_contracts.annotation.v1.submission_service_pb2_grpc import add_SubmissionServiceServicer_to_server as add_SubmissionServiceServicer_to_server
 from vesta_contracts.annotation.v1.task_pb2 import Task as Task
 from vesta_contracts.annotation.v1.task_pb2 import Lease as Lease
+from vesta_contracts.annotation.v1.task_service_pb2 import TaskView as TaskView
 from vesta_contracts.annotation.v1.task_service_pb2 import LeasePurpose as LeasePurpose
 from vesta_contracts.annotation.v1.task_service_pb2 import BatchCreateTasksRequest as BatchCreateTasksRequest
 from vesta_contracts.annotation.v1.task_service_pb2 import BatchCreateTasksResponse as BatchCreateTasksResponse
@@ -52,6 +53,9 @@ from vesta_contracts.annotation.v1.task_service_pb2 import LeaseTasksResponse as
 from vesta_contracts.annotation.v1.task_service_pb2 import RenewLeaseRequest as RenewLeaseRequest
 from vesta_contracts.annotation.v1.task_service_pb2 import ReleaseTaskRequest as ReleaseTaskRequest
 from vesta_contracts.annotation.v1.task_service_pb2 import CancelTaskRequest as CancelTaskRequest
+from vesta_contracts.annotation.v1.task_service_pb2 import TASK_VIEW_UNSPECIFIED as TASK_VIEW_UNSPECIFIED
+from vesta_contracts.annotation.v1.task_service_pb2 import TASK_VIEW_BASIC as TASK_VIEW_BASIC
+from vesta_contracts.annotation.v1.task_service_pb2 import TASK_VIEW_FULL as TASK_VIEW_FULL
 from vesta_contracts.annotation.v1.task_service_pb2 import LEASE_PURPOSE_UNSPECIFIED as LEASE_PURPOSE_UNSPECIFIED
 from vesta_contracts.annotation.v1.task_service_pb2 import LEASE_PURPOSE_ANNOTATE as LEASE_PURPOSE_ANNOTATE
 from vesta_contracts.annotation.v1.task_service_pb2 import LEASE_PURPOSE_REVIEW as LEASE_PURPOSE_REVIEW
@@ -107,12 +111,16 @@ __all__ = [
     "Submission",
     "SubmissionServiceServicer",
     "SubmissionServiceStub",
+    "TASK_VIEW_BASIC",
+    "TASK_VIEW_FULL",
+    "TASK_VIEW_UNSPECIFIED",
     "Task",
     "TaskAccepted",
     "TaskCancelled",
     "TaskRejected",
     "TaskServiceServicer",
     "TaskServiceStub",
+    "TaskView",
     "UpdateCampaignRequest",
     "add_CampaignServiceServicer_to_server",
     "add_ReviewServiceServicer_to_server",

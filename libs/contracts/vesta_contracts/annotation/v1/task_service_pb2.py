@@ -30,7 +30,7 @@ from vesta_contracts.annotation.v1 import task_pb2 as vesta_dot_annotation_dot_v
 from vesta_contracts.common.v1 import rules_pb2 as vesta_dot_common_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&vesta/annotation/v1/task_service.proto\x12\x13vesta.annotation.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1evesta/annotation/v1/task.proto\x1a\x1bvesta/common/v1/rules.proto\"\x98\x01\n\x17\x42\x61tchCreateTasksRequest\x12\'\n\x06parent\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0evesta/Campaign\x12\x37\n\x05tasks\x18\x02 \x03(\x0b\x32\x19.vesta.annotation.v1.TaskB\r\xe2\x41\x01\x02\xca\xa5\x19\x05\x30\x01\x38\xe8\x07\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"D\n\x18\x42\x61tchCreateTasksResponse\x12(\n\x05tasks\x18\x01 \x03(\x0b\x32\x19.vesta.annotation.v1.Task\"3\n\x0eGetTaskRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Task\"\x9c\x01\n\x10ListTasksRequest\x12\'\n\x06parent\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0evesta/Campaign\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \x12\x17\n\x06\x66ilter\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x10\"V\n\x11ListTasksResponse\x12(\n\x05tasks\x18\x01 \x03(\x0b\x32\x19.vesta.annotation.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9d\x01\n\x11LeaseTasksRequest\x12\'\n\x06parent\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0evesta/Campaign\x12\x38\n\x07purpose\x18\x02 \x01(\x0e\x32!.vesta.annotation.v1.LeasePurposeB\x04\xe2\x41\x01\x02\x12%\n\x05\x63ount\x18\x03 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00Y@\">\n\x12LeaseTasksResponse\x12(\n\x05tasks\x18\x01 \x03(\x0b\x32\x19.vesta.annotation.v1.Task\"6\n\x11RenewLeaseRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Task\"7\n\x12ReleaseTaskRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Task\"6\n\x11\x43\x61ncelTaskRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Task*c\n\x0cLeasePurpose\x12\x1d\n\x19LEASE_PURPOSE_UNSPECIFIED\x10\x00\x12\x1a\n\x16LEASE_PURPOSE_ANNOTATE\x10\x01\x12\x18\n\x14LEASE_PURPOSE_REVIEW\x10\x02\x32\xc5\x08\n\x0bTaskService\x12\xb1\x01\n\x10\x42\x61tchCreateTasks\x12,.vesta.annotation.v1.BatchCreateTasksRequest\x1a-.vesta.annotation.v1.BatchCreateTasksResponse\"@\x82\xd3\xe4\x93\x02:\"5/v1/{parent=projects/*/campaigns/*}/tasks:batchCreate:\x01*\x12\x83\x01\n\x07GetTask\x12#.vesta.annotation.v1.GetTaskRequest\x1a\x19.vesta.annotation.v1.Task\"8\xda\x41\x04name\x82\xd3\xe4\x93\x02+\x12)/v1/{name=projects/*/campaigns/*/tasks/*}\x12\x96\x01\n\tListTasks\x12%.vesta.annotation.v1.ListTasksRequest\x1a&.vesta.annotation.v1.ListTasksResponse\":\xda\x41\x06parent\x82\xd3\xe4\x93\x02+\x12)/v1/{parent=projects/*/campaigns/*}/tasks\x12\x99\x01\n\nLeaseTasks\x12&.vesta.annotation.v1.LeaseTasksRequest\x1a\'.vesta.annotation.v1.LeaseTasksResponse\":\x82\xd3\xe4\x93\x02\x34\"//v1/{parent=projects/*/campaigns/*}/tasks:lease:\x01*\x12\x97\x01\n\nRenewLease\x12&.vesta.annotation.v1.RenewLeaseRequest\x1a\x19.vesta.annotation.v1.Task\"F\xda\x41\x04name\x82\xd3\xe4\x93\x02\x39\"4/v1/{name=projects/*/campaigns/*/tasks/*}:renewLease:\x01*\x12\x96\x01\n\x0bReleaseTask\x12\'.vesta.annotation.v1.ReleaseTaskRequest\x1a\x19.vesta.annotation.v1.Task\"C\xda\x41\x04name\x82\xd3\xe4\x93\x02\x36\"1/v1/{name=projects/*/campaigns/*/tasks/*}:release:\x01*\x12\x93\x01\n\nCancelTask\x12&.vesta.annotation.v1.CancelTaskRequest\x1a\x19.vesta.annotation.v1.Task\"B\xda\x41\x04name\x82\xd3\xe4\x93\x02\x35\"0/v1/{name=projects/*/campaigns/*/tasks/*}:cancel:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&vesta/annotation/v1/task_service.proto\x12\x13vesta.annotation.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x17google/api/client.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x19google/api/resource.proto\x1a\x1evesta/annotation/v1/task.proto\x1a\x1bvesta/common/v1/rules.proto\"\x98\x01\n\x17\x42\x61tchCreateTasksRequest\x12\'\n\x06parent\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0evesta/Campaign\x12\x37\n\x05tasks\x18\x02 \x03(\x0b\x32\x19.vesta.annotation.v1.TaskB\r\xe2\x41\x01\x02\xca\xa5\x19\x05\x30\x01\x38\xe8\x07\x12\x1b\n\nrequest_id\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x01\"D\n\x18\x42\x61tchCreateTasksResponse\x12(\n\x05tasks\x18\x01 \x03(\x0b\x32\x19.vesta.annotation.v1.Task\"3\n\x0eGetTaskRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Task\"\xc9\x01\n\x10ListTasksRequest\x12\'\n\x06parent\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0evesta/Campaign\x12)\n\tpage_size\x18\x02 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00@\x8f@\x12\x1b\n\npage_token\x18\x03 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80 \x12\x17\n\x06\x66ilter\x18\x04 \x01(\tB\x07\xca\xa5\x19\x03\x10\x80\x10\x12+\n\x04view\x18\x05 \x01(\x0e\x32\x1d.vesta.annotation.v1.TaskView\"V\n\x11ListTasksResponse\x12(\n\x05tasks\x18\x01 \x03(\x0b\x32\x19.vesta.annotation.v1.Task\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x9d\x01\n\x11LeaseTasksRequest\x12\'\n\x06parent\x18\x01 \x01(\tB\x17\xe2\x41\x01\x02\xfa\x41\x10\n\x0evesta/Campaign\x12\x38\n\x07purpose\x18\x02 \x01(\x0e\x32!.vesta.annotation.v1.LeasePurposeB\x04\xe2\x41\x01\x02\x12%\n\x05\x63ount\x18\x03 \x01(\x05\x42\x16\xca\xa5\x19\x12!\x00\x00\x00\x00\x00\x00\x00\x00)\x00\x00\x00\x00\x00\x00Y@\">\n\x12LeaseTasksResponse\x12(\n\x05tasks\x18\x01 \x03(\x0b\x32\x19.vesta.annotation.v1.Task\"6\n\x11RenewLeaseRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Task\"7\n\x12ReleaseTaskRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Task\"6\n\x11\x43\x61ncelTaskRequest\x12!\n\x04name\x18\x01 \x01(\tB\x13\xe2\x41\x01\x02\xfa\x41\x0c\n\nvesta/Task*N\n\x08TaskView\x12\x19\n\x15TASK_VIEW_UNSPECIFIED\x10\x00\x12\x13\n\x0fTASK_VIEW_BASIC\x10\x01\x12\x12\n\x0eTASK_VIEW_FULL\x10\x02*c\n\x0cLeasePurpose\x12\x1d\n\x19LEASE_PURPOSE_UNSPECIFIED\x10\x00\x12\x1a\n\x16LEASE_PURPOSE_ANNOTATE\x10\x01\x12\x18\n\x14LEASE_PURPOSE_REVIEW\x10\x02\x32\xc5\x08\n\x0bTaskService\x12\xb1\x01\n\x10\x42\x61tchCreateTasks\x12,.vesta.annotation.v1.BatchCreateTasksRequest\x1a-.vesta.annotation.v1.BatchCreateTasksResponse\"@\x82\xd3\xe4\x93\x02:\"5/v1/{parent=projects/*/campaigns/*}/tasks:batchCreate:\x01*\x12\x83\x01\n\x07GetTask\x12#.vesta.annotation.v1.GetTaskRequest\x1a\x19.vesta.annotation.v1.Task\"8\xda\x41\x04name\x82\xd3\xe4\x93\x02+\x12)/v1/{name=projects/*/campaigns/*/tasks/*}\x12\x96\x01\n\tListTasks\x12%.vesta.annotation.v1.ListTasksRequest\x1a&.vesta.annotation.v1.ListTasksResponse\":\xda\x41\x06parent\x82\xd3\xe4\x93\x02+\x12)/v1/{parent=projects/*/campaigns/*}/tasks\x12\x99\x01\n\nLeaseTasks\x12&.vesta.annotation.v1.LeaseTasksRequest\x1a\'.vesta.annotation.v1.LeaseTasksResponse\":\x82\xd3\xe4\x93\x02\x34\"//v1/{parent=projects/*/campaigns/*}/tasks:lease:\x01*\x12\x97\x01\n\nRenewLease\x12&.vesta.annotation.v1.RenewLeaseRequest\x1a\x19.vesta.annotation.v1.Task\"F\xda\x41\x04name\x82\xd3\xe4\x93\x02\x39\"4/v1/{name=projects/*/campaigns/*/tasks/*}:renewLease:\x01*\x12\x96\x01\n\x0bReleaseTask\x12\'.vesta.annotation.v1.ReleaseTaskRequest\x1a\x19.vesta.annotation.v1.Task\"C\xda\x41\x04name\x82\xd3\xe4\x93\x02\x36\"1/v1/{name=projects/*/campaigns/*/tasks/*}:release:\x01*\x12\x93\x01\n\nCancelTask\x12&.vesta.annotation.v1.CancelTaskRequest\x1a\x19.vesta.annotation.v1.Task\"B\xda\x41\x04name\x82\xd3\xe4\x93\x02\x35\"0/v1/{name=projects/*/campaigns/*/tasks/*}:cancel:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -79,8 +79,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKSERVICE'].methods_by_name['ReleaseTask']._serialized_options = b'\332A\004name\202\323\344\223\0026\"1/v1/{name=projects/*/campaigns/*/tasks/*}:release:\001*'
   _globals['_TASKSERVICE'].methods_by_name['CancelTask']._loaded_options = None
   _globals['_TASKSERVICE'].methods_by_name['CancelTask']._serialized_options = b'\332A\004name\202\323\344\223\0025\"0/v1/{name=projects/*/campaigns/*/tasks/*}:cancel:\001*'
-  _globals['_LEASEPURPOSE']._serialized_start=1157
-  _globals['_LEASEPURPOSE']._serialized_end=1256
+  _globals['_TASKVIEW']._serialized_start=1202
+  _globals['_TASKVIEW']._serialized_end=1280
+  _globals['_LEASEPURPOSE']._serialized_start=1282
+  _globals['_LEASEPURPOSE']._serialized_end=1381
   _globals['_BATCHCREATETASKSREQUEST']._serialized_start=240
   _globals['_BATCHCREATETASKSREQUEST']._serialized_end=392
   _globals['_BATCHCREATETASKSRESPONSE']._serialized_start=394
@@ -88,19 +90,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETTASKREQUEST']._serialized_start=464
   _globals['_GETTASKREQUEST']._serialized_end=515
   _globals['_LISTTASKSREQUEST']._serialized_start=518
-  _globals['_LISTTASKSREQUEST']._serialized_end=674
-  _globals['_LISTTASKSRESPONSE']._serialized_start=676
-  _globals['_LISTTASKSRESPONSE']._serialized_end=762
-  _globals['_LEASETASKSREQUEST']._serialized_start=765
-  _globals['_LEASETASKSREQUEST']._serialized_end=922
-  _globals['_LEASETASKSRESPONSE']._serialized_start=924
-  _globals['_LEASETASKSRESPONSE']._serialized_end=986
-  _globals['_RENEWLEASEREQUEST']._serialized_start=988
-  _globals['_RENEWLEASEREQUEST']._serialized_end=1042
-  _globals['_RELEASETASKREQUEST']._serialized_start=1044
-  _globals['_RELEASETASKREQUEST']._serialized_end=1099
-  _globals['_CANCELTASKREQUEST']._serialized_start=1101
-  _globals['_CANCELTASKREQUEST']._serialized_end=1155
-  _globals['_TASKSERVICE']._serialized_start=1259
-  _globals['_TASKSERVICE']._serialized_end=2352
+  _globals['_LISTTASKSREQUEST']._serialized_end=719
+  _globals['_LISTTASKSRESPONSE']._serialized_start=721
+  _globals['_LISTTASKSRESPONSE']._serialized_end=807
+  _globals['_LEASETASKSREQUEST']._serialized_start=810
+  _globals['_LEASETASKSREQUEST']._serialized_end=967
+  _globals['_LEASETASKSRESPONSE']._serialized_start=969
+  _globals['_LEASETASKSRESPONSE']._serialized_end=1031
+  _globals['_RENEWLEASEREQUEST']._serialized_start=1033
+  _globals['_RENEWLEASEREQUEST']._serialized_end=1087
+  _globals['_RELEASETASKREQUEST']._serialized_start=1089
+  _globals['_RELEASETASKREQUEST']._serialized_end=1144
+  _globals['_CANCELTASKREQUEST']._serialized_start=1146
+  _globals['_CANCELTASKREQUEST']._serialized_end=1200
+  _globals['_TASKSERVICE']._serialized_start=1384
+  _globals['_TASKSERVICE']._serialized_end=2477
 # @@protoc_insertion_point(module_scope)

@@ -20,6 +20,28 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _TaskView:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TaskViewEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TaskView.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TASK_VIEW_UNSPECIFIED: _TaskView.ValueType  # 0
+    """The same as TASK_VIEW_FULL."""
+    TASK_VIEW_BASIC: _TaskView.ValueType  # 1
+    """All but pre_annotations, accepted, agreed and disagreements, which can have megabytes."""
+    TASK_VIEW_FULL: _TaskView.ValueType  # 2
+
+class TaskView(_TaskView, metaclass=_TaskViewEnumTypeWrapper):
+    """Which fields of a Task are returned."""
+
+TASK_VIEW_UNSPECIFIED: TaskView.ValueType  # 0
+"""The same as TASK_VIEW_FULL."""
+TASK_VIEW_BASIC: TaskView.ValueType  # 1
+"""All but pre_annotations, accepted, agreed and disagreements, which can have megabytes."""
+TASK_VIEW_FULL: TaskView.ValueType  # 2
+Global___TaskView: _TypeAlias = TaskView  # noqa: Y015
+
 class _LeasePurpose:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -113,12 +135,15 @@ class ListTasksRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
+    VIEW_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     page_size: _builtins.int
     """At most 1000; 50 if unset."""
     page_token: _builtins.str
     filter: _builtins.str
     """An AIP-160 filter on state, control, item, priority, create_time, update_time. Example: state = IN_REVIEW."""
+    view: Global___TaskView.ValueType
+    """Which fields of the Tasks are returned."""
     def __init__(
         self,
         *,
@@ -126,10 +151,11 @@ class ListTasksRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         filter: _builtins.str = ...,
+        view: Global___TaskView.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "view", b"view"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
