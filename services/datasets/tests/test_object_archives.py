@@ -69,7 +69,7 @@ def test_layouts_are_detected(tmp_path: Path, files: dict[str, str], layout: str
 
 def test_a_wrong_format_is_named_with_the_detected_one(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(a_zip({"Annotations/a.xml": b"<annotation/>", "JPEGImages/a.jpg": b"a"}))
-    with pytest.raises(UnreadableArchiveError, match=r"no data.yaml.*looks like Pascal VOC"):
+    with pytest.raises(UnreadableArchiveError, match=r"none of data.yaml.*looks like Pascal VOC"):
         unpack(tmp_path / "a.zip", tmp_path / "in", FORMATS("ARCHIVE_FORMAT_YOLO"))
     (item,) = unpack(tmp_path / "a.zip", tmp_path / "again", FORMATS("ARCHIVE_FORMAT_UNSPECIFIED"))
     assert item.annotations == []

@@ -63,7 +63,7 @@ def test_common_yolo_layouts_are_read(tmp_path: Path, config: str, place: str) -
 @pytest.mark.parametrize(
     ("files", "why"),
     [
-        ({"labels/train/a.txt": "1 .5 .5 .1 .1"}, "row 1 has the class 1, but data.yaml names the classes 0 to 3"),
+        ({"labels/train/a.txt": "1 .5 .5 .1 .1"}, "row 1 has the class 1, but the archive names the classes 0 to 3"),
         ({"data.yaml": "names: {a: van}"}, "names must be a list of names"),
         ({"data.yaml": "names: [[van]]"}, "names must be a list of names"),
         ({"data.yaml": "names: [van"}, "not valid YAML"),

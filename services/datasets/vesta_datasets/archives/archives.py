@@ -32,6 +32,12 @@ _FOLDERS: Final = {"annotations", "images", "labels", "jpegimages", "imagesets"}
 """Names of folders that have a meaning, in lower case."""
 
 
+_LAYOUTS: Final = (
+    "one folder per class (optionally below train, val and test); annotations/ and images/ for COCO; data.yaml, obj.data or classes.txt "
+    "beside images and rows for YOLO; Annotations/ and JPEGImages/ for Pascal VOC"
+)
+
+
 def unpack(
     archive: Path,
     folder: Path,
@@ -79,11 +85,20 @@ def read_unpacked(
     if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
         items = read_folders(root)
     if not any(item.is_there for item in items):
-        raise UnreadableArchiveError(
-            "the archive has no image in the requested format: one folder per class (optionally below train, val and test); annotations/ "
-            "and images/ for COCO; data.yaml, images/ and labels/ for YOLO; Annotations/ and JPEGImages/ for Pascal VOC"
-        )
+        raise UnreadableArchiveError(f"the archive has no image in the requested format: {_LAYOUTS}")
+    if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER and "image_label" not in shapes:
+        _check_unlabelled(items)
     return items
+
+
+def _check_unlabelled(items: Iterable[ArchivedItem]) -> None:
+    """Rejects class folders, for a dataset of shapes."""
+    labelled = next((item.file_name for item in items if item.annotations), "")
+    if labelled:
+        raise UnreadableArchiveError(
+            f"the archive has no shapes that can be read, only folders, such as that of {labelled}, which are labels of images; the "
+            f"dataset has shapes. Use one of the other formats: {_LAYOUTS}"
+        )
 
 
 def check(item: ArchivedItem, layout: ArchiveFormat.ValueType) -> None:

@@ -23,10 +23,14 @@ from vesta_datasets.archives.layout import UnreadableArchiveError, is_hidden, pa
 from vesta_datasets.archives.object_spool import ObjectSpool
 
 _LISTED: Final = "image_info"
+_INSTANCES: Final = "instances"
 _LABELS: Final = "labels"
-_TASKS: Final = (_LISTED, "instances", "person_keypoints", _LABELS)
-_OTHER_NAMES: Final = {"_annotations.coco": "instances", "annotations": "instances", "instances": "instances"}
+_TASKS: Final = (_LISTED, _INSTANCES, "person_keypoints", _LABELS)
+_OTHER_NAMES: Final = ("_annotations.coco", "annotations", "instances")
 """Annotation files of other tools, whose folder names the split."""
+_UNREAD_TASKS: Final = ("captions", "panoptic", "stuff")
+"""Tasks of COCO whose files are not read."""
+_LISTS: Final = ("images", "annotations", "categories")
 _ID_MAX: Final = 2**62
 
 
@@ -41,7 +45,10 @@ class _Image:
 
 
 def annotation_files(root: Path) -> list[tuple[Path, str, str]]:
-    """Returns the annotation files of an archive with their tasks and subsets, in the order in which they are read."""
+    """Returns the annotation files of an archive with their tasks and subsets, in the order in which they are read.
+
+    Files of any other name, such as Label Studio's result.json and FiftyOne's labels.json, are recognised by their lists.
+    """
     found = []
     for path in sorted(root.rglob("*.json")):
         if is_hidden(path.relative_to(root)):
@@ -49,8 +56,8 @@ def annotation_files(root: Path) -> list[tuple[Path, str, str]]:
         task, _, subset = path.stem.rpartition("_")
         if task in _TASKS:
             found.append((path, task, subset))
-        elif path.stem in _OTHER_NAMES:
-            found.append((path, _OTHER_NAMES[path.stem], path.parent.name))
+        elif path.stem in _OTHER_NAMES or (task not in _UNREAD_TASKS and _has_lists(path)):
+            found.append((path, _INSTANCES, subset if parse_split(subset) else path.parent.name))
     return sorted(found, key=lambda file: _TASKS.index(file[1]))
 
 
@@ -130,7 +137,13 @@ class _Reader:
         return numbers
 
     def _read_objects(self, path: Path, name: str, task: str, numbers: Mapping[Any, int]) -> None:
-        categories = dict(_categories(path, name))
+        categories: dict[Any, Category] = {}
+        for index, (category_id, category) in enumerate(_categories(path, name)):
+            if category_id in categories:
+                _refuse(
+                    f"{name}: categories[{index}] has the id {category_id!r}, which another category of the file has"
+                )
+            categories[category_id] = category
         for index, said in _listed(path, "annotations"):
             where = f"{name}: annotations[{index}]"
             image_id, category_id = (_id_of(said, field, where) for field in ("image_id", "category_id"))
@@ -151,9 +164,21 @@ class _Reader:
             self._spool.add(number, object_id if has_id else -1, found, is_preferred=is_preferred)  # type: ignore[arg-type]
 
     def _path_of(self, file_name: str, path: Path, subset: str) -> str:
-        """Returns the path of an image relative to the root: the first candidate that exists, or below images/."""
-        folders = (self._root / "images" / subset, self._root / "images", self._root / subset, path.parent, self._root)
-        candidates = [Path(f"{folder}/{file_name}") for folder in folders]
+        """Returns the path of an image relative to the root: the first candidate that exists, or below images/.
+
+        Label Studio writes file names of Windows, and addresses, of which only the last part is a file of the archive.
+        """
+        folders = (
+            self._root / "images" / subset,
+            self._root / "images",
+            self._root / "data",  # of FiftyOne
+            self._root / subset,
+            path.parent,
+            self._root,
+        )
+        plain = file_name.replace("\\", "/")
+        names = (file_name, plain, plain.rpartition("/")[2] if "://" in plain or plain[0] == "/" else plain)
+        candidates = [Path(f"{folder}/{name}") for name in dict.fromkeys(names) for folder in folders]
         found = next((candidate for candidate in candidates if candidate.is_file()), candidates[1]).resolve()
         if not found.is_relative_to(self._root.resolve()):
             _refuse(f"the archive refers to {file_name!r}, which is outside of the archive")
@@ -178,6 +203,23 @@ def _listed(path: Path, field: str) -> Iterator[tuple[int, dict[str, Any]]]:
             if not isinstance(said, dict):
                 _refuse(f"{path.name}: {field}[{index}] is not an object")
             yield index, said
+
+
+def _has_lists(path: Path) -> bool:
+    """Whether a file has the lists of an annotation file: images, and annotations or categories."""
+    found = set[str]()
+    try:
+        with path.open("rb") as file:
+            for prefix, event, _ in ijson.parse(file):
+                if prefix in _LISTS and event == "start_array":
+                    found.add(prefix)
+                    if "images" in found and len(found) > 1:
+                        return True
+                elif not prefix and event not in ("start_map", "map_key"):
+                    return False
+    except (ijson.JSONError, UnicodeDecodeError, RecursionError):
+        return False
+    return False
 
 
 def _categories(path: Path, name: str) -> Iterator[tuple[Any, Category]]:

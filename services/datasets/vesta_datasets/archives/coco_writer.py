@@ -1,6 +1,7 @@
 """Writes the COCO layout in bounded memory.
 
-Shapes are in annotations/instances_*.json, keypoints in person_keypoints_*.json, image labels in labels_*.json, and images in images/.
+Shapes are in annotations/instances_*.json, keypoints in person_keypoints_*.json, image labels in labels_*.json, and images in images/. An
+archive has the files of its annotations alone, because Datumaro reads instances_*.json instead of the others, even if it is empty.
 Attributes are written as CVAT and Datumaro do. The entries of the annotation files are kept in temporary files until all images are
 written.
 """
@@ -22,7 +23,7 @@ from vesta_datasets.archives.layout import ABSENT_KEYPOINTS, CROWD, ROTATION, TR
 from vesta_datasets.archives.masks import mask_of, pixels_of
 from vesta_datasets.archives.zip_writer import ZipWriter
 
-_ALWAYS = ("instances", "labels")
+_INSTANCES = "instances"
 _KEYPOINTS = "person_keypoints"
 _TASK_OF = {"image_label": "labels", "keypoints": _KEYPOINTS}
 _IMAGES = "images"
@@ -67,22 +68,18 @@ class CocoWriter:
         size = {"width": item.width_px, "height": item.height_px}
         self._of(split, _IMAGES).add({"id": image_id, **size, "file_name": item.path.name, **_IMAGE})
         for annotation in item.annotations or ():
-            task = _TASK_OF.get(str(annotation.WhichOneof("shape")), "instances")
+            task = _TASK_OF.get(str(annotation.WhichOneof("shape")), _INSTANCES)
             ids = {"id": next(self._annotation_ids), "image_id": image_id}
             category = {"category_id": self._category_of[annotation.concept]}
             shape = self._shape_of(annotation)
             self._of(split, task).add({**ids, **category, **shape, **_attributes_of(annotation)})
 
     def finish(self) -> None:
-        """Writes the annotation files, one per split and task."""
-        categories = [
-            {"id": number, "name": name, "supercategory": "", **self._skeleton(name)}
-            for name, number in self._category_of.items()
-        ]
-        header = json.dumps({**_HEADER, "categories": categories}, separators=(",", ":"))[:-1].encode()
-        for split in sorted({split for split, _ in self._entries}):
-            has_keypoints = any(task == _KEYPOINTS for _, task in self._entries)
-            for task in (*_ALWAYS, _KEYPOINTS) if has_keypoints else _ALWAYS:
+        """Writes the annotation files, one per split and task with annotations. Each lists all images of the split."""
+        tasks = {task for _, task in self._entries} - {_IMAGES} or {_INSTANCES}
+        for task in sorted(tasks):
+            header = json.dumps({**_HEADER, "categories": self._categories(task)}, separators=(",", ":"))[:-1].encode()
+            for split in sorted({split for split, _ in self._entries}):
                 name = ZipInfo(f"annotations/{task}_{split}.json")
                 name.compress_type = ZIP_DEFLATED
                 with self._archive.open(name, "w", force_zip64=True) as file:
@@ -92,9 +89,16 @@ class CocoWriter:
                     self._of(split, task).copy_to(file)
                     file.write(b"]}")
 
-    def _skeleton(self, concept: str) -> dict[str, Any]:
-        names = self._keypoints.get(concept)
-        return {"keypoints": list(names), "skeleton": []} if names else {}
+    def _categories(self, task: str) -> list[dict[str, Any]]:
+        """Returns the categories of a file. Where there are keypoints, readers expect each category to have some, or an empty list."""
+        return [
+            {"id": number, "name": name, "supercategory": "", **self._skeleton(name, is_required=task == _KEYPOINTS)}
+            for name, number in self._category_of.items()
+        ]
+
+    def _skeleton(self, concept: str, *, is_required: bool) -> dict[str, Any]:
+        names = self._keypoints.get(concept, ())
+        return {"keypoints": list(names), "skeleton": []} if names or is_required else {}
 
     def _shape_of(self, annotation: Annotation) -> dict[str, Any]:
         if annotation.HasField("keypoints"):

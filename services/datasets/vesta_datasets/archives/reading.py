@@ -8,7 +8,7 @@ from typing import Final
 
 from vesta_contracts.datasets.v1 import ArchiveFormat
 
-from vesta_datasets.archives import coco, voc, voc_masks, yolo
+from vesta_datasets.archives import coco, voc, voc_masks, yolo, yolo_config
 from vesta_datasets.archives.entries import write_entries
 from vesta_datasets.archives.layout import UnreadableArchiveError
 
@@ -59,7 +59,7 @@ def detected(root: Path) -> ArchiveFormat.ValueType:
     """Returns the layout of an unpacked archive. What looks like no other is class folders."""
     if coco.annotation_files(root):
         return ArchiveFormat.ARCHIVE_FORMAT_COCO
-    if yolo.find_config(root):
+    if yolo_config.find_config(root):
         return ArchiveFormat.ARCHIVE_FORMAT_YOLO
     if voc.annotation_files(root) or voc_masks.class_files(root):
         return ArchiveFormat.ARCHIVE_FORMAT_PASCAL_VOC

@@ -10,6 +10,7 @@ This module runs in a sandboxed child process that can access only the archive's
 """
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,8 @@ def read_voc(root: Path, shapes: Collection[str]) -> Iterator[tuple[Entry, bytes
     splits = _splits(root)
     images = {str(path.relative_to(root)): path for path in image_files(root) if not _is_mask(path.relative_to(root))}
     by_stem = {str(path.with_suffix("")): name for name, path in images.items()}
+    counts = Counter(path.stem for path in images.values())
+    by_stem |= {path.stem: name for name, path in images.items() if counts[path.stem] == 1}
     files_of: dict[str, Path] = {}
     for file in files:
         name = _image_of(root, file, by_stem)
@@ -189,7 +192,11 @@ def _size(tree: Any, side: str) -> int:
 
 
 def _image_of(root: Path, file: Path, by_stem: dict[str, str]) -> str:
-    """Returns the path of the image of an XML file or mask, relative to the root: a candidate that exists, or the one in JPEGImages/."""
+    """Returns the path of the image of an XML file or mask, relative to the root: a candidate that exists, or the one in JPEGImages/.
+
+    Args:
+        by_stem: the images by their paths without suffix, and by their names without suffix if there is only one.
+    """
     relative = file.relative_to(root)
     parents = [file.parent]
     if apart := next((folder for folder in ("Annotations", CLASS_FOLDER) if folder in relative.parts[:-1]), None):
@@ -198,8 +205,8 @@ def _image_of(root: Path, file: Path, by_stem: dict[str, str]) -> str:
             root.joinpath(*relative.parts[:place], other, *relative.parts[place + 1 : -1])
             for other in ("JPEGImages", "images")
         ]
-    for parent in parents:
-        if name := by_stem.get(str(parent / file.stem)):
+    for stem in (*(str(parent / file.stem) for parent in parents), file.stem):
+        if name := by_stem.get(stem):
             return name
     return str((parents[0] / f"{file.stem}.jpg").relative_to(root))
 

@@ -113,14 +113,14 @@ class RowReader:
 
         Raises:
             FlawedRowError: the row is invalid.
-            UnreadableArchiveError: it has a class that data.yaml does not name.
+            UnreadableArchiveError: it has a class that the archive does not name.
         """
         if not values[0].isdecimal():
             raise FlawedRowError(f"{where} does not begin with a class number, but with {values[0]!r}")
         number, names = int(values[0]), self._names
         if number not in names:
             raise UnreadableArchiveError(
-                f"{where} has the class {values[0]}, but data.yaml names the classes {min(names)} to {max(names)}"
+                f"{where} has the class {values[0]}, but the archive names the classes {min(names)} to {max(names)}"
             )
         try:
             shares = [float(value) for value in values[1:]]
