@@ -161,6 +161,12 @@ def test_an_object_in_two_coco_files_is_one(tmp_path: Path) -> None:
     assert [one.WhichOneof("shape") for one in item.annotations or ()] == ["box", "box"]
 
 
+def test_objects_of_one_coco_file_with_the_same_id_are_different_objects(tmp_path: Path) -> None:
+    boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [x, 2, 3, 4]} for x in (1, 30)]
+    (item,) = read_coco(tmp_path, annotations=boxes).values()
+    assert [one.box.x_min_px for one in item.annotations or ()] == [1, 30]
+
+
 @given(st.lists(st.lists(st.booleans(), min_size=7, max_size=7), min_size=5, max_size=5))
 def test_compressed_run_lengths_are_those_of_pycocotools(rows: list[list[bool]]) -> None:
     pixels = np.asfortranarray(np.array(rows, np.uint8))

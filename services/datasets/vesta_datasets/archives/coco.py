@@ -92,16 +92,18 @@ class _Reader:
         self._spool = spool
         self._images: list[_Image] = []
         self._number_of: dict[str, int] = {}
+        self._file_count = 0
 
     def read(self, path: Path, task: str, subset: str) -> None:
         """Reads an annotation file."""
         name = str(path.relative_to(self._root))
+        self._file_count += 1
         try:
             numbers = self._read_images(path, name, task, subset)
             if task != _LISTED:
                 self._read_objects(path, name, task, numbers)
         except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
-            raise UnreadableArchiveError(f"{name} is not valid JSON: {error}") from error
+            raise UnreadableArchiveError(f"{name} is not valid JSON: {' '.join(str(error).split())}") from error
 
     def entries(self) -> Iterator[tuple[Entry, bytes]]:
         """Yields the images of all files."""
@@ -161,7 +163,8 @@ class _Reader:
                 image.flaw = image.flaw or f"is rejected, because annotation {said.get('id', index)} {error}"
                 continue
             is_preferred = found.WhichOneof("shape") in self._shapes
-            self._spool.add(number, object_id if has_id else -1, found, is_preferred=is_preferred)  # type: ignore[arg-type]
+            key = object_id if has_id else -1
+            self._spool.add(number, key, found, source=self._file_count, is_preferred=is_preferred)  # type: ignore[arg-type]
 
     def _path_of(self, file_name: str, path: Path, subset: str) -> str:
         """Returns the path of an image relative to the root: the first candidate that exists, or below images/.

@@ -2,6 +2,7 @@
 
 import os
 from array import array
+from collections import Counter
 from pathlib import Path
 from typing import IO
 
@@ -23,15 +24,17 @@ class ObjectSpool:
         self._offsets = array("q", [0])
         self._images = array("i")
         self._ids = array("q")
+        self._sources = array("i")
         self._preferred = array("b")
         self._order: NDArray[np.int64] = np.zeros(0, np.int64)
         self._bounds: NDArray[np.int64] = np.zeros(1, np.int64)
 
-    def add(self, image: int, object_id: int, annotation: Annotation, *, is_preferred: bool) -> None:
+    def add(self, image: int, object_id: int, annotation: Annotation, *, source: int, is_preferred: bool) -> None:
         """Adds an annotation of the image with this number.
 
         Args:
-            object_id: annotations of an image with the same id describe the same object, unless the id is negative.
+            object_id: annotations of an image with the same id in different sources describe the same object, unless the id is negative.
+            source: the number of the file that has the annotation. A file that has an id twice has two objects.
             is_preferred: of several annotations of an object, the first preferred one is kept, or else the first.
         """
         content = AnnotationList(annotations=[annotation]).SerializeToString()
@@ -39,6 +42,7 @@ class ObjectSpool:
         self._offsets.append(self._offsets[-1] + len(content))
         self._images.append(image)
         self._ids.append(object_id)
+        self._sources.append(source)
         self._preferred.append(is_preferred)
 
     def arrange(self, image_count: int) -> None:
@@ -50,9 +54,12 @@ class ObjectSpool:
 
     def annotations_of(self, image: int) -> bytes:
         """Returns the annotations of an image, a serialised AnnotationList, in the order in which their objects were added."""
-        chosen: dict[int, int] = {}
+        chosen: dict[tuple[int, int], int] = {}
+        earlier = Counter[tuple[int, int]]()
         for place, index in enumerate(self._order[self._bounds[image] : self._bounds[image + 1]].tolist()):
-            key = self._ids[index] if self._ids[index] >= 0 else -1 - place
+            object_id, source = self._ids[index], self._sources[index]
+            key = (object_id, earlier[source, object_id]) if object_id >= 0 else (-1, place)
+            earlier[source, object_id] += 1
             if key not in chosen or self._preferred[index] > self._preferred[chosen[key]]:
                 chosen[key] = index
         return b"".join(map(self._content, chosen.values()))  # concatenated messages are their lists, concatenated
