@@ -9,6 +9,7 @@ import onnxruntime
 
 from vesta_training.example import Array, Pixels
 from vesta_training.features.onnx_graph import EMBEDDING, PIXELS
+from vesta_training.features.sessions import open_session
 from vesta_training.hardware import CPU, choose_providers
 
 
@@ -20,13 +21,8 @@ class ModelRuntime:
     """
 
     def __init__(self, path: Path, device: str = CPU) -> None:
-        options = onnxruntime.SessionOptions()
-        # Concurrent calls with one thread each are faster than one call with several threads. Idle threads would spin.
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         providers = choose_providers(device, onnxruntime.get_available_providers())
-        self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=providers)
+        self._session = open_session(path.read_bytes(), providers)
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
     def embed(self, pixels: Pixels) -> Array:

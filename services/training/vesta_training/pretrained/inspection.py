@@ -121,11 +121,8 @@ def _check_values(model: "onnx.ModelProto", network: Any) -> None:
 
 def _run(model: "onnx.ModelProto", entry: str, values: Any, outputs: list[str]) -> list[Any]:
     import numpy as np
-    import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    answers: list[Any] = session.run(outputs, {entry: np.asarray(values, dtype=np.float32)})
+    from vesta_training.features.sessions import open_session
+
+    answers: list[Any] = open_session(model).run(outputs, {entry: np.asarray(values, dtype=np.float32)})
     return answers

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 from vesta_common.media.box_masks import paste
 from vesta_common.media.model_input import InputFormat, place
 from vesta_common.media.model_signatures import MASKS, input_format
@@ -18,6 +17,7 @@ from vesta_training.features.feature_maps import MapCache, Maps
 from vesta_training.features.features import BATCH_SIZE
 from vesta_training.features.onnx_graph import STRIDES
 from vesta_training.features.runtime import ModelRuntime
+from vesta_training.features.sessions import open_session
 from vesta_training.metrics.objects import Floats, ObjectPredictions, Objects
 from vesta_training.models.detector_graph import OBJECTS, Selection, head_graph
 from vesta_training.models.graph_layers import Calibration
@@ -66,9 +66,7 @@ class Detector:
             shapes: of the maps of an example, by stride.
         """
         model = head_graph(self.head, shapes, self.defaults, self.calibration, self.selection)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = open_session(model)
         wanted = [output.name for output in model.graph.output]
         found: list[Objects] = []
         for batch in batches:

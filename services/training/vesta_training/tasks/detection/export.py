@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import nn
 from vesta_common.media.model_signatures import MASKS
@@ -15,6 +14,7 @@ from vesta_training.errors import ExportError
 from vesta_training.example import Array
 from vesta_training.features.backbone import EMBEDDING_DIMENSION, Backbone
 from vesta_training.features.onnx_graph import EMBEDDING, PIXELS
+from vesta_training.features.sessions import open_session
 from vesta_training.models.detector_graph import (
     CANDIDATE_BOXES,
     CANDIDATE_SCORES,
@@ -115,7 +115,7 @@ def _graph(
 def _difference(network: nn.Module, detector: Detector, backbone: Backbone, side_px: int) -> float:
     """Returns the largest difference between the file and torch on the probe images."""
     graph = _graph(network, detector, backbone, side_px, with_candidates=True)
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_session(graph)
     probe = probe_pixels()
     has_masks = detector.head.masks is not None
     names = [CANDIDATE_BOXES, CANDIDATE_SCORES, EMBEDDING, *((MASKS, OBJECTS) if has_masks else ())]

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import nn
 from vesta_common.media.model_signatures import OVERLAP, PRESENCE
@@ -14,6 +13,7 @@ from vesta_training.errors import ExportError
 from vesta_training.example import Array
 from vesta_training.features.backbone import EMBEDDING_DIMENSION, Backbone
 from vesta_training.features.onnx_graph import EMBEDDING, PIXELS
+from vesta_training.features.sessions import open_session
 from vesta_training.models.export import Export, probe_pixels, torch_embeddings, torch_maps
 from vesta_training.models.graph_layers import PROBABILITY_MIN
 from vesta_training.models.model_file import write_file
@@ -81,7 +81,7 @@ def _graph(
 def _difference(network: nn.Module, segmenter: Segmenter, backbone: Backbone) -> float:
     """Returns the largest difference between the file and torch on the probe images."""
     graph = _graph(network, segmenter, backbone, with_logits=True)
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = open_session(graph)
     probe = probe_pixels()
     actual: list[Array] = session.run([LOGITS, PRESENCE, OVERLAP, EMBEDDING], {PIXELS: probe})
     with torch.inference_mode():

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 from vesta_common.media.model_input import InputFormat, place
 from vesta_common.media.model_signatures import OVERLAP, PRESENCE, SEGMENTATION, input_format
 from vesta_common.media.segmentation_maps import Map, map_on_image, margin_of_map, predicted_map
@@ -18,6 +17,7 @@ from vesta_training.features.feature_maps import MapCache
 from vesta_training.features.features import BATCH_SIZE
 from vesta_training.features.onnx_graph import STRIDES
 from vesta_training.features.runtime import ModelRuntime
+from vesta_training.features.sessions import open_session
 from vesta_training.metrics.segmentation import MapPredictions, Numbers
 from vesta_training.models.model_file import ModelFile
 from vesta_training.models.segmenter_graph import PixelCalibration, head_graph
@@ -64,9 +64,7 @@ class Segmenter:
     def find(self, examples: Sequence[MaskedExample], keys: Sequence[str], maps: MapCache) -> MapPredictions:
         """Returns the predictions for the examples, from their cached maps."""
         model = head_graph(self.head, maps.shapes, self.calibration, self.side_px)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = open_session(model)
         names = [f"stride{stride}" for stride in STRIDES]
         key_of = dict(zip((example.item for example in examples), keys, strict=True))
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import nn
 from vesta_contracts.training.v1 import ModelInput, ObjectSelection
@@ -14,6 +13,7 @@ from vesta_training.errors import ExportError
 from vesta_training.example import Array
 from vesta_training.features.backbone import EMBEDDING_DIMENSION, Backbone
 from vesta_training.features.onnx_graph import EMBEDDING, PIXELS, STRIDES
+from vesta_training.features.sessions import open_session
 from vesta_training.models.detector_graph import CANDIDATE_BOXES, CANDIDATE_SCORES
 from vesta_training.models.export import Export, probe_pixels, torch_embeddings
 from vesta_training.models.graph_layers import PROBABILITY_MIN
@@ -103,9 +103,3 @@ def _difference(
             f"the outputs of the exported file differ by {difference:.2e} from those of the model, the maximum is {DIFFERENCE_MAX}"
         )
     return difference
-
-
-def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from vesta_common.media.model_input import InputFormat, place
 
 from vesta_training.example import Array
 from vesta_training.features.feature_maps import MapCache, Maps
 from vesta_training.features.onnx_graph import STRIDES
+from vesta_training.features.sessions import open_session
 from vesta_training.metrics.objects import Objects
 from vesta_training.models.detector_graph import OBJECTS, Selection
 from vesta_training.models.graph_layers import Calibration
@@ -57,10 +57,7 @@ class ImportedDetector:
     ) -> list[Objects]:
         """Returns the objects of each example, from batches of maps; see `Detector.find_in_maps`."""
         model = imported_head_graph(self.head, shapes, self.calibration, self.selection)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = open_session(model)
         declared = InputFormat(self.side_px, self.side_px, "letterbox")
         pixels = np.array([self.side_px] * 4 + [1, 1], dtype=np.float32)
         found: list[Objects] = []

@@ -14,12 +14,13 @@ from vesta_training.errors import ExportError
 from vesta_training.example import Array
 from vesta_training.features.backbone import Backbone, load_network
 from vesta_training.features.onnx_graph import PIXELS, STRIDES
+from vesta_training.features.sessions import open_session
 from vesta_training.models.export import Export, probe_pixels
 from vesta_training.models.imported_graph import ImportedNetwork, imported_maps_graph
 from vesta_training.tasks.detection.boxed_view import BoxedView
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.export import DIFFERENCE_MAX
-from vesta_training.tasks.detection.imported.export import export_imported, open_session
+from vesta_training.tasks.detection.imported.export import export_imported
 from vesta_training.tasks.detection.imported.learn import in_letterbox
 from vesta_training.tasks.detection.imported.loss import imported_sums
 from vesta_training.tasks.detection.imported.trainable import TrainableNetwork
