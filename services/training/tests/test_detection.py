@@ -16,6 +16,7 @@ from vesta_training.errors import ExportError, TooFewLabelsError
 from vesta_training.features.backbone import Backbone, load_network
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.models.detector_graph import OBJECTS, Selection
+from vesta_training.models.export import export_backbone
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.model_file import read_model
 from vesta_training.progress import ProgressUpdate, ignore_progress
@@ -94,7 +95,7 @@ def test_the_file_declares_its_input_and_outputs(trained: Trained, backbone: Bac
 
     assert (model.task, model.concepts, model.head) == (Task.DETECTION, CONCEPTS, None)
     assert model.thresholds == trained.thresholds
-    assert model.embedding_digest == trained.embedding_digest == backbone.digest
+    assert model.embedding_digest == trained.embedding_digest == backbone.at(128).digest
     declared = model.signature.input
     assert (declared.width_px, declared.height_px, declared.resize) == (128, 128, ModelInput.STRETCH)
     assert [(output.name, list(output.dimensions)) for output in model.signature.outputs] == [
@@ -128,13 +129,22 @@ def test_images_of_a_batch_are_answered_as_alone(trained: Trained, scenes: Scene
     assert together[1] == pytest.approx(np.concatenate([one[1] for one in alone]), abs=1e-5)
 
 
-def test_the_embedding_is_that_of_the_embedding_model(trained: Trained, scenes: Scenes, backbone_path: Path) -> None:
-    sha256 = scenes.examples(0)[0].image_sha256
+def test_the_embedding_is_that_of_the_backbone_at_the_size_of_the_detector(
+    trained: Trained, scenes: Scenes, backbone: Backbone, folder: Path
+) -> None:
+    pixels = scenes.pixels(scenes.examples(0)[0].image_sha256, InputFormat(320, 320))[None]
+    alone = ModelRuntime(export_backbone(backbone.at(128), folder / "backbones"))
 
-    ours = ModelRuntime(trained.onnx_path).embed(scenes.pixels(sha256, InputFormat(320, 320))[None])
-    expected = ModelRuntime(backbone_path).embed(scenes.pixels(sha256, InputFormat(320, 320))[None])
+    assert ModelRuntime(trained.onnx_path).embed(pixels) == pytest.approx(alone.embed(pixels), abs=1e-5)
 
-    assert ours == pytest.approx(expected, abs=1e-5)
+
+def test_an_image_passes_through_the_backbone_once(trained: Trained) -> None:
+    import onnx
+
+    graph = onnx.load(trained.onnx_path).graph
+    of_colours = {tensor.name for tensor in graph.initializer if list(tensor.dims[1:2]) == [3]}
+
+    assert len([node for node in graph.node if node.op_type == "Conv" and node.input[1] in of_colours]) == 1
 
 
 def random_detector(backbone: Backbone, selection: Selection) -> tuple[torch.nn.Module, Detector]:

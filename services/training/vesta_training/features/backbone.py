@@ -6,7 +6,7 @@ SHA-256 is the expected one.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,10 @@ class Backbone:
         """Identifies the embedding space. Embeddings with the same digest are comparable."""
         identity = f"{self.architecture};{self.input_size_px};{self.weights_sha256};{PREPROCESSING}"
         return hashlib.sha256(identity.encode()).hexdigest()
+
+    def at(self, input_size_px: int) -> "Backbone":
+        """Returns the backbone for images of another size, whose embeddings are a space of their own."""
+        return replace(self, input_size_px=input_size_px)
 
 
 def find_backbone(choices: BackboneChoices, weights_file: WeightsFile) -> Backbone:

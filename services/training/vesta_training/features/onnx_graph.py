@@ -4,6 +4,7 @@ Graphs are built node by node and not traced. This takes 0.1 s instead of 10 s, 
 padding in the convolutions. All members of EfficientNet-Lite consist of convolutions, ReLU6 and additions.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def embedding_graph(network: "torch.nn.Module", input_size_px: int, dimension: i
     supported by TensorRT. Larger images should be downscaled before.
     """
     writer = Writer()
-    add_embedding(writer, network, input_size_px)
+    add_embedding(writer, network, add_maps(writer, network, add_images(writer, input_size_px)))
     return writer.model([helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["images", dimension])])
 
 
@@ -49,9 +50,9 @@ def maps_graph(network: "torch.nn.Module", input_size_px: int) -> onnx.ModelProt
     return writer.model(outputs)
 
 
-def add_embedding(writer: "Writer", network: Any, input_size_px: int) -> None:
-    """Adds the output `embedding`, of unit length."""
-    *_, (last, _) = add_maps(writer, network, add_images(writer, input_size_px)).values()
+def add_embedding(writer: "Writer", network: Any, maps: Mapping[int, tuple[str, int]]) -> None:
+    """Adds the output `embedding`, of unit length, of the maps that `add_maps` returns."""
+    last, _ = maps[STRIDES[-1]]
     features = writer.convolution(network._conv_head, network._bn1, last, relu6=True)
     features = writer.node("GlobalAveragePool", [features])
     features = writer.node("Flatten", [features])

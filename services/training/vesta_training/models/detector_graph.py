@@ -46,13 +46,13 @@ def detector_graph(
     selection: Selection,
     *,
     side_px: int,
-    embedding_side_px: int,
     embedding_dimension: int,
     with_candidates: bool = False,
 ) -> onnx.ModelProto:
     """Returns the graph `pixels` uint8 `(N, H, W, 3)` → `objects` `(N, K, 6)` in pixels of the input, and `embedding` `(N, D)`.
 
-    A head with a mask head also gives `masks` `(N, K, 28, 28)`.
+    A head with a mask head also gives `masks` `(N, K, 28, 28)`. The embedding is computed from the maps of the head, because a second pass
+    of the images through the backbone, at another size, would take half as long again.
 
     Args:
         head: a fitted `DetectionHead`.
@@ -67,7 +67,7 @@ def detector_graph(
     sides = writer.node("Cast", [sides], to=TensorProto.FLOAT)
     selected = _add_objects(writer, boxes, scores, sides, selection, len(defaults), head.class_count - 1)
     objects = _outputs(writer, head, finest, selected, side_px // STRIDES[0])
-    add_embedding(writer, network, embedding_side_px)
+    add_embedding(writer, network, maps)
     outputs = [
         *objects,
         helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["images", embedding_dimension]),

@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from vesta_training.example import Array
-from vesta_training.features.onnx_graph import PIXELS, STRIDES, Writer, add_embedding
+from vesta_training.features.onnx_graph import PIXELS, STRIDES, Writer, add_embedding, add_images, add_maps
 from vesta_training.models.detector_graph import (
     CANDIDATE_BOXES,
     CANDIDATE_SCORES,
@@ -114,7 +114,7 @@ def imported_detector_graph(
     sides = writer.node("Gather", [shape, writer.constant("width_height", np.array([2, 1, 2, 1], dtype=np.int64))])
     sides = writer.node("Cast", [sides], to=TensorProto.FLOAT)
     outputs = _add_head(writer, head, maps, calibration, selection, sides, with_candidates=with_candidates)
-    add_embedding(writer, backbone, embedding_side_px)
+    add_embedding(writer, backbone, add_maps(writer, backbone, add_images(writer, embedding_side_px)))
     embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["images", embedding_dimension])
     return writer.model([outputs[0], embedding, *outputs[1:]])
 

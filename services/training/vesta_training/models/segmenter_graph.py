@@ -36,12 +36,11 @@ def segmenter_graph(
     calibration: PixelCalibration,
     *,
     side_px: int,
-    embedding_side_px: int,
     embedding_dimension: int,
     with_logits: bool = False,
 ) -> onnx.ModelProto:
     """Returns the graph `pixels` uint8 `(N, H, W, 3)` → `segmentation` uint8 `(N, H, W)`, `presence` and `overlap` `(N, C)`, and
-    `embedding` `(N, D)`. `ModelOutput` describes the outputs.
+    `embedding` `(N, D)`, all from the same maps. `ModelOutput` describes the outputs.
 
     Args:
         head: a fitted `SegmentationHead`.
@@ -53,7 +52,7 @@ def segmenter_graph(
     shape = writer.node("Shape", [PIXELS])
     sides = writer.node("Gather", [shape, writer.constant("height_width", np.array([1, 2], dtype=np.int64))])
     outputs = _add_map(writer, logits, sides, calibration.presence, head.class_count - 1, ["height", "width"])
-    add_embedding(writer, network, embedding_side_px)
+    add_embedding(writer, network, maps)
     outputs.append(helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["images", embedding_dimension]))
     if with_logits:
         side = side_px // 4

@@ -46,12 +46,12 @@ def export_detector(
     path: Path,
     task: Task = Task.DETECTION,
 ) -> Export:
-    """Writes the model file.
+    """Writes the model file. Its embeddings are those of the backbone for images of the size of the detector.
 
     Raises:
         ExportError: its candidates, masks or embeddings differ from those of torch.
     """
-    model = _graph(network, detector, backbone, side_px)
+    model = _graph(network, detector, side_px)
     onnx.checker.check_model(model, full_check=True)
     selection = detector.selection
     signature = make_signature(
@@ -59,8 +59,9 @@ def export_detector(
         ModelInput(height_px=side_px, width_px=side_px, resize=ModelInput.STRETCH, colour_order=ModelInput.RGB),
         ObjectSelection(score_min=selection.score_min, iou_max=selection.iou_max, objects_max=selection.objects_max),
     )
-    difference = _difference(network, detector, backbone, side_px)
-    digest = write_file(model, task, detector.concepts, detector.thresholds, backbone.digest, signature, path)
+    difference = _difference(network, detector, side_px)
+    space = backbone.at(side_px).digest
+    digest = write_file(model, task, detector.concepts, detector.thresholds, space, signature, path)
     return Export(path=path, digest=digest, size_bytes=path.stat().st_size, difference_max=difference)
 
 
@@ -96,9 +97,7 @@ def torch_masks(
     return answer
 
 
-def _graph(
-    network: nn.Module, detector: Detector, backbone: Backbone, side_px: int, *, with_candidates: bool = False
-) -> onnx.ModelProto:
+def _graph(network: nn.Module, detector: Detector, side_px: int, *, with_candidates: bool = False) -> onnx.ModelProto:
     return detector_graph(
         network,
         detector.head,
@@ -106,15 +105,14 @@ def _graph(
         detector.calibration,
         detector.selection,
         side_px=side_px,
-        embedding_side_px=backbone.input_size_px,
         embedding_dimension=EMBEDDING_DIMENSION,
         with_candidates=with_candidates,
     )
 
 
-def _difference(network: nn.Module, detector: Detector, backbone: Backbone, side_px: int) -> float:
+def _difference(network: nn.Module, detector: Detector, side_px: int) -> float:
     """Returns the largest difference between the file and torch on the probe images."""
-    graph = _graph(network, detector, backbone, side_px, with_candidates=True)
+    graph = _graph(network, detector, side_px, with_candidates=True)
     session = open_session(graph)
     probe = probe_pixels()
     has_masks = detector.head.masks is not None
@@ -123,7 +121,7 @@ def _difference(network: nn.Module, detector: Detector, backbone: Backbone, side
     with torch.inference_mode():
         maps = torch_maps(network, side_px, probe)
         boxes, scores = torch_candidates(detector.head, detector, maps)
-    expected = [boxes.numpy(), scores.numpy(), torch_embeddings(network, backbone.input_size_px, probe)]
+    expected = [boxes.numpy(), scores.numpy(), torch_embeddings(network, side_px, probe)]
     if has_masks:
         expected.append(torch_masks(detector.head, maps, actual.pop(), probe.shape[2], probe.shape[1]))
     difference = max(float(np.abs(one - other).max()) for one, other in zip(actual, expected, strict=True))

@@ -27,22 +27,22 @@ DIFFERENCE_MAX = 1e-3
 
 
 def export_segmenter(network: nn.Module, segmenter: Segmenter, backbone: Backbone, path: Path) -> Export:
-    """Writes the model file.
+    """Writes the model file. Its embeddings are those of the backbone for images of the size of the segmenter.
 
     Raises:
         ExportError: its probabilities or embeddings differ from those of torch.
     """
-    model = _graph(network, segmenter, backbone)
+    model = _graph(network, segmenter)
     onnx.checker.check_model(model, full_check=True)
     side_px, vocabulary = segmenter.side_px, segmenter.vocabulary
     declared = ModelInput(height_px=side_px, width_px=side_px, resize=ModelInput.STRETCH, colour_order=ModelInput.RGB)
-    difference = _difference(network, segmenter, backbone)
+    difference = _difference(network, segmenter)
     digest = write_file(
         model,
         Task.SEMANTIC_SEGMENTATION,
         vocabulary.concepts,
         vocabulary.thresholds,
-        backbone.digest,
+        backbone.at(side_px).digest,
         make_signature(model, declared),
         path,
     )
@@ -64,30 +64,27 @@ def torch_outputs(segmenter: Segmenter, maps: list[torch.Tensor]) -> tuple[torch
     return classes, presence, inside / union
 
 
-def _graph(
-    network: nn.Module, segmenter: Segmenter, backbone: Backbone, *, with_logits: bool = False
-) -> onnx.ModelProto:
+def _graph(network: nn.Module, segmenter: Segmenter, *, with_logits: bool = False) -> onnx.ModelProto:
     return segmenter_graph(
         network,
         segmenter.head,
         segmenter.calibration,
         side_px=segmenter.side_px,
-        embedding_side_px=backbone.input_size_px,
         embedding_dimension=EMBEDDING_DIMENSION,
         with_logits=with_logits,
     )
 
 
-def _difference(network: nn.Module, segmenter: Segmenter, backbone: Backbone) -> float:
+def _difference(network: nn.Module, segmenter: Segmenter) -> float:
     """Returns the largest difference between the file and torch on the probe images."""
-    graph = _graph(network, segmenter, backbone, with_logits=True)
+    graph = _graph(network, segmenter, with_logits=True)
     session = open_session(graph)
     probe = probe_pixels()
     actual: list[Array] = session.run([LOGITS, PRESENCE, OVERLAP, EMBEDDING], {PIXELS: probe})
     with torch.inference_mode():
         actual[0] = torch.from_numpy(actual[0]).softmax(dim=1).numpy()
         expected = [one.numpy() for one in torch_outputs(segmenter, torch_maps(network, segmenter.side_px, probe))]
-    expected.append(torch_embeddings(network, backbone.input_size_px, probe))
+    expected.append(torch_embeddings(network, segmenter.side_px, probe))
     difference = max(float(np.abs(one - other).max()) for one, other in zip(actual, expected, strict=True))
     if not difference <= DIFFERENCE_MAX:
         raise ExportError(
