@@ -8,7 +8,7 @@ from figures import Figure
 from pictures import jpegs
 from serving import HEIGHT_PX, WIDTH_PX, deployed_version, model_file
 from vesta import Vesta
-from vesta_common.media.images import model_pixels
+from vesta_common.media.model_pictures import model_pixels
 from vesta_common.media.model_signatures import EMBEDDING, input_format
 from vesta_local.engines.addresses import admin_settings
 from vesta_local.platform import Platform

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pictures import jpegs
 from processor_time import ProcessorTime
 from vesta import Vesta
-from vesta_common.media.images import model_pixels
+from vesta_common.media.model_pictures import model_pixels
 from vesta_common.media.model_signatures import input_format
 from vesta_contracts.serving.v1 import GetDeploymentRequest
 from vesta_contracts.training.v1 import DownloadModelVersionRequest, GetModelVersionRequest, ModelVersion

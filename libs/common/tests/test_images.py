@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 from vesta_common.errors import InvalidArgument
 from vesta_common.media import image_formats
-from vesta_common.media.images import inspect, model_pixels, normalise
+from vesta_common.media.images import inspect, normalise
 from vesta_common.media.model_input import SQUARE
+from vesta_common.media.model_pictures import model_pixels
 
 _Made = TypeVar("_Made")
 

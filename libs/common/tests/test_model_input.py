@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from vesta_common.errors import InvalidArgument
-from vesta_common.media.images import model_picture, model_pixels
 from vesta_common.media.model_input import SQUARE, Box, InputFormat, Resize, place
+from vesta_common.media.model_pictures import ModelPicture, model_picture, model_pictures, model_pixels
 from vesta_common.media.model_signatures import SQUARE_INPUT, input_format, model_outputs
 from vesta_contracts.training.v1 import ModelInput, ModelOutput, ModelSignature, ModelVersion
 
@@ -57,6 +57,33 @@ def test_a_large_jpeg_that_is_decoded_at_a_smaller_scale_keeps_its_places() -> N
     found = model_picture(a_scene("JPEG", 6, scale=8), InputFormat(128, 128, "letterbox"), (400, 240, 1680, 1040))
     (box,) = found.placement.on_image(red_box(found.pixels))
     assert np.abs(box - np.array(BOX) * 8).max() < 8
+
+
+@pytest.mark.parametrize(("image_format", "orientation"), [("PNG", 6), ("JPEG", 1), ("JPEG", 8)])
+def test_several_regions_are_as_each_region_alone(image_format: str, orientation: int) -> None:
+    image, declared = a_scene(image_format, orientation, scale=4), InputFormat(64, 64, "letterbox")
+    regions: list[Box | None] = [None, (400.0, 240.0, 720.0, 400.0), (0.0, 0.0, 40.0, 40.0), None]
+
+    found = model_pictures(image, declared, regions)
+
+    for region, one in zip(regions, found, strict=True):
+        alone = model_picture(image, declared, region)
+        assert isinstance(one, ModelPicture)
+        assert (one.pixels == alone.pixels).all()
+        assert one.placement == alone.placement
+
+
+def test_a_region_that_is_not_in_the_image_does_not_affect_the_others() -> None:
+    refused, found = model_pictures(a_scene(), SQUARE, [(400, 0, 500, 100), None])
+    assert isinstance(refused, InvalidArgument)
+    assert refused.reason == "REGION_INVALID"
+    assert isinstance(found, ModelPicture)
+
+
+def test_the_regions_of_a_file_that_cannot_be_decoded_have_one_error() -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        model_pictures(a_scene("JPEG", scale=4)[:2000], SQUARE, [None, (0, 0, 10, 10)])
+    assert refused.value.reason == "IMAGE_TRUNCATED"
 
 
 def test_a_letterbox_is_grey_beside_the_image() -> None:

@@ -22,7 +22,8 @@ import psutil
 import pytest
 from PIL import Image, ImageCms
 from vesta_common.errors import Internal, InvalidArgument, VestaError
-from vesta_common.media.images import ImageHeader, inspect, model_pixels, normalise
+from vesta_common.media.images import ImageHeader, inspect, normalise
+from vesta_common.media.model_pictures import model_pixels
 from vesta_common.sandbox import Limits, Sandbox, run_in_folder, shared_memory
 from vesta_common.sandbox.process import Unpickler, unpickle
 

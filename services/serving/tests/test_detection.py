@@ -176,6 +176,26 @@ def test_predict_returns_boxes_on_the_image_for_files_items_and_regions(
     )
 
 
+def test_an_item_is_read_once_for_all_of_its_regions(serving: Serving) -> None:
+    deployment = serving.deployed(serving.registry.add_detector())
+    items = [serving.items.add(a_scene(red)).name for red in (250, 251)]
+    requested: list[str] = []
+    serving.items.look = lambda: requested.append("item")
+    half, beside = a_region(80, 40, 240, 130), a_region(0, 0, 60, 60)
+
+    answers = serving.predict(
+        deployment,
+        PredictInput(item=items[0], region=half),
+        PredictInput(item=items[1]),
+        PredictInput(data=a_scene(), region=half),
+        PredictInput(item=items[0], region=beside),
+        PredictInput(item=items[0]),
+    ).predictions
+
+    assert requested == ["item", "item"]
+    assert [len(answer.prediction.annotations) for answer in answers] == [1, 1, 1, 0, 1]
+
+
 def test_the_log_and_the_events_contain_the_boxes(serving: Serving) -> None:
     item = serving.items.add(a_scene())
     serving.datasets.task_types[DATASET] = TaskType.TASK_TYPE_DETECTION

@@ -13,8 +13,8 @@ from serving_models import an_onnx, an_onnx_with_a_head
 from serving_service import Serving
 from vesta_common.errors import Unavailable
 from vesta_common.leases import LeaseLost
-from vesta_common.media.images import ModelPicture
 from vesta_common.media.model_input import Placement
+from vesta_common.media.model_pictures import ModelPicture
 from vesta_contracts.datasets.v1 import ItemEmbedding
 from vesta_contracts.serving.v1 import DeleteDeploymentRequest, PredictInput, PredictionCreated
 from vesta_serving.backoff import BACKOFF_FIRST

@@ -1,15 +1,17 @@
 """Reads the images of Predict requests as the input of a model: files in the sandbox, stored items in this process."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 
 from vesta_common.errors import DataLoss, InvalidArgument, NotFound, VestaError
-from vesta_common.media.images import ModelPicture, model_picture
 from vesta_common.media.model_input import Box, InputFormat
+from vesta_common.media.model_pictures import ModelPicture, model_picture, model_pictures
 from vesta_common.sandbox import Sandbox
 from vesta_common.storage.objects import ObjectStore
+from vesta_contracts.common.v1 import Media
 from vesta_contracts.datasets.v1 import GetItemRequest, ItemServiceStub
 from vesta_contracts.serving.v1 import PredictInput, PredictRequest
 
@@ -39,12 +41,15 @@ class ImageReader:
             declared: the input of the model.
         """
         project = request.name.partition("/deployments/")[0]
-        inside = [sent for sent in request.inputs if sent.item]
+        regions: dict[str, list[Box | None]] = defaultdict(list)
+        for sent in request.inputs:
+            if sent.item:
+                regions[sent.item].append(_region(sent))
         # Each call runs in a copy of the caller's context, so that it has the caller's trace and identity.
         stored = self._fetchers.map(
-            lambda context, sent: context.run(self._stored, project, sent, declared),
-            [copy_context() for _ in inside],
-            inside,
+            lambda context, item: context.run(self._stored, project, item, regions[item], declared),
+            [copy_context() for _ in regions],
+            regions,
         )
         outside = [(sent, file) for sent, file in zip(request.inputs, files, strict=True) if not sent.item]
         if len(outside) == 1:
@@ -53,7 +58,8 @@ class ImageReader:
             decoded = self._fetchers.map(lambda each: self._alone(each[0], each[1], declared), outside)
         else:
             decoded = iter(self._sandbox.map(partial(model_picture, declared=declared), [file for _, file in outside]))
-        return [next(stored) if sent.item else next(decoded) for sent in request.inputs]
+        of_items = {item: iter(found) for item, found in zip(regions, stored, strict=True)}
+        return [next(of_items[sent.item] if sent.item else decoded) for sent in request.inputs]
 
     def _alone(self, sent: PredictInput, data: bytes | memoryview, declared: InputFormat) -> ModelPicture | VestaError:
         try:
@@ -61,15 +67,20 @@ class ImageReader:
         except VestaError as error:
             return error
 
-    def _stored(self, project: str, sent: PredictInput, declared: InputFormat) -> ModelPicture | VestaError:
-        item = sent.item
-        if not item.startswith(f"{project}/datasets/"):
-            return NotFound(f"{item} does not exist in {project}", reason="RESOURCE_NOT_FOUND", metadata={"name": item})
+    def _stored(
+        self, project: str, item: str, regions: Sequence[Box | None], declared: InputFormat
+    ) -> Sequence[ModelPicture | VestaError]:
+        """Returns the model input of each region of an item, or the error."""
         try:
-            media = self._items.GetItem(GetItemRequest(name=item)).media
-            return model_picture(self._media.get(media.object_key, sha256=media.sha256), declared, _region(sent))
+            media = self._media_of(project, item)
+            return model_pictures(self._media.get(media.object_key, sha256=media.sha256), declared, regions)
         except (NotFound, InvalidArgument, DataLoss) as error:
-            return error
+            return [error] * len(regions)
+
+    def _media_of(self, project: str, item: str) -> Media:
+        if not item.startswith(f"{project}/datasets/"):
+            raise NotFound(f"{item} does not exist in {project}", reason="RESOURCE_NOT_FOUND", metadata={"name": item})
+        return self._items.GetItem(GetItemRequest(name=item)).media
 
 
 def _region(sent: PredictInput) -> Box | None:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from vesta_common.clock import Clock
 from vesta_common.errors import FailedPrecondition, Unavailable
-from vesta_common.media.images import ModelPicture
 from vesta_common.media.model_input import Placement
+from vesta_common.media.model_pictures import ModelPicture
 from vesta_common.media.model_signatures import EMBEDDING, PROBABILITIES
 from vesta_common.rpc.admission import Admission
 from vesta_contracts.common.v1 import Prediction
