@@ -186,6 +186,21 @@ def test_the_nearest_item_is_itself_and_invalid_embeddings_are_rejected(datasets
     refusal(InvalidArgument, lambda: datasets.items.SearchItems(longer), "EMBEDDING_INVALID")
 
 
+def test_an_embedding_is_compared_with_items_of_its_space(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    names = [one.name for one in datasets.add(dataset, *map(a_medium, range(3)))]
+    datasets.scored(dataset, names, space="old")
+    datasets.scored(dataset, names[2:], generation=2, space="new")
+
+    def found(digest: str) -> set[str]:
+        embedding = Embedding(values=[1.0] + [0.0] * (DIMENSION - 1), digest=digest)
+        response = datasets.items.SearchItems(SearchItemsRequest(parent=dataset, embedding=embedding))
+        return {one.item.name for one in response.neighbours}
+
+    assert (found(""), found("old"), found("new")) == (set(names[:2]), set(names[:2]), {names[2]})
+    refusal(FailedPrecondition, lambda: found("unknown"), "EMBEDDING_MISSING")
+
+
 def test_a_stale_etag_changes_nothing(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     (item,) = datasets.add(dataset, a_medium(1))

@@ -30,6 +30,20 @@ def test_selection_requires_embeddings_unless_it_is_random(datasets: Datasets) -
     assert len(datasets.items.SelectItems(request).items) == 3
 
 
+def test_while_items_get_new_embeddings_selection_compares_those_of_most_items(datasets: Datasets) -> None:
+    dataset = datasets.a_dataset()
+    names = [one.name for one in datasets.add(dataset, *map(a_medium, range(6)), split=Split.SPLIT_TRAIN)]
+    request = SelectItemsRequest(parent=dataset, count=6, strategy=SelectionStrategy.SELECTION_STRATEGY_K_CENTER)
+
+    datasets.scored(dataset, names, space="old")
+    selected = []
+    for scored in (names[:2], names[2:4], names[4:]):
+        datasets.scored(dataset, scored, generation=2, space="new")
+        selected.append({one.item for one in datasets.items.SelectItems(request).items})
+
+    assert selected == [set(names[2:]), set(names[:4]), set(names)]
+
+
 def test_selection_skips_labelled_excluded_and_test_items_and_marks_its_control_arm(datasets: Datasets) -> None:
     dataset = datasets.a_dataset()
     names = [one.name for one in datasets.add(dataset, *map(a_medium, range(30)), split=Split.SPLIT_TRAIN)]

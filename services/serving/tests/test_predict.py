@@ -113,6 +113,7 @@ def test_embeddings_are_returned_only_on_request(serving: Serving) -> None:
     (asked,) = serving.predict(deployment, RED, embedding=True).predictions
     (unasked,) = serving.predict(deployment, RED).predictions
     assert ([round(value, 3) for value in asked.embedding], list(unasked.embedding)) == ([0.5] * 4, [])
+    assert (asked.embedding_digest, unasked.embedding_digest) == ("space", "")
 
 
 def test_deleting_a_deployment_deletes_its_predictions(serving: Serving) -> None:

@@ -215,6 +215,7 @@ class DeploymentService(DeploymentServiceServicer):
         return ImagePrediction(
             prediction=result.prediction,
             embedding=result.embedding.tolist() if embeds else (),
+            embedding_digest=served.version.model.embedding_digest if embeds else "",
             # For callers of the previous version.
             labels=[score for score in result.prediction.scores if score.predicted],
             other_labels=[score for score in result.prediction.scores if not score.predicted],

@@ -187,11 +187,13 @@ class ItemService(ItemServiceServicer):
                     raise _not_embedded(f"{request.item} has no embedding yet")
                 space, query = embedding
             else:
-                space = self._store.predictions.find_space(connection, request.parent)
+                space = request.embedding.digest or self._store.predictions.find_space(connection, request.parent)
                 query = np.asarray(request.embedding.values, np.float32)
-                if not space:
-                    raise _not_embedded(f"the items of {request.parent} have no embeddings yet")
-                _check_query(query, self._store.predictions.find_dimension(connection, request.parent, space))
+                dimension = self._store.predictions.find_dimension(connection, request.parent, space)
+                if not dimension:
+                    which = "of the model of this embedding " if request.embedding.digest else ""
+                    raise _not_embedded(f"the items of {request.parent} have no embeddings {which}yet")
+                _check_query(query, dimension)
             limit = request.neighbours_max or NEIGHBOURS_DEFAULT
             found = self._search.nearest(connection, NearestQuery(request.parent, space, query, where, limit))
         return SearchItemsResponse(neighbours=[Neighbour(item=item, distance=far) for item, far in found.neighbours])

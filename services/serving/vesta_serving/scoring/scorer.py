@@ -16,9 +16,9 @@ from vesta_common.errors import DataLoss, InvalidArgument, NotFound, is_transien
 from vesta_common.events.outbox import EVENT_BYTES_MAX
 from vesta_common.events.summaries import summarised
 from vesta_common.leases import LeaseLost
-from vesta_common.media.model_pictures import ModelPicture, model_picture
 from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.media.model_input import UNREAD, InputFormat
+from vesta_common.media.model_pictures import ModelPicture, model_picture
 from vesta_common.media.model_signatures import PROBABILITIES
 from vesta_common.resources.names import parent_of
 from vesta_common.storage.objects import ObjectStore

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from vesta_common.manifests import read_manifest, read_rows
-from vesta_common.media.model_pictures import model_pixels
 from vesta_common.media.model_input import SQUARE, InputFormat
+from vesta_common.media.model_pictures import model_pixels
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import Comparison, ModelVersion, TrainingProgress
 

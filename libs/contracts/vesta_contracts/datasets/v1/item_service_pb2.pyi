@@ -581,7 +581,7 @@ class SearchItemsRequest(_message.Message):
     """As in ListItems."""
     @_builtins.property
     def embedding(self) -> Global___Embedding:
-        """Items similar to this embedding. It must have the dimension of the current model's embeddings."""
+        """Items similar to this embedding."""
 
     def __init__(
         self,
@@ -609,16 +609,22 @@ class Embedding(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VALUES_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    digest: _builtins.str
+    """The embedding space, as `ImagePrediction.embedding_digest` states it: the items with embeddings of this space are searched. If unset, the
+    space of most items is assumed.
+    """
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     def __init__(
         self,
         *,
         values: _abc.Iterable[_builtins.float] | None = ...,
+        digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -157,8 +157,8 @@ class ItemServiceServicer:
 
     def SearchItems(self, request, context):
         """Returns the items that are most similar to an item or an embedding, by increasing cosine distance. Errors: NOT_FOUND;
-        FAILED_PRECONDITION EMBEDDING_MISSING the item has no embedding yet; INVALID_ARGUMENT EMBEDDING_INVALID the embedding is zero or
-        not finite.
+        FAILED_PRECONDITION EMBEDDING_MISSING the item has no embedding yet, or no item has one of the embedding's space; INVALID_ARGUMENT
+        EMBEDDING_INVALID the embedding is zero or not finite, or has another dimension.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -62,8 +62,8 @@ class ItemServiceStub:
     """
     SearchItems: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.SearchItemsRequest, _item_service_pb2.SearchItemsResponse]
     """Returns the items that are most similar to an item or an embedding, by increasing cosine distance. Errors: NOT_FOUND;
-    FAILED_PRECONDITION EMBEDDING_MISSING the item has no embedding yet; INVALID_ARGUMENT EMBEDDING_INVALID the embedding is zero or
-    not finite.
+    FAILED_PRECONDITION EMBEDDING_MISSING the item has no embedding yet, or no item has one of the embedding's space; INVALID_ARGUMENT
+    EMBEDDING_INVALID the embedding is zero or not finite, or has another dimension.
     """
     SelectItems: _grpc.UnaryUnaryMultiCallable[_item_service_pb2.SelectItemsRequest, _item_service_pb2.SelectItemsResponse]
     """Selects the items to label next. Skips labelled items and items in `excluded`, and in the train split also near-duplicates of
@@ -103,8 +103,8 @@ class ItemServiceAsyncStub(ItemServiceStub):
     """
     SearchItems: _aio.UnaryUnaryMultiCallable[_item_service_pb2.SearchItemsRequest, _item_service_pb2.SearchItemsResponse]  # type: ignore[assignment]
     """Returns the items that are most similar to an item or an embedding, by increasing cosine distance. Errors: NOT_FOUND;
-    FAILED_PRECONDITION EMBEDDING_MISSING the item has no embedding yet; INVALID_ARGUMENT EMBEDDING_INVALID the embedding is zero or
-    not finite.
+    FAILED_PRECONDITION EMBEDDING_MISSING the item has no embedding yet, or no item has one of the embedding's space; INVALID_ARGUMENT
+    EMBEDDING_INVALID the embedding is zero or not finite, or has another dimension.
     """
     SelectItems: _aio.UnaryUnaryMultiCallable[_item_service_pb2.SelectItemsRequest, _item_service_pb2.SelectItemsResponse]  # type: ignore[assignment]
     """Selects the items to label next. Skips labelled items and items in `excluded`, and in the train split also near-duplicates of
@@ -195,8 +195,8 @@ class ItemServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_item_service_pb2.SearchItemsResponse, _abc.Awaitable[_item_service_pb2.SearchItemsResponse]]:
         """Returns the items that are most similar to an item or an embedding, by increasing cosine distance. Errors: NOT_FOUND;
-        FAILED_PRECONDITION EMBEDDING_MISSING the item has no embedding yet; INVALID_ARGUMENT EMBEDDING_INVALID the embedding is zero or
-        not finite.
+        FAILED_PRECONDITION EMBEDDING_MISSING the item has no embedding yet, or no item has one of the embedding's space; INVALID_ARGUMENT
+        EMBEDDING_INVALID the embedding is zero or not finite, or has another dimension.
         """
 
     @_abc_1.abstractmethod

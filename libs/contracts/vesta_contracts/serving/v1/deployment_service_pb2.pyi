@@ -285,6 +285,7 @@ class ImagePrediction(_message.Message):
 
     PREDICTION_FIELD_NUMBER: _builtins.int
     EMBEDDING_FIELD_NUMBER: _builtins.int
+    EMBEDDING_DIGEST_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
@@ -292,6 +293,8 @@ class ImagePrediction(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     UNCERTAIN_FIELD_NUMBER: _builtins.int
     MARGIN_FIELD_NUMBER: _builtins.int
+    embedding_digest: _builtins.str
+    """Identifies the embedding space of `embedding`. Only embeddings with the same digest are comparable."""
     reason: _builtins.str
     """The reason if the image was rejected, such as IMAGE_TRUNCATED. All other fields except `message` are then unset."""
     message: _builtins.str
@@ -334,6 +337,7 @@ class ImagePrediction(_message.Message):
         *,
         prediction: _prediction_pb2.Prediction | None = ...,
         embedding: _abc.Iterable[_builtins.float] | None = ...,
+        embedding_digest: _builtins.str = ...,
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
         labels: _abc.Iterable[_prediction_pb2.ConceptScore] | None = ...,
@@ -344,7 +348,7 @@ class ImagePrediction(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["prediction", b"prediction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "labels", b"labels", "margin", b"margin", "message", b"message", "model_version", b"model_version", "other_labels", b"other_labels", "prediction", b"prediction", "reason", b"reason", "uncertain", b"uncertain"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "embedding_digest", b"embedding_digest", "labels", b"labels", "margin", b"margin", "message", b"message", "model_version", b"model_version", "other_labels", b"other_labels", "prediction", b"prediction", "reason", b"reason", "uncertain", b"uncertain"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
