@@ -237,9 +237,14 @@ def test_annotations_above_the_limit_of_an_item_are_rejected() -> None:
 
 
 def test_shapes_alone_are_checked_whatever_their_concepts() -> None:
-    check_shapes([label("airship")], IMAGE, "it")
+    check_shapes([label("airship")], IMAGE, TaskType.TASK_TYPE_CLASSIFICATION, "it")
     with pytest.raises(InvalidArgument):
-        check_shapes([Annotation(concept="airship", box=PixelBox(x_max_px=99, y_max_px=9))], IMAGE, "it")
+        check_shapes(
+            [Annotation(concept="airship", box=PixelBox(x_max_px=99, y_max_px=9))],
+            IMAGE,
+            TaskType.TASK_TYPE_DETECTION,
+            "it",
+        )
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_agreement_is_measured_by_annotator_and_concept(annotation: Service) -> 
 def test_another_shape_than_a_box_is_refused(annotation: Service) -> None:
     task = annotation.has_task()
     annotation.lease("ada")
-    with pytest.raises(InvalidArgument, match="for detection use a box") as refused:
+    with pytest.raises(InvalidArgument, match="for detection use box") as refused:
         annotation.submit("ada", task, label("van"))
     assert refused.value.reason == "SHAPE_NOT_OF_TASK"
 
@@ -151,3 +151,13 @@ def test_the_basic_view_of_tasks_has_no_annotations(annotation: Service) -> None
     (basic,) = annotation.tasks.ListTasks(ListTasksRequest(parent=CAMPAIGN, view=TaskView.TASK_VIEW_BASIC)).tasks
     assert len(whole.agreed) == len(whole.disagreements) == 1
     assert basic == without(whole, "pre_annotations", "accepted", "agreed", "disagreements")
+
+
+def test_suggestions_have_the_shapes_of_the_task_type(annotation: Service) -> None:
+    annotation.has_campaign()
+    with pytest.raises(InvalidArgument, match="has the shape image_label; for detection use box") as refused:
+        annotation.has_tasks("one", pre_annotations=[a_box(0), label("van")])
+    assert (refused.value.reason, refused.value.violations[0].field) == (
+        "SHAPE_NOT_OF_TASK",
+        "tasks[0].pre_annotations[1]",
+    )

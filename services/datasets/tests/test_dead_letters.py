@@ -112,6 +112,6 @@ def test_an_older_answer_with_an_invalid_shape_becomes_a_dead_letter_and_others_
     wait_until(lambda: concepts_of(datasets, right) == ["van"])
     wait_until(lambda: len(broker.letters()) == 1)
     assert broker.letters() == [
-        "SHAPE_OUTSIDE_IMAGE: annotations[0] is outside the image of 64 x 48 pixels",
+        "SHAPE_OUTSIDE_IMAGE: annotations[0] is not within the image of 64 x 48 pixels; clip it to the image, or leave it out",
     ]
     assert not datasets.items.GetItem(GetItemRequest(name=wrong)).HasField("accepted")

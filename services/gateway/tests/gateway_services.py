@@ -171,6 +171,8 @@ class Services(
     def UploadItem(self, requests: Iterator[Any], context: Any) -> UploadItemResponse:
         first = next(requests)
         self._see(first, "UploadItem")
+        if first.parent.endswith("/missing"):
+            raise missing(first.parent)
         digest, size = hashlib.sha256(first.file.data), len(first.file.data)
         for request in requests:
             digest.update(request.file.data)

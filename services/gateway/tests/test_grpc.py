@@ -118,6 +118,20 @@ def test_an_upload_is_streamed(running, channel):
     assert answer.media.sha256 == hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
+def test_an_upload_that_a_service_rejects_by_its_first_message_ends_with_its_status(running, channel):
+    key = running.member("acme", "engineer")
+    parent = "projects/acme/sources/missing"
+    requests = [UploadItemRequest(parent=parent, file=HttpBody(data=bytes(1_000_000)))]
+    requests += [UploadItemRequest(file=HttpBody(data=bytes(1_000_000)))] * 3
+
+    found = {
+        refusal(lambda: SourceServiceStub(channel).UploadItem(iter(requests), metadata=with_key(key)))
+        for _ in range(20)
+    }
+
+    assert {code for code, _ in found} == {grpc.StatusCode.NOT_FOUND}
+
+
 def test_a_later_message_cannot_redirect_an_upload_to_another_project(running, channel):
     key = running.member("acme", "engineer")
     requests = [

@@ -64,13 +64,9 @@ def check_annotations(annotations: Sequence[Annotation], media: Media, terms: Te
         InvalidArgument: for the first invalid annotation, with a suggested fix. The reasons are listed at `vesta.common.v1.Annotation`;
             CONCEPT_NOT_IN_CAMPAIGN occurs only if `terms.allowed_concepts` is set.
     """
-    check_shapes(annotations, media, field)
-    shapes = allowed_annotations(terms.task_type).shapes
+    check_shapes(annotations, media, terms.task_type, field)
     for index, annotation in enumerate(annotations):
         where = f"{field}[{index}]"
-        if (kind := annotation.WhichOneof("shape")) not in shapes:
-            what = f"is a {kind}; for {in_words(terms.task_type)} use a {' or '.join(sorted(shapes))}"
-            raise _invalid(where, what, "SHAPE_NOT_OF_TASK")
         concept = terms.concepts.get(annotation.concept)
         if concept is None:
             what = (
@@ -82,24 +78,30 @@ def check_annotations(annotations: Sequence[Annotation], media: Media, terms: Te
             what = f"has the concept {annotation.concept!r}, which is not one of {terms.asked_by}"
             raise _invalid(where, what, "CONCEPT_NOT_IN_CAMPAIGN")
         _check_keypoints(annotation, concept, where)
-    if "image_label" not in shapes:
+    allowed = allowed_annotations(terms.task_type)
+    if "image_label" not in allowed.shapes:
         _check_distinct(annotations, field)
-    if allowed_annotations(terms.task_type).is_map:
+    if allowed.is_map:
         _check_map(annotations, field)
     labels = image_labels(annotations) or ()
-    if len(labels) > 1 and not allowed_annotations(terms.task_type).several_labels:
+    if len(labels) > 1 and not allowed.several_labels:
         raise _invalid(field, f"has the labels {', '.join(labels)}, but only one is allowed", "LABEL_NOT_SINGLE")
 
 
-def check_shapes(annotations: Sequence[Annotation], media: Media, field: str) -> None:
-    """Checks that the shapes are valid and inside the image. Concepts are not checked.
+def check_shapes(annotations: Sequence[Annotation], media: Media, task_type: TaskType.ValueType, field: str) -> None:
+    """Checks that the shapes are valid, inside the image, and those of a task type. Concepts are not checked.
 
     Raises:
         InvalidArgument: see `check_annotations`.
     """
     _check_fields(annotations, field)
+    shapes = allowed_annotations(task_type).shapes
     for index, annotation in enumerate(annotations):
-        _check_shape(annotation, media, f"{field}[{index}]")
+        where = f"{field}[{index}]"
+        _check_shape(annotation, media, where)
+        if (kind := annotation.WhichOneof("shape")) not in shapes:
+            what = f"has the shape {kind}; for {in_words(task_type)} use {' or '.join(sorted(shapes))}"
+            raise _invalid(where, what, "SHAPE_NOT_OF_TASK")
 
 
 def _check_fields(annotations: Sequence[Annotation], field: str) -> None:
@@ -139,7 +141,7 @@ def _check_shape(annotation: Annotation, media: Media, where: str) -> None:
     if flaw := find_flaw(annotation):
         raise _invalid(where, flaw, _FLAW_REASONS.get(kind, "SHAPE_INVALID"))
     if not lies_on(annotation, media.width_px, media.height_px):
-        what = f"is outside the image of {media.width_px} x {media.height_px} pixels"
+        what = f"is not within the image of {media.width_px} x {media.height_px} pixels; clip it to the image, or leave it out"
         raise _invalid(where, what, "SHAPE_OUTSIDE_IMAGE")
     if kind == "polygon" and (crossing := find_crossing(annotation.polygon)):
         what = f"has a polygon whose rings cross: {crossing}; draw rings that do not cross, or use a mask"

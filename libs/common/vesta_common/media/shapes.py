@@ -36,7 +36,8 @@ def find_flaw(annotation: Annotation) -> str:
         return "has no shape; for the image as a whole set image_label"
     shape = getattr(annotation, kind)
     flaw = _flaw_of(shape) if _is_finite(shape) else "with a coordinate that is not finite"
-    return f"has a {kind} {flaw}" if flaw else ""
+    article = "" if kind == "keypoints" else "a "
+    return f"has {article}{kind} {flaw}" if flaw else ""
 
 
 def lies_on(annotation: Annotation, width_px: int, height_px: int) -> bool:
@@ -112,7 +113,11 @@ def _flaw_of(shape: Message) -> str:
             return "" if lasts else "whose end is not after its start"
         case Mask():
             covered, pixels = sum(shape.runs_px), shape.height_px * shape.width_px
-            return "" if pixels and covered == pixels else f"whose runs cover {covered} pixels of {pixels}"
+            return (
+                ""
+                if pixels and covered == pixels
+                else f"whose runs cover {covered} pixels of {pixels}; they must cover all"
+            )
         case Keypoints():
             return _flaw_of_keypoints(shape)
         case Track():
@@ -124,11 +129,11 @@ def _flaw_of(shape: Message) -> str:
 def _flaw_of_keypoints(keypoints: Keypoints) -> str:
     counts = Counter(point.label for point in keypoints.points)
     if twice := [label for label, count in counts.items() if count > 1]:
-        return f"in which {twice[0]!r} appears twice"
+        return f"in which {twice[0]!r} appears twice; leave one of them out"
     for point in keypoints.points:
         if not point.HasField("point") and point.visibility != Visibility.VISIBILITY_ABSENT:
             return f"in which {point.label!r} has no point; use VISIBILITY_ABSENT if it is not in the image"
-    return "" if keypoints.points else "without points"
+    return "" if keypoints.points else "without points; leave the annotation out"
 
 
 def _flaw_of_track(track: Track) -> str:

@@ -69,7 +69,8 @@ class TaskService(TaskServiceServicer):
         found_items = self._items.BatchGetItems(BatchGetItemsRequest(parent=campaign.dataset, names=names)).items
         items = {item.name: item for item in found_items}
         for index, task in enumerate(request.tasks):
-            check_shapes(task.pre_annotations, items[task.item].media, f"tasks[{index}].pre_annotations")
+            media, field = items[task.item].media, f"tasks[{index}].pre_annotations"
+            check_shapes(task.pre_annotations, media, campaign.task_type, field)
         with self._store.transaction() as connection:
             return once(connection, request, BatchCreateTasksResponse, lambda: self._create(connection, request, items))
 

@@ -6,7 +6,7 @@ retried, because only the client can do that safely, with its `request_id`.
 
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -175,6 +175,7 @@ def _open_channel(address: str, identity: Identity) -> grpc.aio.Channel:
 class _RemoteResponseStream:
     def __init__(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
         self._call = call
+        _keep_status(call)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._call.__aiter__()
@@ -184,3 +185,25 @@ class _RemoteResponseStream:
 
     def cancel(self) -> None:
         self._call.cancel()
+
+
+def _keep_status(call: Any) -> None:
+    """Lets a call that ends while a request is sent end with the status of the service.
+
+    grpc.aio otherwise gives it the status INTERNAL, because the request cannot be sent: every second upload that a service rejects by its
+    first message ended so. Without a status of its own, the call waits for that of the service, or of the connection.
+    """
+    call._cython_call = _WithoutOwnErrors(call._cython_call)  # there is no public way
+
+
+class _WithoutOwnErrors:
+    """The core of a call of grpc.aio, which does not set the status INTERNAL."""
+
+    def __init__(self, core: Any) -> None:
+        self._core = core
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def set_internal_error(self, error: str) -> None:
+        """Leaves the status to the service."""

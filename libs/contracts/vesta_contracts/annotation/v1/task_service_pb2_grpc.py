@@ -80,7 +80,7 @@ class TaskServiceServicer:
     def BatchCreateTasks(self, request, context):
         """Creates up to 1000 Tasks in one transaction. For an item that has an undecided Task in the Campaign, returns that Task. Errors:
         NOT_FOUND campaign or item; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item is not in the
-        dataset of the Campaign, or a shape in pre_annotations does not fit the item.
+        dataset of the Campaign, or a shape in pre_annotations does not fit the item or its task type.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,7 @@ class TaskServiceStub:
     BatchCreateTasks: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.BatchCreateTasksRequest, _task_service_pb2.BatchCreateTasksResponse]
     """Creates up to 1000 Tasks in one transaction. For an item that has an undecided Task in the Campaign, returns that Task. Errors:
     NOT_FOUND campaign or item; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item is not in the
-    dataset of the Campaign, or a shape in pre_annotations does not fit the item.
+    dataset of the Campaign, or a shape in pre_annotations does not fit the item or its task type.
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.Task]
     """Returns one Task. Errors: NOT_FOUND."""
@@ -65,7 +65,7 @@ class TaskServiceAsyncStub(TaskServiceStub):
     BatchCreateTasks: _aio.UnaryUnaryMultiCallable[_task_service_pb2.BatchCreateTasksRequest, _task_service_pb2.BatchCreateTasksResponse]  # type: ignore[assignment]
     """Creates up to 1000 Tasks in one transaction. For an item that has an undecided Task in the Campaign, returns that Task. Errors:
     NOT_FOUND campaign or item; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item is not in the
-    dataset of the Campaign, or a shape in pre_annotations does not fit the item.
+    dataset of the Campaign, or a shape in pre_annotations does not fit the item or its task type.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_task_service_pb2.GetTaskRequest, _task_pb2.Task]  # type: ignore[assignment]
     """Returns one Task. Errors: NOT_FOUND."""
@@ -96,7 +96,7 @@ class TaskServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_task_service_pb2.BatchCreateTasksResponse, _abc.Awaitable[_task_service_pb2.BatchCreateTasksResponse]]:
         """Creates up to 1000 Tasks in one transaction. For an item that has an undecided Task in the Campaign, returns that Task. Errors:
         NOT_FOUND campaign or item; FAILED_PRECONDITION CAMPAIGN_CLOSED; INVALID_ARGUMENT ITEM_NOT_IN_DATASET an item is not in the
-        dataset of the Campaign, or a shape in pre_annotations does not fit the item.
+        dataset of the Campaign, or a shape in pre_annotations does not fit the item or its task type.
         """
 
     @_abc_1.abstractmethod

@@ -129,7 +129,7 @@ class LoopPolicy(_message.Message):
     control_share: _builtins.float
     """The share of each batch that is drawn at random from the whole pool; 0.15 if unset, at least 0.05."""
     recipe: _builtins.str
-    """The training recipe. If unset, "classification", "multilabel" or "detection" of the project, depending on the dataset."""
+    """The training recipe. If unset, that of the project for the task type of the dataset, such as "detection"."""
     annotators_per_task: _builtins.int
     """The number of annotators per task; 1 if unset. Immutable."""
     review_share: _builtins.float
