@@ -1,7 +1,8 @@
 """What detection and segmentation have in common in the demo: annotators draw, in images of a data set or in synthetic scenes."""
 
+import random
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -49,3 +50,11 @@ class DrawnTask(DemoTask):
     def quality_without_training(self, drawn: Sequence[Annotations], test: Sequence[Annotations]) -> float | None:
         """0 if no drawn image has an object: a model that finds nothing."""
         return None if any(drawn) else float(not any(test))
+
+
+def seen(truth: Annotations, concepts: Sequence[str], draw: random.Random) -> Iterator[tuple[Annotation, str]]:
+    """Yields the true annotations that an annotator sees, each with the concept that the annotator gives it."""
+    for one in truth:
+        if draw.random() >= MISS_SHARE:
+            others = [other for other in concepts if other != one.concept]
+            yield one, draw.choice(others) if others and draw.random() < CONFUSE_SHARE else one.concept

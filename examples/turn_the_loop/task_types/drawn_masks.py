@@ -11,7 +11,7 @@ from scipy import ndimage
 from vesta_contracts.common.v1 import Annotation
 
 from task_types.drawn import ADD_SHARE, CONFUSE_SHARE, MISS_SHARE
-from task_types.marks import TRUTH
+from task_types.marks import TRUTH, tag
 from task_types.objects import random_place
 
 SHIFT_SHARE = 0.03
@@ -44,15 +44,23 @@ def invented_pixels(size_px: SizePx, draw: random.Random) -> Pixels:
     return inside
 
 
-def paint(image: Image.Image, pixels: Pixels, colour: str, *, filled: bool) -> None:
+def paint_found(image: Image.Image, found: Annotation, text: str, colour: str) -> None:
+    """Fills a predicted mask, with a text at its top left."""
+    pixels = pixels_of(found)
+    _paint(image, pixels, colour, filled=True)
+    rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
+    tag(image, (float(columns[0]), float(rows[0])), text, colour)
+
+
+def paint_truth(image: Image.Image, truth: Annotation) -> None:
+    """Draws the outline of a true mask."""
+    _paint(image, pixels_of(truth), TRUTH, filled=False)
+
+
+def _paint(image: Image.Image, pixels: Pixels, colour: str, *, filled: bool) -> None:
     """Draws a mask: its outline, and its pixels if `filled`."""
     shade = Image.new("RGB", image.size, colour)
     if filled:
         image.paste(shade, mask=Image.fromarray((255 * OPACITY * pixels).astype(np.uint8)))
     outline = pixels & ~ndimage.binary_erosion(pixels)
     image.paste(shade, mask=Image.fromarray((255 * outline).astype(np.uint8)))
-
-
-def paint_truth(image: Image.Image, truth: Annotation) -> None:
-    """Draws the outline of a true mask."""
-    paint(image, pixels_of(truth), TRUTH, filled=False)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from annotation_formats import RawObject
 from boxes import SizePx
-from masks import mask, mask_ious, pixels_of
+from masks import mask, mask_ious
 from numpy.typing import NDArray
 from PIL import Image
 from vesta_contracts.common.v1 import Annotation, TaskType
@@ -16,11 +16,11 @@ from task_types.drawn_masks import (
     ERROR_RATES,
     SCENES,
     invented_pixels,
-    paint,
+    paint_found,
     paint_truth,
     redrawn_pixels,
 )
-from task_types.marks import RIGHT, WRONG, tag
+from task_types.marks import RIGHT, WRONG
 from task_types.objects import ObjectDemoTask
 
 
@@ -53,10 +53,6 @@ class InstanceSegmentation(ObjectDemoTask):
         """Outlines true objects in white, and fills predicted ones in green or red, with their score."""
         matched = {column for _, column in self.pairs(truth, found)}
         for column, one in enumerate(found):
-            colour = RIGHT if column in matched else WRONG
-            pixels = pixels_of(one)
-            paint(image, pixels, colour, filled=True)
-            rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
-            tag(image, (float(columns[0]), float(rows[0])), f"{one.concept} {one.score:.2f}", colour)
+            paint_found(image, one, f"{one.concept} {one.score:.2f}", RIGHT if column in matched else WRONG)
         for one in truth:
             paint_truth(image, one)

@@ -16,7 +16,7 @@ from vesta_contracts.common.v1 import Annotation, Prediction
 from vesta_contracts.training.v1 import Estimate, Metrics
 
 from task_types.demo_task import Annotations, Answer
-from task_types.drawn import ADD_SHARE, CONFUSE_SHARE, MISS_SHARE, DrawnTask
+from task_types.drawn import ADD_SHARE, DrawnTask, seen
 
 
 class ObjectDemoTask(DrawnTask):
@@ -50,12 +50,7 @@ class ObjectDemoTask(DrawnTask):
     def answer(self, photograph: Photograph, concepts: Sequence[str], draw: random.Random) -> Answer:
         truth = photograph.annotations
         size_px = image_size(photograph.path)
-        drawn: list[Annotation | None] = []
-        for one in truth:
-            if draw.random() >= MISS_SHARE:
-                others = [other for other in concepts if other != one.concept]
-                concept = draw.choice(others) if others and draw.random() < CONFUSE_SHARE else one.concept
-                drawn.append(self.redrawn(one, concept, size_px, draw))
+        drawn = [self.redrawn(one, concept, size_px, draw) for one, concept in seen(truth, concepts, draw)]
         if draw.random() < ADD_SHARE:
             drawn.append(self.invented(draw.choice(concepts), size_px, draw))
         annotations = [one for one in drawn if one is not None]

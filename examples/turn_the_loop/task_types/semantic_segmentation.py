@@ -16,16 +16,16 @@ from vesta_contracts.common.v1 import Annotation, Prediction, TaskType
 from vesta_contracts.training.v1 import Estimate, Metrics
 
 from task_types.demo_task import Annotations, Answer
-from task_types.drawn import ADD_SHARE, CONFUSE_SHARE, MISS_SHARE, DrawnTask
+from task_types.drawn import ADD_SHARE, DrawnTask, seen
 from task_types.drawn_masks import (
     ERROR_RATES,
     SCENES,
     invented_pixels,
-    paint,
+    paint_found,
     paint_truth,
     redrawn_pixels,
 )
-from task_types.marks import RIGHT, WRONG, tag
+from task_types.marks import RIGHT, WRONG
 
 
 class SemanticSegmentation(DrawnTask):
@@ -52,12 +52,7 @@ class SemanticSegmentation(DrawnTask):
 
     def answer(self, photograph: Photograph, concepts: Sequence[str], draw: random.Random) -> Answer:
         truth = photograph.annotations
-        drawn = []
-        for one in truth:
-            if draw.random() >= MISS_SHARE:
-                others = [other for other in concepts if other != one.concept]
-                concept = draw.choice(others) if others and draw.random() < CONFUSE_SHARE else one.concept
-                drawn.append((concept, redrawn_pixels(one, draw)))
+        drawn = [(concept, redrawn_pixels(one, draw)) for one, concept in seen(truth, concepts, draw)]
         if draw.random() < ADD_SHARE:
             drawn.append((draw.choice(concepts), invented_pixels(image_size(photograph.path), draw)))
         annotations = joined(drawn)
@@ -84,11 +79,7 @@ class SemanticSegmentation(DrawnTask):
         """Outlines true pixels in white, and fills predicted ones in green or red, with the concept."""
         right = _right_concepts(truth, found)
         for one in found:
-            colour = RIGHT if one.concept in right else WRONG
-            pixels = pixels_of(one)
-            paint(image, pixels, colour, filled=True)
-            rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
-            tag(image, (float(columns[0]), float(rows[0])), one.concept, colour)
+            paint_found(image, one, one.concept, RIGHT if one.concept in right else WRONG)
         for one in truth:
             paint_truth(image, one)
 

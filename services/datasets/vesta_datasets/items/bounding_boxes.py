@@ -1,8 +1,8 @@
 """The smallest axis-aligned box around a shape. Pure."""
 
 import math
-from itertools import accumulate
 
+from vesta_common.media.mask_runs import bounds_of, edges_of
 from vesta_contracts.common.v1 import Annotation, Mask, PixelBox, PixelPoint, RotatedBox
 
 
@@ -39,18 +39,8 @@ def _around_rotated(box: RotatedBox) -> PixelBox:
 
 
 def _around_mask(mask: Mask) -> PixelBox | None:
-    """Computes the box from the runs; a run that continues in the next row covers the whole width."""
-    ends = list(accumulate(mask.runs_px))
-    runs = [(start, end - 1) for start, end in zip(ends[::2], ends[1::2], strict=False) if end > start]
-    if not runs:
+    edges = edges_of(mask)
+    if not len(edges):
         return None
-    width = mask.width_px
-    columns = [
-        (0, width - 1) if first // width != last // width else (first % width, last % width) for first, last in runs
-    ]
-    return PixelBox(
-        x_min_px=min(low for low, _ in columns),
-        y_min_px=runs[0][0] // width,
-        x_max_px=max(high for _, high in columns) + 1,
-        y_max_px=runs[-1][1] // width + 1,
-    )
+    x_min, y_min, x_max, y_max = bounds_of(edges, mask.width_px)
+    return PixelBox(x_min_px=x_min, y_min_px=y_min, x_max_px=x_max, y_max_px=y_max)
