@@ -53,6 +53,13 @@ def found(*answers: list[Annotation]) -> tuple[list[tuple[str, float]], str, lis
         ([[a_box(0, 0, "car")], [a_box(0, 0)], [a_box(0, 0, "bus")]], ([], "", ["bus"])),
         # Too far apart to be one object.
         ([[a_box(0, 0)], [a_box(15, 0)], [a_box(0, 1)]], ([("van", 0)], "ac", [])),
+        # Two of three, and three of five, see an object at about the same place, but not the same one.
+        ([[a_box(0, 0)], [a_box(12, 0)], []], ([], "c", ["van"])),
+        ([[a_box(0, 0)], [a_box(12, 0, "car")], []], ([], "c", ["car"])),
+        ([[a_box(0, 0)], [a_box(1, 0)], [a_box(12, 0)], [], []], ([], "de", ["van"])),
+        ([[a_box(0, 0)], [a_box(12, 0)], [], [], []], ([], "cde", [])),
+        ([[a_box(0, 0)], [a_box(19, 0)], []], ([], "c", [])),
+        ([[a_box(0, 0), a_box(12, 0)], [], []], ([], "bc", [])),
     ],
 )
 def test_each_object_is_decided_by_the_majority(
@@ -143,6 +150,15 @@ def test_the_distance_is_the_share_that_does_not_overlap() -> None:
 def test_an_attribute_that_half_of_the_annotators_state_is_disputed(attributes: list[str], disputed: bool) -> None:
     answers = drawn(*([a_box(0, 0, **({"occluded": value} if value else {}))] for value in attributes))
     assert DETECTION.consensus(answers).is_disputed is disputed
+
+
+def test_an_object_drawn_in_different_places_is_one_disagreement() -> None:
+    consensus = DETECTION.consensus(drawn([a_box(0, 0), a_box(60, 0)], [a_box(12, 0)], [a_box(60, 1)]))
+    split, missed = consensus.disagreements
+    assert [(one.annotator, one.annotation_index) for one in split.opinions] == [("a", 0), ("b", 0)]
+    assert (split.disputed, split.suggestion.box.x_min_px) == (True, 6)
+    assert [one.annotator for one in missed.opinions] == ["a", "c"]
+    assert [box.box.x_min_px for box in consensus.annotations] == [60]
 
 
 def test_disagreements_name_who_annotated_what() -> None:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from vesta_contracts.common.v1 import Annotation
 
 SIMILARITY_MIN = 0.5
+NEAR_MIN = 0.1
+"""Two objects with at least this similarity may be the same object, which their annotators drew differently."""
 ASSIGNED_MAX = 500
 """Objects of one answer in a group that are assigned in the best way. Larger groups are matched greedily: so many objects overlap only
 in answers that are meant to be slow."""
@@ -76,6 +78,17 @@ def match(one: Objects, other: Objects, *, same_concept: bool) -> dict[tuple[int
     possible = found >= SIMILARITY_MIN
     pairs = _Pairs(rows[possible], columns[possible], found[possible], equal[possible])
     return dict(sorted(entry for group in pairs.groups() for entry in group.assigned()))
+
+
+def near_pairs(objects: Objects) -> list[tuple[int, int]]:
+    """Returns the pairs of indices of objects with a similarity of at least `NEAR_MIN`, the most similar first, whatever their concepts."""
+    if not len(objects):
+        return []
+    rows, columns = _overlapping(objects.shapes.extents, objects.shapes.extents)
+    rows, columns = rows[rows < columns], columns[rows < columns]
+    found = objects.shapes.similarities(rows, objects.shapes, columns)
+    order = [index for index in np.argsort(-found, kind="stable") if found[index] >= NEAR_MIN]
+    return list(zip(rows[order].tolist(), columns[order].tolist(), strict=True))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from vesta_contracts.common.v1 import Annotation
 
 from vesta_annotation.alpha import distance_alpha
 from vesta_annotation.task_types.annotation_task import OBJECT_TASKS_MAX, AnnotationTask, Consensus
-from vesta_annotation.task_types.matching import Objects, Shapes, match
+from vesta_annotation.task_types.matching import Objects, Shapes, match, near_pairs
 
 CHANCE_PAIRS_MAX = 300
 """The number of random pairs of answers whose objects are matched to estimate agreement by chance."""
@@ -38,12 +38,14 @@ class ObjectTask(AnnotationTask[Objects]):
         return Objects(annotations, self.shapes(annotations))
 
     def consensus(self, answers: Sequence[Submission]) -> Consensus:
-        """Keeps the objects that more than half of the annotators annotated with one concept, and drops those of fewer than half."""
+        """Keeps the objects that more than half of the annotators annotated with one concept, and drops those of fewer than half, unless
+        half of them drew an object nearby: then they see it differently.
+        """
         accepted, disagreements = [], []
         agreeing = set(range(len(answers)))
         for seen in self._seen_objects([answer.annotations for answer in answers]):
             chosen = list(seen.chosen.values())
-            is_clear = not attributes_disputed(chosen) and not self.is_shape_disputed(chosen)
+            is_clear = seen.is_one and not attributes_disputed(chosen) and not self.is_shape_disputed(chosen)
             if is_accepted := 2 * len(chosen) > len(answers) and is_clear:
                 merged = self._merged(seen)
                 accepted.append(merged)
@@ -109,7 +111,28 @@ class ObjectTask(AnnotationTask[Objects]):
                 else:
                     found.append(seen := _SeenObject({}, {}))
                 seen.annotations[index], seen.numbers[index] = annotation, number
-        return found
+        return self._with_split_joined(found, len(answers))
+
+    def _with_split_joined(self, found: Sequence["_SeenObject"], answer_count: int) -> list["_SeenObject"]:
+        """Joins objects of fewer than half of the annotators that are near one another, if the annotators together are half of all."""
+        few = [seen for seen in found if 2 * len(seen.annotations) < answer_count]
+        groups = {place: [place] for place in range(len(few))}
+        for one, other in near_pairs(self.value([seen.first for seen in few])):
+            joined = [few[place] for place in (*groups[one], *groups[other])]
+            annotators = [index for seen in joined for index in seen.annotations]
+            if groups[one] is not groups[other] and len(set(annotators)) == len(annotators):
+                groups[one] += groups[other]
+                groups |= dict.fromkeys(groups[one], groups[one])
+        split = list[_SeenObject]()
+        for group in {id(group): group for group in groups.values()}.values():
+            seen = _SeenObject({}, {}, is_one=False)
+            for place in group:
+                seen.annotations.update(few[place].annotations)
+                seen.numbers.update(few[place].numbers)
+            if len(group) > 1 and 2 * len(seen.annotations) >= answer_count:
+                split.append(seen)
+        taken = {index for seen in split for index in seen.numbers.items()}
+        return [*(seen for seen in found if taken.isdisjoint(seen.numbers.items())), *split]
 
 
 @dataclass(frozen=True)
@@ -119,10 +142,12 @@ class _SeenObject:
     Attributes:
         annotations: by the index of the answer; the first one is that which the others were matched with.
         numbers: the index of each annotation in its answer.
+        is_one: whether all annotations match; false if they are only near one another.
     """
 
     annotations: dict[int, Annotation]
     numbers: dict[int, int]
+    is_one: bool = True
 
     @property
     def first(self) -> Annotation:

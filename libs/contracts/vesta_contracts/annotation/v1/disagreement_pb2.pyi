@@ -21,8 +21,8 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Disagreement(_message.Message):
-    """An object that the annotators of a Task saw differently: some did not annotate it, or they chose different concepts, attributes or
-    points.
+    """An object that the annotators of a Task saw differently: some did not annotate it, or they chose different concepts, attributes, points
+    or places.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
