@@ -388,6 +388,14 @@ def test_a_detector_is_imported_with_its_card_into_the_only_project(
     assert json.loads(done.stdout)["name"] == "projects/b/pretrainedDetectors/coco"
 
 
+def test_a_card_that_is_no_text_is_named(vesta: Callable[..., Result], tmp_path: Path) -> None:
+    file = tmp_path / "a.onnx"
+    file.write_bytes(b"\x98")
+    done = vesta("models", "import", str(file), "--card", str(file))
+    assert isinstance(done.exception, ValueError)
+    assert "a.onnx is no text; write YAML" in str(done.exception)
+
+
 def test_a_detector_needs_a_project_where_there_are_several(
     vesta: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

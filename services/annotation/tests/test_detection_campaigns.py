@@ -161,3 +161,15 @@ def test_suggestions_have_the_shapes_of_the_task_type(annotation: Service) -> No
         "SHAPE_NOT_OF_TASK",
         "tasks[0].pre_annotations[1]",
     )
+
+
+def test_an_object_that_two_of_three_drew_in_different_places_is_decided_by_the_reviewer(annotation: Service) -> None:
+    task = answered(annotation, [a_box(0), a_box(40)], [a_box(12), a_box(40)], [a_box(40)])
+    (leased,) = annotation.lease_to_review("rosa")
+    assert [box.box.x_min_px for box in leased.agreed] == [40]
+    (split,) = leased.disagreements
+    assert [one.annotator.rpartition("/")[2] for one in split.opinions] == ["ada", "bob"]
+    annotation.review("rosa", task, Review.RESOLVE, a_box(0))
+    assert sorted(box.box.x_min_px for box in annotation.task(task).accepted) == [0, 40]
+    agreement = annotation.campaigns.GetAgreement(GetAgreementRequest(name=CAMPAIGN))
+    assert [(one.accuracy, one.f1) for one in agreement.annotators] == [(1, 1), (0, 0.5), (0, pytest.approx(2 / 3))]

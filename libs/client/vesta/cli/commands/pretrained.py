@@ -32,7 +32,7 @@ def models() -> None:
 def import_detector(session: Session, file: Path, card: Path, project: str | None, detector_id: str | None) -> None:
     """Import a pretrained detector from an ONNX file, from which trainings of detectors can start."""
     parent = project or _only_project(session)
-    imported = session.client.import_detector(parent, file, card.read_text(), detector_id or id_of(file.stem))
+    imported = session.client.import_detector(parent, file, _text_of(card), detector_id or id_of(file.stem))
     show(imported, json_output=session.json_output)
 
 
@@ -40,6 +40,15 @@ def id_of(text: str) -> str:
     """Returns a valid id that is similar to a text; empty if the text contains no letter."""
     words = re.findall("[a-z0-9]+", text.lower())
     return "-".join(words).lstrip("0123456789-")[:ID_LENGTH_MAX].rstrip("-")
+
+
+def _text_of(card: Path) -> str:
+    try:
+        return card.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"{card} is no text; write YAML, or Markdown with a YAML header, with the key license"
+        ) from None
 
 
 def _only_project(session: Session) -> str:
