@@ -13,7 +13,7 @@ from memory_features import MemoryFeatureStore
 from vesta_common.media.box_masks import mask_ious
 from vesta_common.media.mask_runs import Edges, area, bounds_of, mask_of
 from vesta_common.media.model_input import InputFormat
-from vesta_contracts.common.v1 import Annotation, ImageLabel, PixelBox, PixelPoint, Polygon, Ring, TaskType
+from vesta_contracts.common.v1 import Annotation, ImageLabel, PixelBox, PixelPoint, Polygon, Ring, RotatedBox, TaskType
 from vesta_contracts.datasets.v1 import AnnotationList
 from vesta_training.errors import ExportError, TooFewLabelsError
 from vesta_training.example import Split
@@ -247,6 +247,17 @@ def test_polygons_and_masks_become_objects_with_the_boxes_around_their_pixels() 
     assert example.masks is not None
     assert [area(one) for one in example.masks] == [200, 190]
     assert example.boxes == pytest.approx(np.array([[0.25, 0.25, 0.75, 0.75], [0, 0, 0.475, 0.95]]))
+
+
+def test_rotated_boxes_become_objects_beside_other_areas() -> None:
+    mask = Annotation(concept="cat", mask=mask_of(rectangle(10, 5, 30, 15), 20, 40))
+    box = RotatedBox(x_center_px=20, y_center_px=10, width_px=20, height_px=10, angle_deg=90)
+    rotated = Annotation(concept="dog", rotated_box=box)
+
+    (example,), others = read_masked(iter([a_row(mask, rotated)]))
+
+    assert (example.box_concepts, others) == (("cat", "dog"), 0)
+    assert example.boxes[1] == pytest.approx(np.array([15 / 40, 0, 25 / 40, 1]))
 
 
 def test_images_without_objects_are_negatives_and_those_with_other_shapes_are_counted() -> None:

@@ -1,4 +1,4 @@
-"""Instance segmentation: each predicted mask is compared with an accepted mask or polygon."""
+"""Instance segmentation: each predicted mask is compared with an accepted area."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from vesta_conductor.task_types.objects import ObjectLoopTask
 
 
 class InstanceSegmentation(ObjectLoopTask):
-    """Polygons and masks."""
+    """Polygons, rotated boxes and masks."""
 
     recipe = "instance-segmentation"
     draw_seconds = DRAW_OUTLINE_SECONDS

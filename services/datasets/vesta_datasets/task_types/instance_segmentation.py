@@ -6,6 +6,6 @@ from vesta_datasets.task_types.objects import ObjectDatasetTask
 
 
 class InstanceSegmentation(ObjectDatasetTask):
-    """Polygons and masks."""
+    """Polygons, rotated boxes and masks."""
 
     draw_seconds = DRAW_OUTLINE_SECONDS

@@ -1,10 +1,11 @@
-"""Images with masks for training: rows of the manifest of a snapshot with their annotations, polygons rasterised."""
+"""Images with masks for training: rows of the manifest of a snapshot with their annotations, outlines rasterised."""
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
-from vesta_common.media.mask_runs import Edges, bounds_of, edges_of, rasterised
-from vesta_common.media.rotated_boxes import polygon_of
+from vesta_common.media.areas import pixels_of
+from vesta_common.media.mask_runs import bounds_of
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.datasets.v1 import AnnotationList
 
@@ -12,9 +13,11 @@ from vesta_training.example import Split
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.training_task import Row
 
+_SHAPES: Final = ("polygon", "rotated_box", "mask")
+
 
 def read_masked(rows: Iterator[Row]) -> tuple[tuple[BoxedExample, ...], int]:
-    """Returns the annotated items, and the number of those that have other shapes and neither a polygon nor a mask.
+    """Returns the annotated items, and the number of those that have other shapes and no polygon, rotated box or mask.
 
     Boxes are those around the masks. An object without a pixel on the image is dropped.
     """
@@ -24,7 +27,7 @@ def read_masked(rows: Iterator[Row]) -> tuple[tuple[BoxedExample, ...], int]:
         if row["accept_time"] is None:
             continue
         annotations = AnnotationList.FromString(row["annotations"]).annotations
-        outlined = [one for one in annotations if one.HasField("polygon") or one.HasField("mask")]
+        outlined = [one for one in annotations if one.WhichOneof("shape") in _SHAPES]
         if annotations and not outlined:
             other_shapes_count += 1
             continue
@@ -34,7 +37,7 @@ def read_masked(rows: Iterator[Row]) -> tuple[tuple[BoxedExample, ...], int]:
 
 def _example(row: Row, outlined: Sequence[Annotation]) -> BoxedExample:
     width, height = row["width_px"], row["height_px"]
-    all_masks = [_edges(one, height, width) for one in outlined]
+    all_masks = [pixels_of(one, height, width) for one in outlined]
     masks = tuple(edges for edges in all_masks if len(edges))
     concepts = tuple(one.concept for one, edges in zip(outlined, all_masks, strict=True) if len(edges))
     corners = np.array([bounds_of(edges, width) for edges in masks], dtype=np.float64).reshape(-1, 4)
@@ -50,9 +53,3 @@ def _example(row: Row, outlined: Sequence[Annotation]) -> BoxedExample:
         height_px=height,
         masks=masks,
     )
-
-
-def _edges(annotation: Annotation, height_px: int, width_px: int) -> Edges:
-    if annotation.HasField("mask"):
-        return edges_of(annotation.mask)
-    return rasterised(polygon_of(annotation), height_px, width_px)

@@ -9,7 +9,7 @@ from vesta_training.tasks.training_task import Row
 
 
 class Masks(Boxes):
-    """Trains on polygons and masks, as on boxes: the recipe adds a mask head to the detection head."""
+    """Trains on polygons, rotated boxes and masks, as on boxes: the recipe adds a mask head to the detection head."""
 
     def examples(self, rows: Iterator[Row]) -> tuple[tuple[Example, ...], int]:
         """Returns the annotated items, and the number of items with other shapes only."""
