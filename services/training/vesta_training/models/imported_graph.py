@@ -104,6 +104,10 @@ def imported_detector_graph(
 ) -> onnx.ModelProto:
     """Returns the graph `pixels` uint8 `(N, H, W, 3)` → `objects` `(N, K, 6)` in pixels of the input, and `embedding` `(N, D)`.
 
+    The embedding has a network of its own, which takes 10 ms of 30, because the features of a detector describe a whole image less well:
+    of 500 photographs of clothing, the nearest one has the same class in 44 % by the mean features of YOLOX-Nano, and in 70 % by this
+    embedding.
+
     Args:
         backbone: the network of the embedding.
         with_candidates: adds the outputs `candidate_boxes` `(N, A, 4)`, as shares of the input, and `candidate_scores` `(N, A, C)`.
