@@ -3,14 +3,17 @@
 import hashlib
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from memory_features import MemoryFeatureStore
 from PIL import Image, ImageDraw
 from vesta_common.media.model_input import SQUARE, InputFormat
 from vesta_training.example import Pixels, Split
-from vesta_training.tasks.assignment import Dependencies
+from vesta_training.progress import ignore_progress
+from vesta_training.tasks.assignment import Assignment, Dependencies, Trained
 from vesta_training.tasks.detection.examples import BoxedExample
+from vesta_training.tasks.registry import training_task
 
 CONCEPTS = ("square", "disc")
 WIDTH_PX, HEIGHT_PX = 240, 160
@@ -93,3 +96,8 @@ def dependencies_of(scenes: Scenes, folder: Path, run: str) -> Dependencies:
         run_folder=run_folder,
         threads=1,
     )
+
+
+def train(assignment: Assignment, dependencies: Dependencies, progress: Any = ignore_progress) -> Trained:
+    """Trains with the recipe of the assignment."""
+    return training_task(assignment.recipe.task).train(assignment, dependencies, progress)

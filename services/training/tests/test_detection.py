@@ -2,12 +2,11 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from boxed_scenes import CONCEPTS, Scenes, dependencies_of
+from boxed_scenes import CONCEPTS, Scenes, dependencies_of, train
 from torchvision.ops import batched_nms
 from vesta_common.media.boxes import box_ious
 from vesta_common.media.model_input import InputFormat
@@ -19,17 +18,16 @@ from vesta_training.models.detector_graph import OBJECTS, Selection
 from vesta_training.models.export import export_backbone
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.model_file import read_model
-from vesta_training.progress import ProgressUpdate, ignore_progress
+from vesta_training.progress import ProgressUpdate
 from vesta_training.recipes.choices import Task
 from vesta_training.recipes.recipe import Recipe, builtin_recipe
-from vesta_training.tasks.assignment import Assignment, Champion, Dependencies, Trained
+from vesta_training.tasks.assignment import Assignment, Champion, Trained
 from vesta_training.tasks.detection import export as export_module
 from vesta_training.tasks.detection.curve import measure_curve
 from vesta_training.tasks.detection.default_boxes import choose_sizes, lay_out
 from vesta_training.tasks.detection.detector import Detector
 from vesta_training.tasks.detection.export import export_detector
 from vesta_training.tasks.detection.network import DetectionHead
-from vesta_training.tasks.registry import training_task
 
 TRAIN_COUNT, COUNT = 14, 20
 
@@ -63,10 +61,6 @@ def assignment(scenes: Scenes, recipe: Recipe) -> Assignment:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("work")
-
-
-def train(assignment: Assignment, dependencies: Dependencies, progress: Any = ignore_progress) -> Trained:
-    return training_task(assignment.recipe.task).train(assignment, dependencies, progress)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from boxed_scenes import CONCEPTS, Scenes, dependencies_of
+from boxed_scenes import CONCEPTS, Scenes, dependencies_of, train
 from vesta_common.media.model_input import InputFormat
 from vesta_training.errors import LearningError
 from vesta_training.example import Split
@@ -20,10 +20,10 @@ from vesta_training.features.runtime import ModelRuntime
 from vesta_training.models.detector_graph import Selection
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.model_file import read_model
-from vesta_training.progress import ProgressUpdate, ignore_progress
+from vesta_training.progress import ProgressUpdate
 from vesta_training.recipes.choices import DetectionFinetuneChoices, Task
 from vesta_training.recipes.recipe import Recipe, builtin_recipe
-from vesta_training.tasks.assignment import Assignment, Champion, Dependencies, Trained
+from vesta_training.tasks.assignment import Assignment, Champion, Trained
 from vesta_training.tasks.checkpoints import NO_CHECKPOINTS
 from vesta_training.tasks.detection.default_boxes import choose_sizes, lay_out
 from vesta_training.tasks.detection.detector import Detector
@@ -34,7 +34,6 @@ from vesta_training.tasks.detection.finetuning.precision import Precision
 from vesta_training.tasks.detection.finetuning.tunable import tunable_backbone
 from vesta_training.tasks.detection.network import DetectionHead
 from vesta_training.tasks.group import ALONE, Group
-from vesta_training.tasks.registry import training_task
 from vesta_training.tasks.views.views import WHOLE, View, ViewChoices, draw_view, view_boxes, view_pixels
 
 TRAIN_COUNT, COUNT = 14, 20
@@ -76,10 +75,6 @@ def assignment(scenes: Scenes, recipe: Recipe) -> Assignment:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("work")
-
-
-def train(assignment: Assignment, dependencies: Dependencies, progress: Any = ignore_progress) -> Trained:
-    return training_task(assignment.recipe.task).train(assignment, dependencies, progress)
 
 
 def with_tuning(assignment: Assignment, **choices: Any) -> Assignment:
@@ -283,7 +278,7 @@ def test_images_and_boxes_are_moved_together(number: int) -> None:
     boxes = np.concatenate([starts, starts + generator.uniform(0.05, 0.3, (20, 2)).astype(np.float32)], axis=1)
     view = draw_view(f"{number:064x}", number, ViewChoices(0.6, 1.6, flip=True))
 
-    image, learned = augment(pixels, boxes, np.arange(20), view, 64)
+    image, learned = augment(pixels, boxes, np.arange(20), np.zeros(20, np.bool_), view, 64)
 
     expected, visible = view_boxes(boxes, view, 64)
     common = [one for one in learned.numbers if visible[one]]
@@ -297,13 +292,15 @@ def test_a_view_without_boxes_is_a_negative() -> None:
     corner = np.array([[0.9, 0.9, 1.0, 1.0]], dtype=np.float32)
     enlarged = View((0.0, 0.0, 0.5, 0.5), flipped=False, colours=(1.0, 1.0, 1.0))
 
-    image, learned = augment(pixels, corner, np.zeros(1, dtype=np.int64), enlarged, 32)
-    whole, kept = augment(pixels, corner, np.zeros(1, dtype=np.int64), WHOLE, 32)
+    image, learned = augment(pixels, corner, np.zeros(1, dtype=np.int64), np.zeros(1, np.bool_), enlarged, 32)
+    whole, kept = augment(pixels, corner, np.zeros(1, dtype=np.int64), np.zeros(1, np.bool_), WHOLE, 32)
+    _, crowded = augment(pixels, corner, np.zeros(1, dtype=np.int64), np.ones(1, np.bool_), WHOLE, 32)
 
     assert learned.boxes.shape == (0, 4)
     assert kept.boxes == pytest.approx(corner)
     assert (image == 9).all()
     assert (whole == 9).all()
+    assert (len(crowded.boxes), len(crowded.crowds if crowded.crowds is not None else ())) == (0, 1)
 
 
 def test_processors_compute_with_32_bits() -> None:

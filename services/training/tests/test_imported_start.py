@@ -10,10 +10,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from boxed_scenes import CONCEPTS, Scenes
+from boxed_scenes import CONCEPTS, Scenes, dependencies_of
 from hypothesis import given
 from hypothesis import strategies as st
-from memory_features import MemoryFeatureStore
 from tiny_detector import TinyDetector
 from vesta_common.media.model_input import InputFormat, place
 from vesta_contracts.training.v1 import Estimate, ModelInput
@@ -77,17 +76,7 @@ def assignment(scenes: Scenes, recipe: Recipe, pretrained: Pretrained) -> Assign
 
 @pytest.fixture(scope="module")
 def dependencies(scenes: Scenes, folder: Path) -> Dependencies:
-    def no_weights_file(sha256: str) -> Path:
-        raise LookupError(sha256)
-
-    return Dependencies(
-        pixels=scenes.pixels,
-        features=MemoryFeatureStore(),
-        weights_file=no_weights_file,
-        folder=folder,
-        run_folder=folder,
-        threads=1,
-    )
+    return dependencies_of(scenes, folder, "run")
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from boxed_scenes import CONCEPTS, HEIGHT_PX, WIDTH_PX, Scenes
+from boxed_scenes import CONCEPTS, HEIGHT_PX, WIDTH_PX, Scenes, dependencies_of, train
 from masked_scenes import edges
-from memory_features import MemoryFeatureStore
 from vesta_common.media.box_masks import mask_ious
 from vesta_common.media.mask_runs import Edges, area, bounds_of, mask_of
 from vesta_common.media.model_input import InputFormat
@@ -23,11 +22,10 @@ from vesta_training.models.detector_graph import OBJECTS, Selection
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.mask_graph import MASKS
 from vesta_training.models.model_file import read_model
-from vesta_training.progress import ignore_progress
 from vesta_training.recipes.choices import Task
 from vesta_training.recipes.recipe import Recipe, builtin_recipe
 from vesta_training.recipes.task_types import model_task_type_of
-from vesta_training.tasks.assignment import Assignment, Champion, Dependencies, Trained
+from vesta_training.tasks.assignment import Assignment, Champion, Trained
 from vesta_training.tasks.detection import export as export_module
 from vesta_training.tasks.detection.default_boxes import choose_sizes, lay_out
 from vesta_training.tasks.detection.detector import Detector
@@ -37,7 +35,6 @@ from vesta_training.tasks.detection.mask_head import MaskHead
 from vesta_training.tasks.detection.mask_targets import mask_targets
 from vesta_training.tasks.detection.network import DetectionHead
 from vesta_training.tasks.instance_segmentation.examples import read_masked
-from vesta_training.tasks.registry import training_task
 from vesta_training.tasks.views.views import WHOLE, View, view_boxes
 
 TRAIN_COUNT, COUNT = 14, 20
@@ -86,26 +83,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("work")
 
 
-def train(assignment: Assignment, scenes: Scenes, folder: Path, run: str) -> Trained:
-    def no_weights_file(sha256: str) -> Path:
-        raise LookupError(sha256)
-
-    run_folder = folder / run
-    run_folder.mkdir(exist_ok=True)
-    dependencies = Dependencies(
-        pixels=scenes.pixels,
-        features=MemoryFeatureStore(),
-        weights_file=no_weights_file,
-        folder=folder,
-        run_folder=run_folder,
-        threads=1,
-    )
-    return training_task(assignment.recipe.task).train(assignment, dependencies, ignore_progress)
-
-
 @pytest.fixture(scope="module")
 def trained(assignment: Assignment, scenes: Scenes, folder: Path) -> Trained:
-    return train(assignment, scenes, folder, "first")
+    return train(assignment, dependencies_of(scenes, folder, "first"))
 
 
 def test_masks_of_test_scenes_are_found(trained: Trained) -> None:
@@ -147,7 +127,7 @@ def test_a_challenger_is_compared_with_the_champion_by_masks(
     champion = Champion("projects/p/models/m/versions/1", trained.onnx_path)
 
     # In the folder of the first run, whose fits are complete.
-    again = train(replace(assignment, champion=champion), scenes, folder, "first")
+    again = train(replace(assignment, champion=champion), dependencies_of(scenes, folder, "first"))
 
     assert again.digest == trained.digest
     assert again.comparison is not None
@@ -158,7 +138,7 @@ def test_without_an_object_there_is_nothing_to_learn(assignment: Assignment, sce
     negatives = tuple(example for example in assignment.examples if not example.concepts)
 
     with pytest.raises(TooFewLabelsError, match="no item of the train split has an object"):
-        train(replace(assignment, examples=negatives), scenes, folder, "third")
+        train(replace(assignment, examples=negatives), dependencies_of(scenes, folder, "third"))
 
 
 @pytest.mark.parametrize("concept_count", [1, 3])

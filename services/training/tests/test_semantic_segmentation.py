@@ -2,15 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import torch
-from boxed_scenes import CONCEPTS, Scenes
+from boxed_scenes import CONCEPTS, Scenes, dependencies_of, train
 from masked_scenes import masked_examples
-from memory_features import MemoryFeatureStore
 from vesta_common.media.model_input import InputFormat, place
 from vesta_common.media.model_signatures import OVERLAP, PRESENCE, SEGMENTATION
 from vesta_common.media.segmentation_maps import map_on_image
@@ -22,10 +20,9 @@ from vesta_training.models.export import torch_maps
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.model_file import read_model
 from vesta_training.models.segmenter_graph import PixelCalibration
-from vesta_training.progress import ignore_progress
 from vesta_training.recipes.choices import Task
 from vesta_training.recipes.recipe import Recipe, builtin_recipe
-from vesta_training.tasks.assignment import Assignment, Champion, Dependencies, Trained
+from vesta_training.tasks.assignment import Assignment, Champion, Trained
 from vesta_training.tasks.registry import training_task
 from vesta_training.tasks.semantic_segmentation import export as export_module
 from vesta_training.tasks.semantic_segmentation.export import export_segmenter, torch_outputs
@@ -57,26 +54,6 @@ def assignment(scenes: Scenes, recipe: Recipe) -> Assignment:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("work")
-
-
-def dependencies_of(scenes: Scenes, folder: Path, run: str) -> Dependencies:
-    def no_weights_file(sha256: str) -> Path:
-        raise LookupError(sha256)
-
-    run_folder = folder / run
-    run_folder.mkdir(exist_ok=True)
-    return Dependencies(
-        pixels=scenes.pixels,
-        features=MemoryFeatureStore(),
-        weights_file=no_weights_file,
-        folder=folder,
-        run_folder=run_folder,
-        threads=1,
-    )
-
-
-def train(assignment: Assignment, dependencies: Dependencies, progress: Any = ignore_progress) -> Trained:
-    return training_task(assignment.recipe.task).train(assignment, dependencies, progress)
 
 
 @pytest.fixture(scope="module")
@@ -206,3 +183,24 @@ def test_a_map_has_255_concepts_at_most(assignment: Assignment, scenes: Scenes, 
 
     with pytest.raises(LearningError, match="has 256 concepts, the maximum for semantic segmentation is 255"):
         train(replace(assignment, concepts=concepts), dependencies_of(scenes, folder, "fourth"))
+
+
+def test_the_curve_of_random_labels_is_measured_in_miou(
+    assignment: Assignment, recipe: Recipe, trained: Trained, scenes: Scenes, folder: Path
+) -> None:
+    assert recipe.segmentation is not None
+    quick = recipe.segmentation.model_copy(update={"curve_steps": 60})
+    with_curve = replace(assignment, recipe=replace(recipe, segmentation=quick), test_split_is_random=True)
+    phases: list[str] = []
+
+    curve = training_task(recipe.task).measure_curve(
+        with_curve,
+        dependencies_of(scenes, folder, "fifth"),
+        trained.onnx_path,
+        lambda update: phases.append(update.phase),
+    )
+
+    assert [point.label_count for point in curve.points] == [10, 15]
+    assert curve.points[-1].metric.value > 0.3
+    assert "more than 40" in curve.random_labels.reason
+    assert set(phases) == {"curve"}

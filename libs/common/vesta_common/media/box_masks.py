@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vesta_common.media.mask_runs import Edges, iou, mask_edges
+from vesta_common.media.mask_runs import Edges, area, iou, mask_edges, overlap
 from vesta_common.media.model_input import Box
 
 PROBABILITY_MIN = 0.5
@@ -48,6 +48,12 @@ def mask_ious(
     for row, column in pairs:
         shares[row, column] = iou(masks[row], others[column])
     return shares
+
+
+def mask_shares(masks: Sequence[Edges], others: Sequence[Edges]) -> NDArray[np.float64]:
+    """Returns `(N, M)` shares of the pixels of masks that lie in others; 0 of a mask without pixels."""
+    shares = [[overlap(mask, other) / max(1, area(mask)) for other in others] for mask in masks]
+    return np.array(shares, np.float64).reshape(len(masks), len(others))
 
 
 def _centres(low: float, high: float) -> NDArray[np.int64]:

@@ -25,6 +25,15 @@ def box_iou(one: Boxes, other: Boxes) -> NDArray[np.float64]:
     return shares
 
 
+def box_shares(one: Boxes, other: Boxes) -> NDArray[np.float64]:
+    """Returns `(N, M)` shares of the areas of `(N, 4)` boxes that lie in `(M, 4)` others; 0 of a box without area."""
+    sides = np.minimum(one[:, None, 2:], other[None, :, 2:]) - np.maximum(one[:, None, :2], other[None, :, :2])
+    common = np.clip(sides, 0, None).prod(axis=-1)
+    areas = np.broadcast_to((one[:, 2:] - one[:, :2]).prod(axis=-1)[:, None], common.shape)
+    shares: NDArray[np.float64] = np.divide(common, areas, out=np.zeros_like(common), where=areas > 0)
+    return shares
+
+
 def box_ious(one: Boxes, other: Boxes) -> NDArray[np.float64]:
     """Returns `(N, M)` intersections over unions of `(N, 4)` and `(M, 4)` boxes."""
     return box_iou(one[:, None], other[None])

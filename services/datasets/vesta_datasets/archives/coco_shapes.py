@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_masks
+from vesta_common.media.crowds import CROWD, TRUE
 from vesta_common.media.image_formats import IMAGE_PIXELS_MAX
 from vesta_common.media.rotated_boxes import normalized_angle
 from vesta_contracts.common.v1 import (
@@ -25,7 +26,7 @@ from vesta_contracts.common.v1 import (
     Visibility,
 )
 
-from vesta_datasets.archives.layout import ABSENT_KEYPOINTS, CROWD, ROTATION, TRUE
+from vesta_datasets.archives.layout import ABSENT_KEYPOINTS, ROTATION
 from vesta_datasets.archives.masks import mask_of
 from vesta_datasets.archives.run_lengths import RunsError, uncompressed
 

@@ -17,9 +17,10 @@ from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZipInfo
 
 import numpy as np
+from vesta_common.media.crowds import CROWD, TRUE
 from vesta_contracts.common.v1 import Annotation, Mask, PixelPoint, Visibility
 
-from vesta_datasets.archives.layout import ABSENT_KEYPOINTS, CROWD, ROTATION, TRUE, ArchivedItem, cannot_hold
+from vesta_datasets.archives.layout import ABSENT_KEYPOINTS, ROTATION, ArchivedItem, cannot_hold
 from vesta_datasets.archives.masks import mask_of, pixels_of
 from vesta_datasets.archives.zip_writer import ZipWriter
 

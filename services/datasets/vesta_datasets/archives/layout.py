@@ -58,9 +58,8 @@ class ArchivedItem:
 
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
-CROWD: Final = "crowd"
-"""The attribute of an annotation of several objects that are not separated, with the value TRUE."""
 TRUE: Final = "true"
+"""The value of attributes that are flags."""
 ROTATION: Final = "rotation"
 """The attribute of a COCO object, a number of degrees, by which its box is rotated about its centre, as CVAT writes it."""
 ABSENT_KEYPOINTS: Final = "absent_keypoints"

@@ -14,17 +14,15 @@ import numpy.typing as npt
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval import mask as coco_masks
 from vesta_common.media.mask_runs import Edges, area
-from vesta_contracts.training.v1 import Estimate
 
-from vesta_training.intervals import PERCENTILES_95
-from vesta_training.metrics.objects import Floats, Matches, ObjectPredictions, Objects
+from vesta_training.metrics.draws import Floats, Numbers
+from vesta_training.metrics.objects import IOUS, Matches, ObjectPredictions, Objects, match_concept
 
 RECALLS = np.linspace(0.0, 1.0, 101)
 ROUNDED = np.spacing(1)
-# The time of a bootstrap is proportional to the number of objects in all draws.
-DRAWN_OBJECTS_MAX = 20_000_000
-DRAWS_MIN = 200
 AREAS = ("all", "small", "medium", "large")
+AT_50 = (0,)
+ALL_IOUS = tuple(range(len(IOUS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +36,44 @@ class AveragePrecisions:
 
     at_50: Floats
     by_area: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedPredictions:
+    """Predictions whose objects are matched with the true ones once, for all draws of their items; see `DrawnMetric`.
+
+    Attributes:
+        matches: by concept.
+    """
+
+    items: tuple[str, ...]
+    concepts: tuple[str, ...]
+    matches: tuple[Matches, ...]
+
+    @classmethod
+    def of(cls, predictions: ObjectPredictions) -> "MatchedPredictions":
+        """Matches the objects of predictions."""
+        numbers = range(len(predictions.concepts))
+        matches = tuple(match_concept(predictions, number) for number in numbers)
+        return cls(predictions.items, predictions.concepts, matches)
+
+    @property
+    def found_count(self) -> int:
+        """The number of matched objects of all items."""
+        return sum(len(one.scores) for one in self.matches)
+
+    @property
+    def true_item_counts(self) -> Numbers:
+        """`(C,)`, the number of items with true objects of each concept."""
+        return np.array([(one.truth_counts > 0).sum() for one in self.matches], dtype=np.int64)
+
+    def by_concept(self, weights: Numbers, rows: Sequence[int] = AT_50) -> Floats:
+        """Returns `(C, B)`, the average precision of each concept in each draw of items; NaN without true objects.
+
+        Args:
+            rows: positions of the thresholds in `IOUS`, over which the mean is taken.
+        """
+        return np.stack([drawn_precisions(one, rows, weights) for one in self.matches])
 
 
 def average_precisions(predictions: ObjectPredictions) -> AveragePrecisions:
@@ -61,7 +97,7 @@ def average_precisions(predictions: ObjectPredictions) -> AveragePrecisions:
     )
 
 
-def drawn_precisions(matches: Matches, rows: Sequence[int], weights: npt.NDArray[np.int64]) -> Floats:
+def drawn_precisions(matches: Matches, rows: Sequence[int], weights: Numbers) -> Floats:
     """Returns the average precision of one concept in each draw of items, `(B,)`, as a mean over IoU thresholds; NaN without objects.
 
     Args:
@@ -73,34 +109,13 @@ def drawn_precisions(matches: Matches, rows: Sequence[int], weights: npt.NDArray
         positives = int(counts @ matches.truth_counts)
         if positives:
             of_found = counts[matches.items]
-            total = np.cumsum(of_found)
-            drawn[draw] = np.mean([_interpolated(of_found * matches.hits[row], total, positives) for row in rows])
+            drawn[draw] = np.mean(
+                [
+                    _interpolated(of_found * matches.hits[row], np.cumsum(of_found * ~matches.ignored[row]), positives)
+                    for row in rows
+                ]
+            )
     return drawn
-
-
-def draw_items(item_count: int, object_count: int, draws: int, generator: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Returns `(B, N)`, how often each item is in each draw with replacement. Fewer draws for very many objects."""
-    draws = max(DRAWS_MIN, min(draws, DRAWN_OBJECTS_MAX // max(1, object_count)))
-    return generator.multinomial(item_count, np.full(item_count, 1 / item_count), size=draws)
-
-
-def interval(value: float, drawn: Floats, outside: float = PERCENTILES_95[0]) -> Estimate:
-    """Returns a value with the percentile interval of its draws, of which those without objects are left out.
-
-    Args:
-        outside: percentage of the draws below and above the interval.
-    """
-    known = drawn[~np.isnan(drawn)]
-    low, high = np.percentile(known, (outside, 100 - outside)) if len(known) else (value, value)
-    return Estimate(value=value, low=min(float(low), value), high=max(float(high), value))
-
-
-def mean_over_concepts(drawn: Floats) -> Floats:
-    """Returns the mean over the concepts, `(C, B)` → `(B,)`, of those with true objects; NaN if there are none."""
-    known = ~np.isnan(drawn)
-    total = np.where(known, drawn, 0).sum(axis=0)
-    mean: Floats = np.divide(total, known.sum(axis=0), out=np.full(drawn.shape[1], np.nan), where=known.any(axis=0))
-    return mean
 
 
 def _interpolated(hits: npt.NDArray[np.int64], total: npt.NDArray[np.int64], positives: int) -> float:
@@ -122,13 +137,14 @@ def _annotations(objects_of_items: Sequence[Objects], sizes: Sequence[int]) -> l
         shapes = (
             map(_box, objects.boxes_xyxy_px) if objects.masks is None else (_mask(one, size) for one in objects.masks)
         )
-        for shape, number, score in zip(shapes, objects.numbers, objects.scores, strict=True):
+        described = zip(shapes, objects.numbers, objects.scores, objects.crowds, strict=True)
+        for shape, number, score, is_crowd in described:
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image,
                     "category_id": int(number),
-                    "iscrowd": 0,
+                    "iscrowd": int(is_crowd),
                     "score": float(score),
                     **shape,
                 }

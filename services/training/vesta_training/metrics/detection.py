@@ -3,22 +3,24 @@
 from collections.abc import Sequence
 
 import numpy as np
-from vesta_contracts.training.v1 import Comparison, ConceptComparison, ConceptMetrics, Estimate, Metrics, ReliabilityBin
+from vesta_contracts.training.v1 import Comparison, ConceptMetrics, Estimate, Metrics, ReliabilityBin
 
-from vesta_training.intervals import PERCENTILES_95, bootstrap
-from vesta_training.metrics.average_precision import (
-    average_precisions,
+from vesta_training.intervals import bootstrap
+from vesta_training.metrics.average_precision import ALL_IOUS, MatchedPredictions, average_precisions
+from vesta_training.metrics.draws import (
+    Floats,
+    Numbers,
+    check_comparable,
+    compare,
     draw_items,
-    drawn_precisions,
+    estimate,
     interval,
     mean_over_concepts,
 )
 from vesta_training.metrics.evaluation import calibration_error
-from vesta_training.metrics.objects import IOUS, Floats, Matches, Numbers, ObjectPredictions, match_concept
+from vesta_training.metrics.objects import IOUS, Matches, ObjectPredictions
 from vesta_training.recipes.choices import EvaluationChoices
 
-AT_50 = (0,)
-ALL_IOUS = tuple(range(len(IOUS)))
 PROBABILITY_MIN = 1e-7
 
 
@@ -29,24 +31,25 @@ def measure_objects(predictions: ObjectPredictions, choices: EvaluationChoices, 
         ValueError: there are no items.
     """
     generator = np.random.default_rng(seed)
-    matches = _all_matches(predictions)
+    matched = MatchedPredictions.of(predictions)
+    at_50 = [one.at_50 for one in matched.matches]
     values = average_precisions(predictions)
-    found_count = sum(len(one.scores) for one in matches)
-    draws = draw_items(len(predictions.items), found_count, choices.bootstrap_draws, generator)
+    draws = draw_items(len(predictions.items), matched.found_count, choices.bootstrap_draws, generator)
     fewer = draws[: max(1, len(draws) // len(IOUS))]
     metrics = Metrics(
         item_count=len(predictions.items),
-        object_count=sum(len(truth.scores) for truth in predictions.truth),
+        object_count=sum(int(one.truth_counts.sum()) for one in at_50),
         concepts=[
             _concept(concept, one, threshold, choices, generator)
-            for concept, one, threshold in zip(predictions.concepts, matches, predictions.thresholds, strict=True)
+            for concept, one, threshold in zip(predictions.concepts, at_50, predictions.thresholds, strict=True)
         ],
-        reliability=_reliability(matches, choices.calibration_bins),
-        log_loss=_log_loss(matches),
+        reliability=_reliability(at_50, choices.calibration_bins),
+        log_loss=_log_loss(at_50),
     )
     metrics.calibration_error = calibration_error(list(metrics.reliability))
     if not np.isnan(values.at_50).all():
-        drawn_50, drawn_all = _drawn(matches, AT_50, draws), _drawn(matches, ALL_IOUS, fewer)
+        drawn_50 = mean_over_concepts(matched.by_concept(draws))
+        drawn_all = mean_over_concepts(matched.by_concept(fewer, ALL_IOUS))
         metrics.mean_average_precision_50.CopyFrom(interval(float(np.nanmean(values.at_50)), drawn_50))
         metrics.mean_average_precision.CopyFrom(interval(float(np.nanmean(values.by_area[0])), drawn_all))
     for area, row in zip(("small", "medium", "large"), values.by_area[1:], strict=True):
@@ -66,62 +69,30 @@ def compare_objects(
     champion_name: str,
     seed: int,
 ) -> Comparison:
-    """Returns the differences in mAP@50 (challenger minus champion), overall and by concept, and the metrics of the champion.
-
-    Both models are evaluated on the same draws of items (paired bootstrap). The intervals of the concepts hold jointly.
+    """Returns the differences in mAP@50, see `draws.compare`, and the metrics of the champion.
 
     Raises:
         ValueError: the items or concepts differ.
     """
-    if challenger.items != champion.items or challenger.concepts != champion.concepts:
-        raise ValueError("a comparison requires predictions of both models for the same items and concepts")
-    generator = np.random.default_rng(seed)
-    own, other = _all_matches(challenger), _all_matches(champion)
-    found_count = sum(len(one.scores) for one in (*own, *other))
-    draws = draw_items(len(challenger.items), found_count, choices.bootstrap_draws, generator)
-    once = np.ones((1, len(challenger.items)), dtype=np.int64)
-    own_drawn, other_drawn = _by_concept(own, AT_50, draws), _by_concept(other, AT_50, draws)
-    own_once, other_once = _by_concept(own, AT_50, once), _by_concept(other, AT_50, once)
-    concepts = []
-    for index, concept in enumerate(challenger.concepts):
-        compared = ConceptComparison(concept=concept, item_count=int((own[index].truth_counts > 0).sum()))
-        if compared.item_count:
-            value = float(own_once[index, 0] - other_once[index, 0])
-            outside = PERCENTILES_95[0] / len(challenger.concepts)
-            compared.difference.CopyFrom(interval(value, own_drawn[index] - other_drawn[index], outside))
-        concepts.append(compared)
-    comparison = Comparison(
-        champion=champion_name,
+    check_comparable(challenger, champion)
+    own, other = MatchedPredictions.of(challenger), MatchedPredictions.of(champion)
+    return compare(
+        own,
+        other,
+        _draws(own, choices, seed, found_count=own.found_count + other.found_count),
+        champion_name=champion_name,
         champion_metrics=measure_objects(champion, choices, seed=seed),
-        concepts=concepts,
     )
-    value = float(mean_over_concepts(own_once)[0] - mean_over_concepts(other_once)[0])
-    if not np.isnan(value):
-        drawn = mean_over_concepts(own_drawn) - mean_over_concepts(other_drawn)
-        comparison.difference.CopyFrom(interval(value, drawn))
-    return comparison
 
 
 def mean_precision_50(predictions: ObjectPredictions, choices: EvaluationChoices, *, seed: int) -> Estimate | None:
     """Returns mAP@50 alone, with its interval; None without true objects."""
-    matches = _all_matches(predictions)
-    found_count = sum(len(one.scores) for one in matches)
-    draws = draw_items(len(predictions.items), found_count, choices.bootstrap_draws, np.random.default_rng(seed))
-    once = np.ones((1, len(predictions.items)), dtype=np.int64)
-    value = float(_drawn(matches, AT_50, once)[0])
-    return None if np.isnan(value) else interval(value, _drawn(matches, AT_50, draws))
+    matched = MatchedPredictions.of(predictions)
+    return estimate(matched, _draws(matched, choices, seed, found_count=matched.found_count))
 
 
-def _all_matches(predictions: ObjectPredictions) -> list[Matches]:
-    return [match_concept(predictions, number) for number in range(len(predictions.concepts))]
-
-
-def _by_concept(matches: Sequence[Matches], rows: Sequence[int], draws: Numbers) -> Floats:
-    return np.stack([drawn_precisions(one, rows, draws) for one in matches])
-
-
-def _drawn(matches: Sequence[Matches], rows: Sequence[int], draws: Numbers) -> Floats:
-    return mean_over_concepts(_by_concept(matches, rows, draws))
+def _draws(matched: MatchedPredictions, choices: EvaluationChoices, seed: int, *, found_count: int) -> Numbers:
+    return draw_items(len(matched.items), found_count, choices.bootstrap_draws, np.random.default_rng(seed))
 
 
 def _concept(

@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from vesta_common.media.box_masks import mask_ious
-from vesta_common.media.boxes import box_ious
+from vesta_common.media.box_masks import mask_ious, mask_shares
+from vesta_common.media.boxes import box_ious, box_shares
+from vesta_common.media.crowds import INSIDE_MIN
 from vesta_common.media.mask_runs import Edges
+
+from vesta_training.metrics.draws import Floats, Numbers
 
 IOUS = np.linspace(0.5, 0.95, 10)
 OBJECTS_MAX = 100
 """Objects per item that are matched, the ones with the highest scores."""
-
-Floats = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,19 +26,28 @@ class Objects:
         numbers: `(M,)`, of their concepts.
         scores: `(M,)`; 1 for true objects.
         masks: M masks on the stored image, each inside of its box; None if objects are boxes.
+        is_crowd: `(M,)`, which true objects are crowds; None if none is.
     """
 
     boxes_xyxy_px: Floats
     numbers: Numbers
     scores: Floats
     masks: tuple[Edges, ...] | None = None
+    is_crowd: npt.NDArray[np.bool_] | None = None
+
+    @property
+    def crowds(self) -> npt.NDArray[np.bool_]:
+        """`(M,)`, which objects are crowds."""
+        return np.zeros(len(self.scores), np.bool_) if self.is_crowd is None else self.is_crowd
 
     def selected(self, chosen: Numbers | npt.NDArray[np.bool_]) -> "Objects":
         """Returns the chosen objects: by their positions, in this order, or by whether each is chosen."""
         masks = self.masks
         if masks is not None:
             masks = tuple(masks[position] for position in np.arange(len(masks))[chosen])
-        return Objects(self.boxes_xyxy_px[chosen], self.numbers[chosen], self.scores[chosen], masks)
+        return Objects(
+            self.boxes_xyxy_px[chosen], self.numbers[chosen], self.scores[chosen], masks, self.crowds[chosen]
+        )
 
 
 def object_ious(one: Objects, other: Objects) -> Floats:
@@ -47,6 +56,31 @@ def object_ious(one: Objects, other: Objects) -> Floats:
     if one.masks is None or other.masks is None:
         return overlap
     return mask_ious(one.masks, other.masks, overlap > 0)
+
+
+def crowd_shares(found: Objects, truth: Objects) -> Floats:
+    """Returns `(N,)`, the largest share of each found object that lies in a crowd of the truth, whatever its concept; 0 without crowds."""
+    crowds = truth.selected(truth.crowds)
+    if found.masks is None or crowds.masks is None:
+        shares = box_shares(found.boxes_xyxy_px, crowds.boxes_xyxy_px)
+    else:
+        shares = mask_shares(found.masks, crowds.masks)
+    largest: Floats = shares.max(axis=1, initial=0)
+    return largest
+
+
+def without_crowds(found: Objects, truth: Objects) -> tuple[Objects, Objects]:
+    """Returns the found and the true objects of an image without crowds, and without those found that are of a crowd of their concept."""
+    if not truth.crowds.any():
+        return found, truth
+    objects = truth.selected(~truth.crowds)
+    same = found.numbers[:, None] == objects.numbers
+    is_object = (same & (object_ious(found, objects) >= IOUS[0])).any(axis=1)
+    in_crowd = np.zeros(len(found.numbers), np.bool_)
+    for number in np.unique(truth.numbers[truth.crowds]):
+        own = found.numbers == number
+        in_crowd[own] = crowd_shares(found.selected(own), truth.selected(truth.numbers == number)) >= INSIDE_MIN
+    return found.selected(is_object | ~in_crowd), objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +106,22 @@ class Matches:
         scores: `(D,)`.
         items: `(D,)`, positions of their items.
         hits: `(T, D)`, for each of `IOUS`.
-        truth_counts: `(N,)`, the number of true objects of each item.
+        ignored: `(T, D)`, whether each matches no true object but lies in a crowd, so that it is neither right nor wrong.
+        truth_counts: `(N,)`, the number of true objects of each item, without crowds.
     """
 
     scores: Floats
     items: Numbers
     hits: npt.NDArray[np.bool_]
+    ignored: npt.NDArray[np.bool_]
     truth_counts: Numbers
+
+    @property
+    def at_50(self) -> "Matches":
+        """Those that are right or wrong at an IoU of 0.5: without the ignored ones."""
+        counted = ~self.ignored[0]
+        hits, ignored = self.hits[:, counted], self.ignored[:, counted]
+        return Matches(self.scores[counted], self.items[counted], hits, ignored, self.truth_counts)
 
 
 def match_concept(predictions: ObjectPredictions, number: int) -> Matches:
@@ -86,20 +129,23 @@ def match_concept(predictions: ObjectPredictions, number: int) -> Matches:
 
     The match of an object does not depend on objects with lower scores.
     """
-    scores, items, hits, truth_counts = [], [], [], []
+    scores, items, hits, ignored, truth_counts = [], [], [], [], []
     for position, (truth, found) in enumerate(zip(predictions.truth, predictions.found, strict=True)):
         true, own = truth.selected(truth.numbers == number), found.selected(found.numbers == number)
         own = own.selected(np.argsort(-own.scores, kind="stable")[:OBJECTS_MAX])
         scores.append(own.scores)
         items.append(np.full(len(own.scores), position))
-        hits.append(_hits(object_ious(own, true)))
-        truth_counts.append(len(true.scores))
+        objects = true.selected(~true.crowds)
+        hits.append(_hits(object_ious(own, objects)))
+        ignored.append(~hits[-1] & (crowd_shares(own, true) >= IOUS[:, None]))
+        truth_counts.append(len(objects.scores))
     all_scores = np.concatenate(scores) if scores else np.zeros(0)
     order = np.argsort(-all_scores, kind="stable")
     return Matches(
         scores=all_scores[order],
         items=np.concatenate(items)[order] if items else np.zeros(0, dtype=np.int64),
         hits=np.concatenate(hits, axis=1)[:, order] if hits else np.zeros((len(IOUS), 0), dtype=np.bool_),
+        ignored=np.concatenate(ignored, axis=1)[:, order] if hits else np.zeros((len(IOUS), 0), dtype=np.bool_),
         truth_counts=np.array(truth_counts, dtype=np.int64),
     )
 

@@ -13,14 +13,10 @@ from vesta_common.media.segmentation_maps import IOU_MIN
 from vesta_contracts.training.v1 import Comparison, ConceptMetrics, Estimate, Metrics
 
 from vesta_training.heads.calibration import log_loss
-from vesta_training.intervals import PERCENTILES_95
-from vesta_training.metrics.average_precision import draw_items, interval, mean_over_concepts
+from vesta_training.metrics.draws import Floats, Numbers, check_comparable, compare, draw_items, estimate, once
 from vesta_training.metrics.evaluation import calibration_error, reliability
 from vesta_training.metrics.predictions import Labels, Predictions
 from vesta_training.recipes.choices import EvaluationChoices, Task
-
-Floats = npt.NDArray[np.float64]
-Numbers = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +57,14 @@ class MapPredictions:
             margins=self.margins[chosen],
         )
 
-    def ious(self, weights: Numbers) -> Floats:
-        """Returns `(C, B)`, the IoU of each concept in each draw of items; NaN without pixels.
+    @property
+    def true_item_counts(self) -> Numbers:
+        """`(C,)`, the number of items with pixels of each concept."""
+        counts: Numbers = (self.true_px > 0).sum(axis=0)
+        return counts
 
-        Args:
-            weights: `(B, N)`, how often each item is drawn.
-        """
+    def by_concept(self, weights: Numbers) -> Floats:
+        """Returns `(C, B)`, the IoU of each concept in each draw of items; NaN without pixels. See `DrawnMetric`."""
         shared = (weights @ self.shared_px).T.astype(np.float64)
         union = (weights @ (self.true_px + self.predicted_px - self.shared_px)).T.astype(np.float64)
         ious: Floats = np.divide(shared, union, out=np.full(shared.shape, np.nan), where=union > 0)
@@ -88,10 +86,7 @@ def joined(parts: Sequence[MapPredictions]) -> MapPredictions:
 
 def mean_iou(predictions: MapPredictions, choices: EvaluationChoices, *, seed: int) -> Estimate | None:
     """Returns the mIoU with its interval; None if no pixel has a concept, truly or as predicted."""
-    value = float(mean_over_concepts(predictions.ious(_once(predictions)))[0])
-    if np.isnan(value):
-        return None
-    return interval(value, mean_over_concepts(predictions.ious(_drawn(predictions, choices, seed))))
+    return estimate(predictions, _drawn(predictions, choices, seed))
 
 
 def measure_maps(predictions: MapPredictions, choices: EvaluationChoices, *, seed: int) -> Metrics:
@@ -115,7 +110,7 @@ def measure_maps(predictions: MapPredictions, choices: EvaluationChoices, *, see
         calibration_error=calibration_error(bins),
         log_loss=log_loss(predictions.scores, truth, "sigmoid"),
     )
-    for concept, iou in zip(metrics.concepts, predictions.ious(_once(predictions))[:, 0], strict=True):
+    for concept, iou in zip(metrics.concepts, predictions.by_concept(once(len(predictions.items)))[:, 0], strict=True):
         if not np.isnan(iou):
             concept.iou = float(iou)
     if (mean := mean_iou(predictions, choices, seed=seed)) is not None:
@@ -126,32 +121,19 @@ def measure_maps(predictions: MapPredictions, choices: EvaluationChoices, *, see
 def compare_maps(
     challenger: MapPredictions, champion: MapPredictions, choices: EvaluationChoices, *, champion_name: str, seed: int
 ) -> Comparison:
-    """Returns the differences in mIoU (challenger minus champion), overall and by concept, and the metrics of the champion.
-
-    Both models are evaluated on the same draws of items (paired bootstrap). The intervals of the concepts hold jointly.
+    """Returns the differences in mIoU, see `draws.compare`, and the metrics of the champion.
 
     Raises:
         ValueError: the items or concepts differ.
     """
-    if challenger.items != champion.items or challenger.concepts != champion.concepts:
-        raise ValueError("a comparison requires predictions of both models for the same items and concepts")
-    once, draws = _once(challenger), _drawn(challenger, choices, seed)
-    own, other = challenger.ious(once), champion.ious(once)
-    own_drawn, other_drawn = challenger.ious(draws), champion.ious(draws)
-    comparison = Comparison(champion=champion_name, champion_metrics=measure_maps(champion, choices, seed=seed))
-    outside = PERCENTILES_95[0] / len(challenger.concepts)
-    for index, concept in enumerate(challenger.concepts):
-        compared = comparison.concepts.add(concept=concept, item_count=int((challenger.true_px[:, index] > 0).sum()))
-        if compared.item_count:  # the true pixels make both IoUs defined
-            value = float(own[index, 0] - other[index, 0])
-            compared.difference.CopyFrom(interval(value, own_drawn[index] - other_drawn[index], outside))
-    # Over the concepts with true pixels, so that both means are over the same ones.
-    true = (challenger.true_px > 0).any(axis=0)
-    if true.any():
-        value = float((mean_over_concepts(own[true]) - mean_over_concepts(other[true]))[0])
-        drawn = mean_over_concepts(own_drawn[true]) - mean_over_concepts(other_drawn[true])
-        comparison.difference.CopyFrom(interval(value, drawn))
-    return comparison
+    check_comparable(challenger, champion)
+    return compare(
+        challenger,
+        champion,
+        _drawn(challenger, choices, seed),
+        champion_name=champion_name,
+        champion_metrics=measure_maps(champion, choices, seed=seed),
+    )
 
 
 def _concept(concept: str, truth: Labels, predicted: Labels) -> ConceptMetrics:
@@ -164,10 +146,6 @@ def _concept(concept: str, truth: Labels, predicted: Labels) -> ConceptMetrics:
     if said or positives:
         metrics.f1 = 2 * hits / (said + positives)
     return metrics
-
-
-def _once(predictions: MapPredictions) -> Numbers:
-    return np.ones((1, len(predictions.items)), dtype=np.int64)
 
 
 def _drawn(predictions: MapPredictions, choices: EvaluationChoices, seed: int) -> Numbers:

@@ -4,7 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vesta_training.heads.calibration import fit_platt, platt_scores
-from vesta_training.metrics.objects import Floats, Matches, ObjectPredictions, match_concept
+from vesta_training.metrics.draws import Floats
+from vesta_training.metrics.objects import Matches, ObjectPredictions, match_concept
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.tasks.views.uncalibrated import UNCALIBRATED_THRESHOLD
 
@@ -19,7 +20,7 @@ def calibrate(held_out: ObjectPredictions) -> tuple[Calibration, tuple[float, ..
     Args:
         held_out: found with uncalibrated scores.
     """
-    fitted = [_fit(match_concept(held_out, number)) for number in range(len(held_out.concepts))]
+    fitted = [_fit(match_concept(held_out, number).at_50) for number in range(len(held_out.concepts))]
     slopes, shifts, thresholds = zip(*fitted, strict=True)
     return Calibration(slopes, shifts), thresholds
 

@@ -1,9 +1,7 @@
-"""The learning curve of random labels of detectors; see `TrainingTask.measure_curve`."""
+"""The learning curve of random labels of detectors, in mAP; see `TrainingTask.measure_curve`."""
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +9,8 @@ from threadpoolctl import threadpool_limits
 
 from vesta_training.example import Split
 from vesta_training.features.backbone import find_backbone
-from vesta_training.metrics.learning_curve import curve_counts
-from vesta_training.metrics.objects import ObjectPredictions, Objects
-from vesta_training.metrics.precision_curve import PrecisionCurve, Solved, solve
+from vesta_training.metrics.average_precision import MatchedPredictions
+from vesta_training.metrics.objects import Objects
 from vesta_training.models.model_file import read_model
 from vesta_training.progress import ProgressUpdate, Reporter
 from vesta_training.recipes.choices import DetectionChoices
@@ -22,23 +19,18 @@ from vesta_training.tasks.detection.detector import predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.learn import Learner
 from vesta_training.tasks.detection.starts import start_of, untried_starts
-from vesta_training.tasks.views.parallel_fits import Running, parallel_fits
+from vesta_training.tasks.views.curve import CurveModels, control_curve
+from vesta_training.tasks.views.parallel_fits import Running
 from vesta_training.tasks.views.training import learned_from, usable_shapes
-
-FOLDS = 2
-FoundAt = dict[int, Objects]
-"""What is found in test items, by their positions."""
-ITEMS_MAX = 500
-"""Maximum number of test items, and of random labels. More take minutes and change little."""
+from vesta_training.tasks.views.uncalibrated import uncalibrated_thresholds
 
 
 def measure_curve(
     assignment: Assignment, dependencies: Dependencies, model: Path, progress: Callable[[ProgressUpdate], None]
 ) -> ControlCurve:
-    """Measures the curve of labels of the control arm and, cross-fitted, of the test split, and compares it with all known labels.
+    """Measures the curve with detectors that see one view of each image, and take the steps of the recipe's `curve_steps`.
 
-    Detectors see one view of each image, and take the steps of the recipe's `curve_steps`. They start from the weights of the model, which
-    is compared by a detector of as few steps that stands for it.
+    They start from the weights of the model, which is compared by a detector of as few steps that stands for it.
     """
     with threadpool_limits(limits=1, user_api="blas"):
         choices = assignment.recipe.detection or DetectionChoices()
@@ -50,70 +42,23 @@ def measure_curve(
         backbone = find_backbone(assignment.recipe.backbone, dependencies.weights_file)
         starts = untried_starts(assignment, dependencies, backbone, len(known))
         learner = start_of(starts, read_model(model)).learner
-        solved = control_curve(replace(learner, views=replace(learner.views, count=1)), known, test, report)
+        learner = replace(learner, views=replace(learner.views, count=1))
+        solved = control_curve(assignment, dependencies, report, known, test, _models(learner))
         return ControlCurve(solved.points, solved.random_labels)
 
 
-def control_curve(
-    learner: Learner, known: Sequence[BoxedExample], test: Sequence[BoxedExample], report: Reporter
-) -> Solved:
-    """Returns the curve, and the comparison with all known labels.
+def _models(learner: Learner) -> CurveModels[BoxedExample, Objects]:
+    concepts, steps = learner.assignment.concepts, learner.choices.curve_steps
 
-    Args:
-        learner: with one view of each image.
-        known: the examples that the model has learned from.
-        test: the examples of the test split; at most 500 are predicted.
-    """
-    assignment = learner.assignment
-    generator = np.random.default_rng(assignment.seed)
-    test = [test[int(position)] for position in np.sort(generator.permutation(len(test))[:ITEMS_MAX])]
-    control = [example for example in known if example.control]
-    fold_count = min(FOLDS, len(test)) if assignment.test_split_is_random else 1
-    learned_count = len(test) - -(-len(test) // fold_count) if fold_count else 0
-    counts = [count for count in curve_counts(len(control) + learned_count) if count <= ITEMS_MAX]
-    if not counts or not test:
-        return solve(None, None, seed=assignment.seed)
-    learner.views.compute([*known, *test], learner.dependencies, report)
-    folds, found = [], []
-    with parallel_fits(learner.dependencies, report.step) as fits:
+    def find(
+        labelled: Sequence[BoxedExample], others: Sequence[BoxedExample], name: str, running: Running
+    ) -> list[Objects]:
+        if not any(example.has_objects for example in labelled):  # a detector without a box to learn from finds nothing
+            return [Objects(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0)) for _ in others]
+        detector = learner.fit(labelled, steps, name, running)
+        return detector.find(others, [learner.views.whole(example) for example in others], learner.maps)
 
-        def start(labelled: Sequence[BoxedExample], positions: Sequence[int], name: str) -> "Future[FoundAt]":
-            own = {position: test[position] for position in positions}
-            return fits.start(learner.choices.curve_steps, partial(_find, learner, labelled, own, name))
+    def measure(test: Sequence[BoxedExample], found: Sequence[Objects]) -> MatchedPredictions:
+        return MatchedPredictions.of(predictions_of(test, found, concepts, uncalibrated_thresholds(len(concepts))))
 
-        model = start(known, range(len(test)), "curve-model")
-        for draw in range(assignment.recipe.evaluation.control_curve_draws):
-            fold_of = generator.permutation(len(test)) % fold_count
-            of_counts: list[list[Future[FoundAt]]] = [[] for _ in counts]
-            for fold in range(fold_count):
-                others = [one for one, own in zip(test, fold_of, strict=True) if own != fold] if fold_count > 1 else []
-                labelled = [*control, *others]
-                order = [labelled[int(position)] for position in generator.permutation(len(labelled))]
-                positions = np.flatnonzero(fold_of == fold).tolist()
-                for of_count, count in zip(of_counts, counts, strict=True):
-                    of_count.append(start(order[:count], positions, f"curve-{draw}-{fold}-{count}"))
-            folds.append(fold_of)
-            found.append(of_counts)
-        predictions = tuple(tuple(_predictions(learner, test, one) for one in of_counts) for of_counts in found)
-    curve = PrecisionCurve(tuple(counts), tuple(folds), predictions)
-    return solve(curve, _predictions(learner, test, [model]), seed=assignment.seed)
-
-
-def _find(
-    learner: Learner, labelled: Sequence[BoxedExample], test: Mapping[int, BoxedExample], name: str, running: Running
-) -> FoundAt:
-    """Returns what a detector that has learned from some labels finds in test items; nothing if it has no box to learn from."""
-    if not any(len(example.boxes) for example in labelled):
-        return {position: Objects(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0)) for position in test}
-    detector = learner.fit(labelled, learner.choices.curve_steps, name, running)
-    keys = [learner.views.whole(example) for example in test.values()]
-    return dict(zip(test, detector.find(list(test.values()), keys, learner.maps), strict=True))
-
-
-def _predictions(
-    learner: Learner, test: Sequence[BoxedExample], parts: Sequence["Future[FoundAt]"]
-) -> ObjectPredictions:
-    """Returns the predictions for all test items, from those of parts of them."""
-    concepts = learner.assignment.concepts
-    found = {position: objects for part in parts for position, objects in part.result().items()}
-    return predictions_of(test, [found[position] for position in range(len(test))], concepts, (0.5,) * len(concepts))
+    return CurveModels(learner.views, steps, find, measure)

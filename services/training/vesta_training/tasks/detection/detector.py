@@ -18,7 +18,8 @@ from vesta_training.features.features import BATCH_SIZE
 from vesta_training.features.onnx_graph import STRIDES
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.features.sessions import open_session
-from vesta_training.metrics.objects import Floats, ObjectPredictions, Objects
+from vesta_training.metrics.draws import Floats
+from vesta_training.metrics.objects import ObjectPredictions, Objects
 from vesta_training.models.detector_graph import OBJECTS, Selection, head_graph
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.model_file import ModelFile
@@ -118,7 +119,7 @@ def truth_of(example: BoxedExample, concepts: Sequence[str]) -> Objects:
     numbers = np.array([number.get(concept, -1) for concept in example.box_concepts], dtype=np.int64)
     boxes = example.boxes.astype(np.float64) * _size(example)
     known = numbers >= 0
-    return Objects(boxes, numbers, np.ones(len(numbers)), example.masks).selected(known)
+    return Objects(boxes, numbers, np.ones(len(numbers)), example.masks, example.is_crowd).selected(known)
 
 
 def objects_of(rows: Array, example: BoxedExample, declared: InputFormat, masks: Array | None = None) -> Objects:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from vesta_common.media.crowds import is_crowd
 from vesta_common.media.mask_runs import Edges
 from vesta_contracts.datasets.v1 import AnnotationList
 
@@ -24,6 +25,7 @@ class BoxedExample(Example):
         box_concepts: `(M,)`, in the order of the boxes.
         width_px, height_px: of the stored image.
         masks: `(M,)` on the stored image, each inside of its box; None if objects are boxes.
+        crowds: positions of the boxes that are crowds, which are neither objects nor background.
     """
 
     boxes: Array = None  # type: ignore[assignment]
@@ -31,6 +33,17 @@ class BoxedExample(Example):
     width_px: int = 0
     height_px: int = 0
     masks: tuple[Edges, ...] | None = None
+    crowds: tuple[int, ...] = ()
+
+    @property
+    def is_crowd(self) -> npt.NDArray[np.bool_]:
+        """`(M,)`, which boxes are crowds."""
+        return np.isin(np.arange(len(self.box_concepts)), self.crowds)
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether there is an object that can be learned."""
+        return len(self.box_concepts) > len(self.crowds)
 
     @property
     def identity(self) -> str:
@@ -38,7 +51,8 @@ class BoxedExample(Example):
         content = hashlib.sha256(self.boxes.tobytes())
         for edges in self.masks or ():
             content.update(edges.tobytes())
-        return f"{self.image_sha256};{self.box_concepts};{content.hexdigest()};{self.split}"
+        crowds = f";{self.crowds}" if self.crowds else ""
+        return f"{self.image_sha256};{self.box_concepts};{content.hexdigest()};{self.split}{crowds}"
 
     def numbers(self, concepts: dict[str, int]) -> npt.NDArray[np.int64]:
         """Returns `(M,)`, the number of the concept of each box."""
@@ -67,7 +81,8 @@ def read_boxed(rows: Iterator[Row]) -> tuple[tuple[BoxedExample, ...], int]:
         size = (row["width_px"], row["height_px"])
         boxes = np.clip(corners / np.array(size * 2), 0, 1).astype(np.float32)
         visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        concepts = tuple(one.concept for one, is_visible in zip(boxed, visible, strict=True) if is_visible)
+        shown = [one for one, is_visible in zip(boxed, visible, strict=True) if is_visible]
+        concepts = tuple(one.concept for one in shown)
         examples.append(
             BoxedExample(
                 item=row["name"],
@@ -79,6 +94,7 @@ def read_boxed(rows: Iterator[Row]) -> tuple[tuple[BoxedExample, ...], int]:
                 box_concepts=concepts,
                 width_px=row["width_px"],
                 height_px=row["height_px"],
+                crowds=tuple(position for position, one in enumerate(shown) if is_crowd(one)),
             )
         )
     return tuple(examples), other_shapes_count

@@ -20,7 +20,7 @@ from vesta_training.models.graph_layers import Calibration
 from vesta_training.recipes.choices import DetectionChoices, MaskChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies
 from vesta_training.tasks.checkpoints import CheckpointFile
-from vesta_training.tasks.detection.boxed_view import BoxedView
+from vesta_training.tasks.detection.boxed_view import BoxedView, crowds_in_view
 from vesta_training.tasks.detection.calibrate import calibrate
 from vesta_training.tasks.detection.default_boxes import choose_sizes, lay_out
 from vesta_training.tasks.detection.detector import Detector, predictions_of
@@ -205,6 +205,8 @@ class Learner:
         learned = []
         for key, view in self.views.views(example):
             all_boxes, visible = view_boxes(example.boxes, view, self.views.side_px)
+            crowds = crowds_in_view(all_boxes, example)
+            visible &= ~example.is_crowd
             boxes, numbers = all_boxes[visible], all_numbers[visible]
             masks = None
             if example.masks is not None and self.mask_choices is not None:
@@ -221,7 +223,7 @@ class Learner:
                     self.views.side_px,
                     generator,
                 )
-            learned.append(BoxedView(key, boxes, numbers, masks))
+            learned.append(BoxedView(key, boxes, numbers, masks, crowds))
         return learned
 
 

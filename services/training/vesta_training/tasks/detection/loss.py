@@ -46,23 +46,32 @@ def detection_sums(outputs: Predicted, matched: Sequence[Matched]) -> LossSums:
     """
     logits, offsets = outputs.logits, outputs.offsets
     rows = torch.repeat_interleave(torch.tensor([len(one.cells) for one in matched])).to(logits.device)
-    cells, wanted_classes, wanted_offsets = (torch.cat(parts).to(logits.device) for parts in zip(*matched, strict=True))
+    cells, wanted_classes, wanted_offsets, _ = (
+        torch.cat(parts).to(logits.device) for parts in zip(*matched, strict=True)
+    )
     classes = torch.zeros(logits.shape[:2], dtype=torch.int64, device=logits.device)
     classes[rows, cells] = wanted_classes
     box_loss = nn.functional.smooth_l1_loss(offsets[rows, cells], wanted_offsets, reduction="sum")
     entropy = logits.logsumexp(dim=2) - logits.gather(2, classes[..., None])[..., 0]
-    counted = _counted(entropy.detach(), classes > 0)
+    in_crowds = torch.zeros_like(classes, dtype=torch.bool)
+    for row, one in enumerate(matched):
+        in_crowds[row, one.in_crowds.to(logits.device)] = True
+    counted = _counted(entropy.detach(), classes > 0, in_crowds)
     return LossSums(entropy[counted].sum() + box_loss, torch.tensor(len(cells), device=logits.device))
 
 
-def _counted(entropy: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
+def _counted(entropy: torch.Tensor, positive: torch.Tensor, in_crowds: torch.Tensor) -> torch.Tensor:
     """Returns which default boxes `(N, A)` count: the positives, and of the negatives those with the highest loss, because nearly all are
-    easy background.
+    easy background. Those in crowds are neither.
     """
     mined = (NEGATIVES_PER_POSITIVE * positive.sum(dim=1, keepdim=True)).clamp(min=NEGATIVES_MIN)
-    hardest = torch.where(positive, -torch.inf, entropy).topk(min(int(mined.max()), entropy.shape[1]), dim=1).indices
+    hardest = (
+        torch.where(positive | in_crowds, -torch.inf, entropy)
+        .topk(min(int(mined.max()), entropy.shape[1]), dim=1)
+        .indices
+    )
     ranks = torch.arange(hardest.shape[1], device=entropy.device)
-    return positive.scatter(1, hardest, positive.gather(1, hardest) | (ranks < mined))
+    return positive.scatter(1, hardest, positive.gather(1, hardest) | (ranks < mined)) & ~in_crowds
 
 
 def masks_loss(head: MaskHead, outputs: Predicted, batch: Sequence[BoxedView]) -> torch.Tensor:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import torch
 from torchvision.ops import box_convert, box_iou
+from vesta_common.media.crowds import INSIDE_MIN
 
 from vesta_training.tasks.detection.boxed_view import BoxedView
 from vesta_training.tasks.detection.network import encode
@@ -19,11 +20,13 @@ class Matched(NamedTuple):
         cells: `(P,)` their numbers.
         classes: `(P,)` what they have to predict; class 0 is the background.
         offsets: `(P, 4)` what they have to predict; see `encode`.
+        in_crowds: `(Q,)` the numbers of others that lie in crowds, and may predict anything.
     """
 
     cells: torch.Tensor
     classes: torch.Tensor
     offsets: torch.Tensor
+    in_crowds: torch.Tensor
 
 
 class Matcher:
@@ -46,14 +49,29 @@ class Matcher:
 
     def match_once(self, view: BoxedView) -> Matched:
         """Returns the same, and does not keep it: for views that do not return."""
+        is_in_crowd = in_crowds(view, self._corners)
         if not len(view.boxes):
-            return Matched(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
+            nothing = torch.zeros(0, dtype=torch.int64)
+            return Matched(nothing, nothing, torch.zeros(0, 4), torch.nonzero(is_in_crowd)[:, 0])
         boxes = torch.from_numpy(view.boxes)
         overlap = box_iou(boxes, self._corners)
         best, number = overlap.max(dim=0)
         number[best < MATCH_IOU_MIN] = -1
         number[overlap.argmax(dim=1)] = torch.arange(len(boxes))
         cells = torch.nonzero(number >= 0)[:, 0]
+        is_in_crowd[cells] = False
         number = number[cells]
         classes = torch.from_numpy(view.numbers)[number] + 1
-        return Matched(cells, classes, encode(boxes[number], self._defaults[cells]))
+        offsets = encode(boxes[number], self._defaults[cells])
+        return Matched(cells, classes, offsets, torch.nonzero(is_in_crowd)[:, 0])
+
+
+def in_crowds(view: BoxedView, corners: torch.Tensor) -> torch.Tensor:
+    """Returns `(A,)`, which of the boxes `(A, 4)` lie in crowds of a view."""
+    if view.crowds is None or not len(view.crowds):
+        return torch.zeros(len(corners), dtype=torch.bool, device=corners.device)
+    crowds = torch.from_numpy(view.crowds).to(corners.device)[:, None]
+    sides = torch.minimum(corners[:, 2:], crowds[..., 2:]) - torch.maximum(corners[:, :2], crowds[..., :2])
+    areas = (corners[:, 2:] - corners[:, :2]).prod(dim=1)
+    inside: torch.Tensor = (sides.clamp(min=0).prod(dim=2) >= INSIDE_MIN * areas).any(dim=0)
+    return inside

@@ -40,7 +40,7 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     choices = assignment.recipe.detection or DetectionChoices()
     usable, excluded = usable_shapes(assignment, BoxedExample)
     known = learned_from(usable, choices, assignment.seed)
-    if not any(len(example.boxes) for example in known):
+    if not any(example.has_objects for example in known):
         left_out = describe_excluded(excluded)
         raise TooFewLabelsError(
             "no item of the train split has an object"

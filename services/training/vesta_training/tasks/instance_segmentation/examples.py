@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 from vesta_common.media.areas import pixels_of
+from vesta_common.media.crowds import is_crowd
 from vesta_common.media.mask_runs import bounds_of
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.datasets.v1 import AnnotationList
@@ -39,7 +40,8 @@ def _example(row: Row, outlined: Sequence[Annotation]) -> BoxedExample:
     width, height = row["width_px"], row["height_px"]
     all_masks = [pixels_of(one, height, width) for one in outlined]
     masks = tuple(edges for edges in all_masks if len(edges))
-    concepts = tuple(one.concept for one, edges in zip(outlined, all_masks, strict=True) if len(edges))
+    shown = [one for one, edges in zip(outlined, all_masks, strict=True) if len(edges)]
+    concepts = tuple(one.concept for one in shown)
     corners = np.array([bounds_of(edges, width) for edges in masks], dtype=np.float64).reshape(-1, 4)
     return BoxedExample(
         item=row["name"],
@@ -52,4 +54,5 @@ def _example(row: Row, outlined: Sequence[Annotation]) -> BoxedExample:
         width_px=width,
         height_px=height,
         masks=masks,
+        crowds=tuple(position for position, one in enumerate(shown) if is_crowd(one)),
     )

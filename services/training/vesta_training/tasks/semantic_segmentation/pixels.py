@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vesta_contracts.training.v1 import RandomLabels
-
 from vesta_training.example import Example
 from vesta_training.progress import ProgressUpdate
 from vesta_training.tasks.assignment import Assignment, ControlCurve, Dependencies, Trained
@@ -31,10 +29,12 @@ class Pixels:
 
     def measure_curve(
         self,
-        assignment: Assignment,  # noqa: ARG002
-        dependencies: Dependencies,  # noqa: ARG002
+        assignment: Assignment,
+        dependencies: Dependencies,
         model: Path,  # noqa: ARG002
-        progress: Callable[[ProgressUpdate], None],  # noqa: ARG002
+        progress: Callable[[ProgressUpdate], None],
     ) -> ControlCurve:
-        """Returns no curve: mIoU by number of random labels is not measured."""
-        return ControlCurve((), RandomLabels(reason="the learning curve of random labels is not measured for maps"))
+        """Fits segmenters of few steps."""
+        from vesta_training.tasks.semantic_segmentation.curve import measure_curve  # imports torch
+
+        return measure_curve(assignment, dependencies, progress)

@@ -18,7 +18,8 @@ from vesta_training.features.features import BATCH_SIZE
 from vesta_training.features.onnx_graph import STRIDES
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.features.sessions import open_session
-from vesta_training.metrics.segmentation import MapPredictions, Numbers
+from vesta_training.metrics.draws import Numbers
+from vesta_training.metrics.segmentation import MapPredictions
 from vesta_training.models.model_file import ModelFile
 from vesta_training.models.segmenter_graph import PixelCalibration, head_graph
 from vesta_training.tasks.assignment import Dependencies

@@ -5,12 +5,13 @@ import torch
 from torchvision.tv_tensors import BoundingBoxes, BoundingBoxFormat, Image
 
 from vesta_training.example import Array, Pixels
+from vesta_training.metrics.predictions import Labels
 from vesta_training.tasks.detection.boxed_view import BoxedView
 from vesta_training.tasks.views.views import SIDE_PX_MIN, VISIBLE_MIN, View, placed, recoloured
 
 
 def augment(
-    pixels: Pixels, boxes: Array, numbers: "np.typing.NDArray[np.int64]", view: View, side_px: int
+    pixels: Pixels, boxes: Array, numbers: "np.typing.NDArray[np.int64]", is_crowd: Labels, view: View, side_px: int
 ) -> tuple[torch.Tensor, BoxedView]:
     """Returns the view of an image, `(3, side_px, side_px)` uint8, with its boxes. Boxes of which too little is visible are left out.
 
@@ -18,6 +19,7 @@ def augment(
         pixels: `(S, S, 3)`.
         boxes: `(M, 4)`, as shares of the sides of the pixels.
         numbers: `(M,)`, of the concepts of the boxes.
+        is_crowd: `(M,)`, which boxes are crowds.
     """
     side = pixels.shape[0]
     image = Image(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
@@ -28,5 +30,5 @@ def augment(
     x_min, y_min, x_max, y_max = view.window
     area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) / ((x_max - x_min) * (y_max - y_min))
     visible = (sides.prod(axis=1) >= VISIBLE_MIN * area) & (sides * side_px >= SIDE_PX_MIN).all(axis=1)
-    kept = visible | view.is_whole
-    return seen, BoxedView("", clipped[kept], numbers[kept])
+    kept = (visible | view.is_whole) & ~is_crowd
+    return seen, BoxedView("", clipped[kept], numbers[kept], crowds=clipped[is_crowd & (sides > 0).all(axis=1)])

@@ -249,7 +249,8 @@ class _Tuning:
         # View 0 is the image itself.
         view = draw_view(example.image_sha256, epoch + 1, self._inputs.views)
         source = self._squared(example, round(start.side_px * SOURCE_SCALE))
-        return augment(source, start.boxes(example), example.numbers(self._numbers), view, start.side_px)
+        numbers = example.numbers(self._numbers)
+        return augment(source, start.boxes(example), numbers, example.is_crowd, view, start.side_px)
 
     def _squared(self, example: BoxedExample, side_px: int) -> Pixels:
         return self._pixels(example.image_sha256, InputFormat(side_px, side_px, self._inputs.start.resize))

@@ -52,7 +52,7 @@ def divide(known: Sequence[BoxedExample], choices: DetectionFinetuneChoices, see
         is_out[np.random.default_rng(seed).permutation(len(known))[:count]] = True
     learn = tuple(example for example, out in zip(known, is_out, strict=True) if not out)
     held_out = tuple(example for example, out in zip(known, is_out, strict=True) if out)
-    has_objects = all(any(len(example.boxes) for example in part) for part in (learn, held_out))
+    has_objects = all(any(example.has_objects for example in part) for part in (learn, held_out))
     enough = len(held_out) >= HELD_OUT_MIN and len(learn) >= 2 * HELD_OUT_MIN
     return Parts(learn, held_out) if enough and has_objects else None
 

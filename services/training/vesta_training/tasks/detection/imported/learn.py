@@ -16,7 +16,7 @@ from vesta_training.models.detector_graph import OBJECTS, Selection
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.imported_graph import ImportedNetwork, imported_head_graph
 from vesta_training.tasks.checkpoints import CheckpointFile
-from vesta_training.tasks.detection.boxed_view import BoxedView
+from vesta_training.tasks.detection.boxed_view import BoxedView, crowds_in_view
 from vesta_training.tasks.detection.detector import objects_of
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.imported.head import ImportedHead
@@ -132,5 +132,6 @@ def _learned(views: ViewMaps, example: BoxedExample, concepts: Sequence[str]) ->
     learned = []
     for key, view in views.views(example):
         boxes, visible = view_boxes(placed, view, views.side_px)
-        learned.append(BoxedView(key, boxes[visible], numbers[visible]))
+        visible &= ~example.is_crowd
+        learned.append(BoxedView(key, boxes[visible], numbers[visible], crowds=crowds_in_view(boxes, example)))
     return learned

@@ -12,6 +12,7 @@ from torchvision.ops import box_iou, generalized_box_iou_loss
 
 from vesta_training.tasks.detection.boxed_view import BoxedView
 from vesta_training.tasks.detection.loss import LossSums
+from vesta_training.tasks.detection.matching import in_crowds
 
 CELLS_PER_OBJECT_MAX = 10
 NEGATIVE_WEIGHT = 0.75
@@ -52,8 +53,9 @@ def imported_sums(
                 apart = generalized_box_iou_loss(boxes[row][cells], objects[overlap.argmax(dim=0)[cells]])
                 box_loss = box_loss + (apart * wanted[row].amax(dim=1)[cells]).sum()
     is_positive = wanted > 0
+    is_negative = ~torch.stack([in_crowds(view, of_image) for view, of_image in zip(batch, boxes, strict=True)])
     scores = logits.detach().sigmoid()
-    weights = torch.where(is_positive, wanted, NEGATIVE_WEIGHT * scores**FOCUS)
+    weights = torch.where(is_positive, wanted, NEGATIVE_WEIGHT * is_negative[..., None] * scores**FOCUS)
     entropy = nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
     return LossSums((weights * entropy).sum() + BOX_WEIGHT * box_loss, wanted.sum())
 

@@ -1,0 +1,54 @@
+"""The learning curve of random labels of segmenters, in mIoU; see `TrainingTask.measure_curve`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from vesta_training.example import Split
+from vesta_training.features.backbone import find_backbone, load_network
+from vesta_training.metrics.segmentation import MapPredictions, joined
+from vesta_training.progress import ProgressUpdate, Reporter
+from vesta_training.recipes.choices import SegmentationChoices
+from vesta_training.tasks.assignment import Assignment, ControlCurve, Dependencies
+from vesta_training.tasks.semantic_segmentation.examples import MaskedExample
+from vesta_training.tasks.semantic_segmentation.learn import Learner
+from vesta_training.tasks.views.curve import CurveModels, control_curve
+from vesta_training.tasks.views.parallel_fits import Running
+from vesta_training.tasks.views.training import learned_from, usable_shapes
+from vesta_training.tasks.views.view_maps import view_maps
+
+
+def measure_curve(
+    assignment: Assignment, dependencies: Dependencies, progress: Callable[[ProgressUpdate], None]
+) -> ControlCurve:
+    """Measures the curve with segmenters that see one view of each image, and take the steps of the recipe's `curve_steps`.
+
+    The model is compared by a segmenter of as few steps that stands for it.
+    """
+    with threadpool_limits(limits=1, user_api="blas"):
+        choices = assignment.recipe.segmentation or SegmentationChoices()
+        usable, _ = usable_shapes(assignment, MaskedExample)
+        known = learned_from(usable, choices, assignment.seed)
+        test = [example for example in usable if example.split is Split.TEST]
+        report = Reporter(progress, dependencies.clock, {})
+        report.begin("curve")
+        backbone = find_backbone(assignment.recipe.backbone, dependencies.weights_file)
+        views = view_maps(load_network(backbone), backbone, choices, len(known), dependencies.folder)
+        learner = Learner(assignment, dependencies, report, replace(views, count=1))
+        solved = control_curve(assignment, dependencies, report, known, test, _models(learner))
+        return ControlCurve(solved.points, solved.random_labels)
+
+
+def _models(learner: Learner) -> CurveModels[MaskedExample, MapPredictions]:
+    steps = learner.choices.curve_steps
+
+    def find(
+        labelled: Sequence[MaskedExample], others: Sequence[MaskedExample], name: str, running: Running
+    ) -> list[MapPredictions]:
+        segmenter = learner.fit(labelled, steps, name, running)
+        found = segmenter.find(others, [learner.views.whole(example) for example in others], learner.maps)
+        return [found.selected(np.arange(len(others)) == position) for position in range(len(others))]
+
+    return CurveModels(learner.views, steps, find, lambda _, found: joined(found))
