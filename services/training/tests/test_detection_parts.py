@@ -180,6 +180,8 @@ def test_thresholds_have_the_best_f1(scores: list[float], hits: list[bool], posi
 class _Runtime:
     """Counts how often it computes."""
 
+    outputs = ("stride8", "stride16", "stride32")
+
     def __init__(self) -> None:
         self.count = 0
 

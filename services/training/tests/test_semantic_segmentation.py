@@ -15,6 +15,7 @@ from vesta_common.media.segmentation_maps import map_on_image
 from vesta_contracts.training.v1 import ModelInput
 from vesta_training.errors import ExportError, LearningError, TooFewLabelsError
 from vesta_training.features.backbone import Backbone, load_network
+from vesta_training.features.onnx_graph import FINE_STRIDES
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.models.export import torch_maps
 from vesta_training.models.graph_layers import Calibration
@@ -123,7 +124,7 @@ def test_images_of_a_batch_are_answered_as_alone(trained: Trained, scenes: Scene
 
 def random_segmenter(backbone: Backbone) -> tuple[torch.nn.Module, Segmenter]:
     torch.manual_seed(5)
-    head = SegmentationHead((40, 112, 320), 16, 3).eval()
+    head = SegmentationHead((24, 40, 112, 320), 16, 8, 3).eval()
     calibration = PixelCalibration(1.7, Calibration((1.3, 0.7, 1.0), (0.2, -0.1, 0.0)))
     return load_network(backbone), Segmenter(head, Vocabulary(("a", "b", "c"), (0.5, 0.5, 0.5)), calibration, 128)
 
@@ -136,7 +137,7 @@ def test_the_file_agrees_with_torch(backbone: Backbone, tmp_path: Path) -> None:
     found, presence, overlap = ModelRuntime(export.path).run_all(pixels, [SEGMENTATION, PRESENCE, OVERLAP])
 
     with torch.inference_mode():
-        maps = torch_maps(network, 128, pixels)
+        maps = torch_maps(network, 128, pixels, FINE_STRIDES)
         _, expected_presence, expected_overlap = torch_outputs(segmenter, maps)
         logits = segmenter.head(maps) / segmenter.calibration.temperature
         at_pixels = torch.nn.functional.interpolate(logits, size=(128, 128), mode="bilinear", align_corners=False)

@@ -16,7 +16,6 @@ from numpy.lib.format import MAGIC_PREFIX
 
 from vesta_training.example import Pixels
 from vesta_training.features.features import BATCH_SIZE, BATCHES_AHEAD
-from vesta_training.features.onnx_graph import STRIDES
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.progress import ignore_progress
 
@@ -53,7 +52,7 @@ class MapCache:
 
         Args:
             keys: of the images: names of files.
-            model: loads the model; called only if maps are missing.
+            model: loads the model, whose outputs are the maps by stride; called only if maps are missing.
             pixels: returns the input of the model for a key, `(S, S, 3)`. Called from several threads.
             computed: called with the number of computed and of missing maps; raises an exception to stop.
         """
@@ -63,7 +62,7 @@ class MapCache:
         runtime = model()
 
         def compute_batch(batch: Sequence[str]) -> int:
-            maps = runtime.run_all(np.stack([pixels(key) for key in batch]), [f"stride{stride}" for stride in STRIDES])
+            maps = runtime.run_all(np.stack([pixels(key) for key in batch]), runtime.outputs)
             for index, key in enumerate(batch):
                 self._write(key, np.concatenate([one[index].ravel() for one in maps]))
             return len(batch)

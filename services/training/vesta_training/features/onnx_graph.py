@@ -4,7 +4,7 @@ Graphs are built node by node and not traced. This takes 0.1 s instead of 10 s, 
 padding in the convolutions. All members of EfficientNet-Lite consist of convolutions, ReLU6 and additions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,8 @@ IR_VERSION = 9
 PIXELS = "pixels"
 EMBEDDING = "embedding"
 STRIDES = (8, 16, 32)
+FINE_STRIDES = (4, *STRIDES)
+"""With cells that are small enough for the borders of concepts."""
 
 
 def embedding_graph(network: "torch.nn.Module", input_size_px: int, dimension: int) -> onnx.ModelProto:
@@ -34,14 +36,14 @@ def embedding_graph(network: "torch.nn.Module", input_size_px: int, dimension: i
     return writer.model([helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["images", dimension])])
 
 
-def maps_graph(network: "torch.nn.Module", input_size_px: int) -> onnx.ModelProto:
-    """Returns the graph `pixels` uint8 `(N, H, W, 3)` → `stride8`, `stride16`, `stride32` float16 `(N, C, S/stride, S/stride)`.
+def maps_graph(network: "torch.nn.Module", input_size_px: int, strides: Sequence[int] = STRIDES) -> onnx.ModelProto:
+    """Returns the graph `pixels` uint8 `(N, H, W, 3)` → for each stride, such as `stride8`, float16 `(N, C, S/stride, S/stride)`.
 
     They are the last features of the backbone at each stride, without the last convolution, which serves the embedding.
     """
     writer = Writer()
     outputs = []
-    for stride, (flow, channels) in add_maps(writer, network, add_images(writer, input_size_px)).items():
+    for stride, (flow, channels) in add_maps(writer, network, add_images(writer, input_size_px), strides).items():
         side = input_size_px // stride
         writer.node("Cast", [flow], output=f"stride{stride}", to=TensorProto.FLOAT16)
         outputs.append(
@@ -71,11 +73,13 @@ def add_images(writer: "Writer", input_size_px: int) -> str:
     return writer.node("Add", [images, writer.constant("shift", np.array(-1, dtype=np.float32))])
 
 
-def add_maps(writer: "Writer", network: Any, images: str) -> dict[int, tuple[str, int]]:
+def add_maps(
+    writer: "Writer", network: Any, images: str, strides: Sequence[int] = STRIDES
+) -> dict[int, tuple[str, int]]:
     """Adds the blocks of an `efficientnet_lite_pytorch.EfficientNet`.
 
     Returns:
-        The last features at the strides 8, 16 and 32, with their number of channels.
+        The last features at each stride, with their number of channels.
     """
     maps: dict[int, tuple[str, int]] = {}
     flow = writer.convolution(network._conv_stem, network._bn0, images, relu6=True)
@@ -91,7 +95,7 @@ def add_maps(writer: "Writer", network: Any, images: str) -> dict[int, tuple[str
             flow = writer.node("Add", [flow, entered])
         stride *= block._depthwise_conv.stride[0]
         maps[stride] = flow, arguments.output_filters
-    return {stride: maps[stride] for stride in STRIDES}
+    return {stride: maps[stride] for stride in strides}
 
 
 class Writer:

@@ -1,5 +1,6 @@
 """The feature maps of a backbone with torch: the network that is fine-tuned, and the reference for its graph."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,11 +14,13 @@ class BackboneMaps(nn.Module):
 
     Args:
         backbone: an `efficientnet_lite_pytorch.EfficientNet`.
+        strides: of the maps, ascending.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: nn.Module, strides: Sequence[int] = STRIDES) -> None:
         super().__init__()
         self.backbone: Any = backbone
+        self.strides = tuple(strides)
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
         """`(N, 3, S, S)` in [0, 255] → `(N, C, S/stride, S/stride)` by stride."""
@@ -28,4 +31,4 @@ class BackboneMaps(nn.Module):
             flow = block(flow)
             stride *= block._depthwise_conv.stride[0]
             maps[stride] = flow
-        return [maps[stride] for stride in STRIDES]
+        return [maps[stride] for stride in self.strides]

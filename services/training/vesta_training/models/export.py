@@ -1,6 +1,7 @@
 """Exports model files: backbones, cached by their digest, and backbones with heads. Each file is verified after the export."""
 
 import fcntl
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from vesta_training.atomic_files import is_whole
 from vesta_training.errors import ExportError
 from vesta_training.example import Array, Pixels
 from vesta_training.features.backbone import EMBEDDING_DIMENSION, Backbone, load_network
-from vesta_training.features.onnx_graph import embedding_graph
+from vesta_training.features.onnx_graph import STRIDES, embedding_graph
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.heads.linear_head import Head
 from vesta_training.models.model_file import PROBABILITIES, append_head, write_model
@@ -101,7 +102,9 @@ def torch_embeddings(network: "torch.nn.Module", input_size_px: int, pixels: Pix
     return embeddings
 
 
-def torch_maps(network: "torch.nn.Module", side_px: int, pixels: Pixels) -> list["torch.Tensor"]:
+def torch_maps(
+    network: "torch.nn.Module", side_px: int, pixels: Pixels, strides: Sequence[int] = STRIDES
+) -> list["torch.Tensor"]:
     """Computes the maps of a backbone by stride with torch, as the reference for the graph."""
     import torch
 
@@ -110,7 +113,7 @@ def torch_maps(network: "torch.nn.Module", side_px: int, pixels: Pixels) -> list
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float()
     size = (side_px, side_px)
     images = torch.nn.functional.interpolate(images, size=size, mode="bilinear", align_corners=False)
-    maps: list[torch.Tensor] = BackboneMaps(network.cpu())(images)
+    maps: list[torch.Tensor] = BackboneMaps(network.cpu(), strides)(images)
     return maps
 
 

@@ -9,7 +9,15 @@ import onnx
 from onnx import TensorProto, helper
 from vesta_common.media.model_signatures import OVERLAP, PRESENCE, SEGMENTATION
 
-from vesta_training.features.onnx_graph import EMBEDDING, PIXELS, STRIDES, Writer, add_embedding, add_images, add_maps
+from vesta_training.features.onnx_graph import (
+    EMBEDDING,
+    FINE_STRIDES,
+    PIXELS,
+    Writer,
+    add_embedding,
+    add_images,
+    add_maps,
+)
 from vesta_training.models.graph_layers import Calibration, add_block, add_calibration, add_depthwise, add_doubling
 
 LOGITS = "logits"
@@ -47,7 +55,7 @@ def segmenter_graph(
         with_logits: adds the output `logits` `(N, C + 1, S/4, S/4)`, divided by the temperature.
     """
     writer = Writer()
-    maps = add_maps(writer, network, add_images(writer, side_px))
+    maps = add_maps(writer, network, add_images(writer, side_px), FINE_STRIDES)
     logits = _logits(writer, head, [flow for flow, _ in maps.values()], calibration.temperature)
     shape = writer.node("Shape", [PIXELS])
     sides = writer.node("Gather", [shape, writer.constant("height_width", np.array([1, 2], dtype=np.int64))])
@@ -64,13 +72,13 @@ def segmenter_graph(
 def head_graph(
     head: Any, shapes: Sequence[Sequence[int]], calibration: PixelCalibration, side_px: int
 ) -> onnx.ModelProto:
-    """Returns the graph `stride8`, `stride16`, `stride32` float16 → `segmentation` `(N, S, S)`, `presence` and `overlap` `(N, C)`.
+    """Returns the graph `stride4`, `stride8` … float16 → `segmentation` `(N, S, S)`, `presence` and `overlap` `(N, C)`.
 
     Args:
         shapes: of the maps of an image, by stride.
     """
     writer = Writer()
-    names = [f"stride{stride}" for stride in STRIDES]
+    names = [f"stride{stride}" for stride in FINE_STRIDES]
     maps = [writer.node("Cast", [name], to=TensorProto.FLOAT) for name in names]
     logits = _logits(writer, head, maps, calibration.temperature)
     sides = writer.constant("sides", np.array([side_px, side_px], dtype=np.int64))
@@ -92,13 +100,12 @@ def _logits(writer: Writer, head: Any, maps: Sequence[str], temperature: float) 
     coarsest = writer.node("Mul", [add_block(writer, head.lateral[-1], maps[-1]), gate])
     flow = add_depthwise(writer, head.smooth[-1], coarsest)
     for level in reversed(range(len(maps) - 1)):
-        flow = add_doubling(writer, flow)
+        flow = add_doubling(writer, add_block(writer, head.narrow, flow) if level == 0 else flow)
         own = add_block(writer, head.lateral[level], maps[level])
         flow = add_depthwise(writer, head.smooth[level], writer.node("Add", [own, flow]))
     classes = writer.convolution(head.classes, None, flow, relu6=False)
-    finer = writer.node("DepthToSpace", [classes], blocksize=head.finer, mode="CRD")
     scale = writer.constant("inverse_temperature", np.array(1 / temperature, dtype=np.float32))
-    return writer.node("Mul", [finer, scale], output=LOGITS)
+    return writer.node("Mul", [classes, scale], output=LOGITS)
 
 
 def _add_map(

@@ -136,6 +136,8 @@ class SegmentationChoices(MapHeadChoices):
     """How the segmentation head is fitted."""
 
     width: Annotated[int, Field(ge=8, le=512)] = 64
+    # Width of the finest maps, in cells of 4 pixels.
+    fine_width: Annotated[int, Field(ge=8, le=512)] = 32
     # Share of the overlap of pixels in the loss; the rest is the cross entropy of the pixels.
     overlap_share: Annotated[float, Field(ge=0, le=1)] = 0.5
 

@@ -8,6 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from vesta_training.example import Split
 from vesta_training.features.backbone import find_backbone, load_network
+from vesta_training.features.onnx_graph import FINE_STRIDES
 from vesta_training.metrics.segmentation import MapPredictions, joined
 from vesta_training.progress import ProgressUpdate, Reporter
 from vesta_training.recipes.choices import SegmentationChoices
@@ -35,7 +36,8 @@ def measure_curve(
         report = Reporter(progress, dependencies.clock, {})
         report.begin("curve")
         backbone = find_backbone(assignment.recipe.backbone, dependencies.weights_file)
-        views = view_maps(load_network(backbone), backbone, choices, len(known), dependencies.folder)
+        network = load_network(backbone)
+        views = view_maps(network, backbone, choices, len(known), dependencies.folder, FINE_STRIDES)
         learner = Learner(assignment, dependencies, report, replace(views, count=1))
         solved = control_curve(assignment, dependencies, report, known, test, _models(learner))
         return ControlCurve(solved.points, solved.random_labels)

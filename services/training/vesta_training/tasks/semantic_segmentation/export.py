@@ -12,7 +12,7 @@ from vesta_contracts.training.v1 import ModelInput
 from vesta_training.errors import ExportError
 from vesta_training.example import Array
 from vesta_training.features.backbone import EMBEDDING_DIMENSION, Backbone
-from vesta_training.features.onnx_graph import EMBEDDING, PIXELS
+from vesta_training.features.onnx_graph import EMBEDDING, FINE_STRIDES, PIXELS
 from vesta_training.features.sessions import open_session
 from vesta_training.models.export import Export, probe_pixels, torch_embeddings, torch_maps
 from vesta_training.models.graph_layers import PROBABILITY_MIN
@@ -83,7 +83,8 @@ def _difference(network: nn.Module, segmenter: Segmenter) -> float:
     actual: list[Array] = session.run([LOGITS, PRESENCE, OVERLAP, EMBEDDING], {PIXELS: probe})
     with torch.inference_mode():
         actual[0] = torch.from_numpy(actual[0]).softmax(dim=1).numpy()
-        expected = [one.numpy() for one in torch_outputs(segmenter, torch_maps(network, segmenter.side_px, probe))]
+        maps = torch_maps(network, segmenter.side_px, probe, FINE_STRIDES)
+        expected = [one.numpy() for one in torch_outputs(segmenter, maps)]
     expected.append(torch_embeddings(network, segmenter.side_px, probe))
     difference = max(float(np.abs(one - other).max()) for one, other in zip(actual, expected, strict=True))
     if not difference <= DIFFERENCE_MAX:

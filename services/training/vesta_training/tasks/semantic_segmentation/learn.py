@@ -108,7 +108,7 @@ class Learner:
                 fingerprint=f"{self.assignment.fingerprint};{self.maps.digest};{name};{len(examples)}",
             ),
             self.maps,
-            make_head=lambda: SegmentationHead(channels, choices.width, len(concepts)),
+            make_head=lambda: SegmentationHead(channels, choices.width, choices.fine_width, len(concepts)),
             loss_of=lambda _, logits, batch: segmentation_loss(logits, batch, choices.side_px, choices.overlap_share),
             resumable=CheckpointFile(
                 self.dependencies.run_folder / f"segmentation-{name}.checkpoint", self.dependencies.checkpoints

@@ -15,7 +15,7 @@ from vesta_contracts.training.v1 import ModelVersion
 from vesta_training.example import Array
 from vesta_training.features.feature_maps import MapCache
 from vesta_training.features.features import BATCH_SIZE
-from vesta_training.features.onnx_graph import STRIDES
+from vesta_training.features.onnx_graph import FINE_STRIDES
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.features.sessions import open_session
 from vesta_training.metrics.draws import Numbers
@@ -66,7 +66,7 @@ class Segmenter:
         """Returns the predictions for the examples, from their cached maps."""
         model = head_graph(self.head, maps.shapes, self.calibration, self.side_px)
         session = open_session(model)
-        names = [f"stride{stride}" for stride in STRIDES]
+        names = [f"stride{stride}" for stride in FINE_STRIDES]
         key_of = dict(zip((example.item for example in examples), keys, strict=True))
 
         def run(batch: Sequence[MaskedExample]) -> list[Output]:

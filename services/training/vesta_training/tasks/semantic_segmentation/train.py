@@ -9,6 +9,7 @@ from vesta_common.media.segmentation_maps import CONCEPTS_MAX
 from vesta_training.errors import LearningError, TooFewLabelsError
 from vesta_training.example import Split
 from vesta_training.features.backbone import find_backbone, load_network
+from vesta_training.features.onnx_graph import FINE_STRIDES
 from vesta_training.metrics.segmentation import MapPredictions, compare_maps, measure_maps
 from vesta_training.models.export import Export
 from vesta_training.models.model_file import read_model
@@ -49,7 +50,7 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     report.begin("features")
     backbone = find_backbone(assignment.recipe.backbone, dependencies.weights_file)
     network = load_network(backbone)
-    views = view_maps(network, backbone, choices, len(known), dependencies.folder)
+    views = view_maps(network, backbone, choices, len(known), dependencies.folder, FINE_STRIDES)
     views.compute(known, dependencies, report)
     learned = Learner(assignment, dependencies, report, views).learn(known)
     report.begin("export", 1)

@@ -13,7 +13,7 @@ from vesta_training.atomic_files import write_whole
 from vesta_training.example import Example, Pixels
 from vesta_training.features.backbone import Backbone
 from vesta_training.features.feature_maps import MapCache
-from vesta_training.features.onnx_graph import maps_graph
+from vesta_training.features.onnx_graph import STRIDES, maps_graph
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.progress import Reporter
 from vesta_training.recipes.choices import MapHeadChoices
@@ -77,15 +77,20 @@ class ViewMaps:
 
 
 def view_maps(
-    network: "torch.nn.Module", backbone: Backbone, choices: MapHeadChoices, image_count: int, folder: Path
+    network: "torch.nn.Module",
+    backbone: Backbone,
+    choices: MapHeadChoices,
+    image_count: int,
+    folder: Path,
+    strides: Sequence[int] = STRIDES,
 ) -> ViewMaps:
     """Returns the views of so many images: as many of each as the recipe allows.
 
     Args:
         folder: kept between runs.
     """
-    model = maps_graph(network, choices.side_px)
-    path = folder / f"{backbone.digest}.maps{choices.side_px}.onnx"
+    model = maps_graph(network, choices.side_px, strides)
+    path = folder / f"{backbone.digest}.maps{choices.side_px}.{len(strides)}.onnx"
     return maps_of(model, backbone.digest, choices.side_px, path, choices, image_count)
 
 
@@ -113,7 +118,7 @@ def maps_of(
     write_whole(path, model.SerializeToString(deterministic=True))
     count = int(np.clip(choices.views_total_max // max(1, image_count), 1, choices.views))
     return ViewMaps(
-        cache=MapCache(path.parent / FOLDER, f"{digest[:32]}-{side_px}-{augmentation}", shapes),
+        cache=MapCache(path.parent / FOLDER, f"{digest[:32]}-{side_px}-{len(shapes)}-{augmentation}", shapes),
         model_path=path,
         count=count,
         side_px=side_px,
