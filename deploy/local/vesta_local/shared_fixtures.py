@@ -17,7 +17,10 @@ _GROUPS: dict[str, tuple[str, ...]] = {
         *("tests/chaos/", "tests/contracts/", "tests/fuzz/", "tests/journeys/", "tests/security/"),
         "examples/turn_the_loop/tests/test_demo.py",
     ),
-    "processes": ("services/training/tests/test_processes.py",),
+    "processes": (
+        "services/training/tests/test_processes.py",
+        "services/training/tests/test_detection_processes.py",
+    ),
     "api_kubeconfig": ("tests/cluster/", "services/training/tests/test_kubernetes_executor.py"),
     "triton": ("services/serving/", "deploy/local/tests/test_inference.py"),
 }

@@ -27,10 +27,11 @@ from vesta_training.tasks.assignment import Assignment, Champion, Trained
 from vesta_training.tasks.checkpoints import NO_CHECKPOINTS
 from vesta_training.tasks.detection.default_boxes import choose_sizes, lay_out
 from vesta_training.tasks.detection.detector import Detector
+from vesta_training.tasks.detection.finetuning import finetune as finetune_module
 from vesta_training.tasks.detection.finetuning.augment import augment
 from vesta_training.tasks.detection.finetuning.finetune import DetectorTuning, Tuned, finetune
 from vesta_training.tasks.detection.finetuning.learn import divide
-from vesta_training.tasks.detection.finetuning.precision import Precision
+from vesta_training.tasks.detection.finetuning.precision import Precision, precision_of
 from vesta_training.tasks.detection.finetuning.tunable import tunable_backbone
 from vesta_training.tasks.detection.network import DetectionHead
 from vesta_training.tasks.group import ALONE, Group
@@ -303,10 +304,34 @@ def test_a_view_without_boxes_is_a_negative() -> None:
     assert (len(crowded.boxes), len(crowded.crowds if crowded.crowds is not None else ())) == (0, 1)
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_with_16_bits_nearly_the_same_is_learned(
+    scenes: Scenes, backbone: Backbone, monkeypatch: pytest.MonkeyPatch, kind: torch.dtype
+) -> None:
+    losses: dict[str, list[float]] = {"exact": [], "mixed": []}
+
+    def tune(name: str) -> Tuned:
+        return finetune(
+            a_tuning(scenes, backbone),
+            pixels=scenes.pixels,
+            resumable=NO_CHECKPOINTS,
+            threads=1,
+            stepped=lambda _, __, loss: losses[name].append(loss),
+        )
+
+    exact = tune("exact")
+    monkeypatch.setattr(finetune_module, "precision_of", lambda device, mixed: Precision(device, kind))
+    mixed = tune("mixed")
+
+    assert (exact.arithmetic, mixed.arithmetic) == ("float32", str(kind).removeprefix("torch."))
+    assert losses["mixed"] == pytest.approx(losses["exact"], rel=0.05)
+    assert losses["mixed"] != losses["exact"]
+
+
 def test_processors_compute_with_32_bits() -> None:
     layer = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
-    precision = Precision("cpu", mixed=True)
+    precision = precision_of("cpu", mixed=True)
     before = layer.weight.detach().clone()
 
     with precision.autocast():
@@ -314,5 +339,5 @@ def test_processors_compute_with_32_bits() -> None:
     precision.backward(answer.sum() * 100)
     precision.step(optimizer, list(layer.parameters()), norm_max=1.0)
 
-    assert (precision.kind, answer.dtype) == ("float32", torch.float32)
+    assert (precision.name, answer.dtype) == ("float32", torch.float32)
     assert float((layer.weight.detach() - before).norm()) == pytest.approx((2 / 3) ** 0.5, abs=1e-4)

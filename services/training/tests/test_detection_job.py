@@ -1,23 +1,18 @@
 """A detection run reads the boxes of a snapshot and returns a model version, with a real object store."""
 
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import yaml
-from boxed_scenes import CONCEPTS, HEIGHT_PX, WIDTH_PX, Scenes
+from boxed_scenes import CONCEPTS, Scenes
 from google.protobuf import json_format
+from scene_snapshots import a_manifest
 from tiny_detector import CARD, TinyDetector
-from vesta_common.manifests import Manifest, Part
 from vesta_common.storage.objects import ObjectStore
-from vesta_contracts.common.v1 import Annotation, PixelBox, TaskType
-from vesta_contracts.datasets.v1 import AnnotationList
+from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.training.v1 import ModelVersion, PretrainedDetector
 from vesta_training.pretrained.files import FOLDER
 from vesta_training.recipes.recipe import builtin_yaml
@@ -40,32 +35,6 @@ def objects(settings: Settings) -> Iterator[ObjectStore]:
     store = ObjectStore.of(settings)
     yield store
     store.close()
-
-
-def a_manifest(objects: ObjectStore, scenes: Scenes, train: int) -> str:
-    """Stores the manifest of a snapshot of the scenes, and returns its key."""
-    rows = []
-    for number, (sha256, boxes, concepts) in enumerate(scenes.scenes):
-        annotations = [
-            Annotation(concept=concept, box=PixelBox(x_min_px=x, y_min_px=y, x_max_px=x_max, y_max_px=y_max))
-            for concept, (x, y, x_max, y_max) in zip(concepts, boxes, strict=True)
-        ]
-        rows.append(
-            {
-                "name": f"items/{number:02d}",
-                "sha256": objects.put("media", scenes.png(sha256)).sha256,
-                "width_px": WIDTH_PX,
-                "height_px": HEIGHT_PX,
-                "split": "TRAIN" if number < train else "TEST",
-                "annotations": AnnotationList(annotations=annotations).SerializeToString(),
-                "control": False,
-                "accept_time": datetime(2026, 3, 1, tzinfo=UTC),
-            }
-        )
-    file = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), file)
-    part = Part(objects.put("manifests", file.getvalue()).key, "d" * 64, "items/00", rows[-1]["name"], len(rows))
-    return objects.put("manifests", Manifest("d" * 64, (part,)).to_json()).key
 
 
 def small_recipe() -> str:

@@ -114,7 +114,9 @@ class DetectionChoices(MapHeadChoices):
 class DetectionFinetuneChoices(TuningChoices):
     """How the network of a detector is fine-tuned. Zoom and flip of images are those of `DetectionChoices`."""
 
-    batch_size: Annotated[int, Field(ge=2, le=1024)] = 8
+    epochs: Annotated[int, Field(ge=1, le=200)] = 16
+    batch_size: Annotated[int, Field(ge=2, le=1024)] = 6
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
     # Whether a GPU computes with 16 bits where that suffices. CPUs compute with 32 bits.
     mixed_precision: bool = True
 

@@ -30,7 +30,7 @@ from vesta_training.tasks.detection.boxed_view import BoxedView
 from vesta_training.tasks.detection.detector import predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.finetuning.augment import augment
-from vesta_training.tasks.detection.finetuning.precision import Precision
+from vesta_training.tasks.detection.finetuning.precision import precision_of
 from vesta_training.tasks.detection.finetuning.tunable import TunableDetector
 from vesta_training.tasks.detection.loss import LossSums
 from vesta_training.tasks.group import ALONE, Group, share
@@ -83,7 +83,7 @@ class Tuned:
         epoch: the best epoch; 0 is the state before fine-tuning.
         precisions: mAP@50 on the held-out images, before fine-tuning and after every epoch.
         held_out: the predictions of the result for the held-out images.
-        arithmetic: see `Precision.kind`.
+        arithmetic: see `Precision.name`.
     """
 
     detector: TunableDetector
@@ -130,7 +130,7 @@ def finetune(
     )
     parameters = [one for part in optimizer.param_groups for one in part["params"]]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps, choices.warmup_share))
-    precision = Precision(inputs.device, mixed=choices.mixed_precision)
+    precision = precision_of(inputs.device, mixed=choices.mixed_precision)
     state = group.broadcast(lambda: resumable.find(inputs.fingerprint))
     if state is None:
         best = tuning.candidate(0)
@@ -181,7 +181,7 @@ def finetune(
             "best": best,
         }
         resumable.keep(inputs.fingerprint, state)
-    return tuning.finish(best, precisions, precision.kind)
+    return tuning.finish(best, precisions, precision.name)
 
 
 class _Tuning:

@@ -10,23 +10,23 @@ from vesta_training.hardware import CUDA
 class Precision:
     """Computes with 16 bits where that suffices. The weights, their gradients and the loss have 32 bits.
 
+    Args:
+        kind: float16, with scaled gradients, bfloat16 or float32.
+
     Attributes:
-        kind: `bfloat16`; `float16` on GPUs without it, with scaled gradients; or `float32`.
+        name: of the kind.
     """
 
-    def __init__(self, device: str, *, mixed: bool) -> None:
-        kind = torch.float32
-        if mixed and device == CUDA:
-            kind = torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-        self.kind = str(kind).removeprefix("torch.")
-        self._type = kind
+    def __init__(self, device: str, kind: torch.dtype) -> None:
+        self.name = str(kind).removeprefix("torch.")
+        self._kind = kind
         self._device = device
         self._scaler = torch.amp.GradScaler(device, enabled=kind is torch.float16)
 
     def autocast(self) -> torch.autocast:
         """Returns the context in which the network computes."""
-        enabled = self._type is not torch.float32
-        return torch.autocast(self._device, dtype=self._type if enabled else None, enabled=enabled)
+        enabled = self._kind is not torch.float32
+        return torch.autocast(self._device, dtype=self._kind if enabled else None, enabled=enabled)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Computes the gradients, scaled so that small ones are not lost."""
@@ -46,3 +46,15 @@ class Precision:
     def load(self, state: dict[str, Any]) -> None:
         """Continues from a checkpoint."""
         self._scaler.load_state_dict(state)
+
+
+def precision_of(device: str, *, mixed: bool) -> Precision:
+    """Returns the precision for a device: bfloat16 on GPUs that have it, float16 on others, and float32 on CPUs.
+
+    Args:
+        mixed: whether the recipe allows 16 bits.
+    """
+    if not mixed or device != CUDA:
+        return Precision(device, torch.float32)
+    has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return Precision(device, torch.bfloat16 if has_bfloat16 else torch.float16)
