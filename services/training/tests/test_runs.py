@@ -1,5 +1,7 @@
 """TrainingRunService: creation, retries, cancellation and deletion of runs, with their versions and events."""
 
+from collections.abc import Callable
+
 import pytest
 from training_service import DATASET, PROJECT, SNAPSHOT, OneDataset, Training, refusal
 from vesta_common.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
@@ -85,6 +87,26 @@ def test_a_dataset_of_any_other_task_type_is_rejected(
     with pytest.raises(InvalidArgument, match=f"{DATASET} is for .*; choose ") as rejected:
         training.a_run()
     assert rejected.value.reason in {"TASK_TYPE_UNSUPPORTED", "TASK_TYPE_MISMATCH"}
+
+
+def test_models_and_champions_of_another_task_type_are_rejected(training: Training) -> None:
+    version = training.a_version()
+    other = {"recipe": f"{PROJECT}/recipes/embedding", "snapshot": ""}
+    into = refused(lambda: training.a_run("b", **other))
+    assert into.reason == "TASK_TYPE_MISMATCH"
+    assert (
+        f"{version.name} is for classification, but {PROJECT}/recipes/embedding trains models for embedding"
+        in into.message
+    )
+    against = refused(lambda: training.a_run("b", **other, model=f"{PROJECT}/models/other", champion=version.name))
+    assert (against.reason, against.violations[0].field) == ("TASK_TYPE_MISMATCH", "training_run.champion")
+    training.a_run("b", champion=version.name)
+
+
+def refused(call: Callable[[], object]) -> InvalidArgument:
+    with pytest.raises(InvalidArgument) as rejected:
+        call()
+    return rejected.value
 
 
 def test_a_run_is_deleted_once_it_has_ended(training: Training) -> None:

@@ -1,6 +1,5 @@
 """ModelService: the model registry."""
 
-import sys
 from collections.abc import Iterator, Sequence
 
 import grpc
@@ -32,8 +31,7 @@ from vesta_contracts.training.v1 import (
 from vesta_training.models.deletion_checks import check_removable, check_unused, deployed
 from vesta_training.models.deployments import Deployments
 from vesta_training.store import Store
-
-NUMBER_MAX = min(sys.maxsize, 2**31 - 1)
+from vesta_training.store.models import NUMBER_MAX
 
 
 class ModelService(ModelServiceServicer):

@@ -28,7 +28,7 @@ from vesta_contracts.training.v1 import (
 from vesta_training.recipes.choices import Task
 from vesta_training.recipes.recipe import read_recipe
 from vesta_training.recipes.recipe_book import RecipeBook
-from vesta_training.recipes.task_types import check_dataset
+from vesta_training.recipes.task_types import check_dataset, check_version
 from vesta_training.runs.job_builder import Datasets
 from vesta_training.store import Store
 
@@ -134,6 +134,9 @@ class TrainingRunService(TrainingRunServiceServicer):
             snapshot = self._datasets.snapshots.GetSnapshot(GetSnapshotRequest(name=requested.snapshot))
             dataset = GetDatasetRequest(name=parent_of(snapshot.name), view=DatasetView.DATASET_VIEW_BASIC)
             check_dataset(recipe.task, requested.recipe, self._datasets.datasets.GetDataset(dataset))
-        if requested.champion:
-            with self._store.postgres.transaction() as connection:
-                self._store.models.get_version(connection, requested.champion)
+        with self._store.postgres.transaction() as connection:
+            if requested.champion:
+                champion = self._store.models.get_version(connection, requested.champion)
+                check_version(recipe.task, requested.recipe, champion, "training_run.champion")
+            if newest := self._store.models.find_newest(connection, requested.model):
+                check_version(recipe.task, requested.recipe, newest, "training_run.model")

@@ -1,8 +1,10 @@
 """The task type of the datasets that each recipe can train on, and of its models."""
 
-from vesta_common.media.task_types import check_supported, check_task_type
+from vesta_common.errors import InvalidArgument, Violation
+from vesta_common.media.task_types import check_supported, check_task_type, in_words, model_task_type
 from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.datasets.v1 import Dataset
+from vesta_contracts.training.v1 import ModelVersion
 
 from vesta_training.recipes.choices import Task
 
@@ -39,3 +41,22 @@ def check_dataset(task: Task, recipe: str, dataset: Dataset) -> None:
 def model_task_type_of(task: Task) -> TaskType.ValueType:
     """Returns the task type of the models that recipes of a task train."""
     return _TASK_TYPES[task]
+
+
+def check_version(task: Task, recipe: str, version: ModelVersion, field: str) -> None:
+    """Checks that a version has the task type of the models that recipes of a task train.
+
+    Args:
+        recipe: the name of the recipe, for the message.
+        field: the path of the field that names the version, or its model.
+
+    Raises:
+        InvalidArgument: TASK_TYPE_MISMATCH.
+    """
+    expected, found = model_task_type_of(task), model_task_type(version)
+    if found != expected:
+        what = (
+            f"{version.name} is for {in_words(found)}, but {recipe} trains models for {in_words(expected)}; choose another "
+            f"{field.rpartition('.')[2]}, or another recipe"
+        )
+        raise InvalidArgument(f"{field}: {what}", reason="TASK_TYPE_MISMATCH", violations=[Violation(field, what)])

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from vesta_common.clock import Clock
 from vesta_common.messages import set_times
@@ -14,6 +14,9 @@ from vesta_contracts.training.v1 import Model, ModelVersion, ModelVersionDeleted
 
 from vesta_training.store.publisher import Publisher
 from vesta_training.store.statements import queries
+
+NUMBER_MAX: Final = 2**31 - 1
+"""More than the number of any version."""
 
 
 class Models:
@@ -50,6 +53,10 @@ class Models:
         """Lists the versions of a model with numbers below `before`, newest first."""
         rows = queries.list_versions(connection, model=model, before=before, limit=limit)
         return [ModelVersion.FromString(bytes(row["body"])) for row in rows]
+
+    def find_newest(self, connection: Connection, model: str) -> ModelVersion | None:
+        """Returns the newest version of a model; None if it has none, or does not exist."""
+        return next(iter(self.list_versions(connection, model, NUMBER_MAX, 1)), None)
 
     def lock_version(self, connection: Connection, name: str) -> ModelVersion:
         """Locks a version until the end of the transaction, so that no new run can use it as champion. Raises NotFound."""

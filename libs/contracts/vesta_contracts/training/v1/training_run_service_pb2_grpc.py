@@ -71,8 +71,8 @@ class TrainingRunServiceServicer:
     def CreateTrainingRun(self, request, context):
         """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken, or belonged to a deleted run that created a version;
         NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe requires a snapshot, or
-        TASK_TYPE_MISMATCH the recipe is for another task type than that of the dataset, or TASK_TYPE_UNSUPPORTED no recipe is for it. If
-        the recipe does not fit the snapshot, the run fails with an `error` that describes why.
+        TASK_TYPE_MISMATCH the recipe is for another task type than that of the dataset, of the champion, or of the versions of the model, or
+        TASK_TYPE_UNSUPPORTED no recipe is for it. If the recipe does not fit the snapshot, the run fails with an `error` that describes why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,8 +38,8 @@ class TrainingRunServiceStub:
     CreateTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_run_service_pb2.CreateTrainingRunRequest, _training_run_pb2.TrainingRun]
     """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken, or belonged to a deleted run that created a version;
     NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe requires a snapshot, or
-    TASK_TYPE_MISMATCH the recipe is for another task type than that of the dataset, or TASK_TYPE_UNSUPPORTED no recipe is for it. If
-    the recipe does not fit the snapshot, the run fails with an `error` that describes why.
+    TASK_TYPE_MISMATCH the recipe is for another task type than that of the dataset, of the champion, or of the versions of the model, or
+    TASK_TYPE_UNSUPPORTED no recipe is for it. If the recipe does not fit the snapshot, the run fails with an `error` that describes why.
     """
     GetTrainingRun: _grpc.UnaryUnaryMultiCallable[_training_run_service_pb2.GetTrainingRunRequest, _training_run_pb2.TrainingRun]
     """Returns one TrainingRun. Errors: NOT_FOUND."""
@@ -58,8 +58,8 @@ class TrainingRunServiceAsyncStub(TrainingRunServiceStub):
     CreateTrainingRun: _aio.UnaryUnaryMultiCallable[_training_run_service_pb2.CreateTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
     """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken, or belonged to a deleted run that created a version;
     NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe requires a snapshot, or
-    TASK_TYPE_MISMATCH the recipe is for another task type than that of the dataset, or TASK_TYPE_UNSUPPORTED no recipe is for it. If
-    the recipe does not fit the snapshot, the run fails with an `error` that describes why.
+    TASK_TYPE_MISMATCH the recipe is for another task type than that of the dataset, of the champion, or of the versions of the model, or
+    TASK_TYPE_UNSUPPORTED no recipe is for it. If the recipe does not fit the snapshot, the run fails with an `error` that describes why.
     """
     GetTrainingRun: _aio.UnaryUnaryMultiCallable[_training_run_service_pb2.GetTrainingRunRequest, _training_run_pb2.TrainingRun]  # type: ignore[assignment]
     """Returns one TrainingRun. Errors: NOT_FOUND."""
@@ -81,8 +81,8 @@ class TrainingRunServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_training_run_pb2.TrainingRun, _abc.Awaitable[_training_run_pb2.TrainingRun]]:
         """Creates a TrainingRun. Errors: ALREADY_EXISTS training_run_id is taken, or belonged to a deleted run that created a version;
         NOT_FOUND recipe, snapshot or champion; INVALID_ARGUMENT SNAPSHOT_MISSING the recipe requires a snapshot, or
-        TASK_TYPE_MISMATCH the recipe is for another task type than that of the dataset, or TASK_TYPE_UNSUPPORTED no recipe is for it. If
-        the recipe does not fit the snapshot, the run fails with an `error` that describes why.
+        TASK_TYPE_MISMATCH the recipe is for another task type than that of the dataset, of the champion, or of the versions of the model, or
+        TASK_TYPE_UNSUPPORTED no recipe is for it. If the recipe does not fit the snapshot, the run fails with an `error` that describes why.
         """
 
     @_abc_1.abstractmethod
