@@ -181,6 +181,13 @@ def test_a_concept_that_one_of_three_drew_is_dropped() -> None:
     assert [one.disputed for one in consensus.disagreements] == [False]
 
 
+@pytest.mark.parametrize(("shift", "disputed"), [(5, False), (12, True), (30, True)])
+def test_a_concept_that_two_of_three_see_in_different_places_is_disputed(shift: int, disputed: bool) -> None:
+    consensus = PIXELS.consensus(drawn([a_mask(0)], [a_mask(shift)], []))
+    assert consensus.is_disputed == disputed
+    assert len(consensus.annotations) == (not disputed)
+
+
 def test_nothing_is_an_answer_about_pixels() -> None:
     assert PIXELS.consensus(drawn([], [])).annotators == ["a", "b"]
     assert PIXELS.alpha([[PIXELS.value([])] * 2] * 2) == 1

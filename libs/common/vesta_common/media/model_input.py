@@ -99,7 +99,7 @@ def place(declared: InputFormat, width_px: int, height_px: int, region: Box | No
         raise image_error(
             "REGION_INVALID",
             f"the region {x_min:g}, {y_min:g} to {x_max:g}, {y_max:g} is not a part of the image of {width_px} × {height_px} "
-            "pixels; both sides must have at least one pixel inside the image",
+            "pixels; clip it to the image, and make both sides at least one pixel long",
             width_px=width_px,
             height_px=height_px,
         )

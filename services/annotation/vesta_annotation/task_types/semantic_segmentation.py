@@ -49,8 +49,9 @@ class SemanticSegmentation(AnnotationTask[ConceptMap]):
         """Keeps the pixels of each concept that more than half of the annotators state.
 
         A concept is disputed if more than half of the pixels that anybody gave to it have no majority: for two annotators, if the
-        intersection over union of their masks is below 0.5. Other pixels without a majority have no concept. A concept without a majority
-        anywhere is dropped.
+        intersection over union of their masks is below 0.5. It is disputed too if at least half of the annotators state it, but the pixels
+        of the majority are close to nobody's mask: they see it in different places. Other pixels without a majority have no concept. A
+        concept that fewer state is dropped without a majority.
         """
         maps = [self.value(answer.annotations) for answer in answers]
         most = len(maps) // 2 + 1
@@ -64,7 +65,9 @@ class SemanticSegmentation(AnnotationTask[ConceptMap]):
         for concept in concepts:
             drawn = _annotations(answers, concept)
             claimed = covered(_masks(maps, concept), 1)
-            if overlap(claimed, undecided) > SIMILARITY_MIN * area(claimed) or attributes_disputed(drawn):
+            is_split = 2 * len(drawn) >= len(maps) and not _is_near(_masks(maps, concept), majority[concept])
+            is_undecided = overlap(claimed, undecided) > SIMILARITY_MIN * area(claimed)
+            if is_undecided or is_split or attributes_disputed(drawn):
                 disputed.add(concept)
                 suggested = covered(_masks(maps, concept), (len(drawn) + 1) // 2)
                 suggestion = _annotation(concept, suggested, frame, drawn)
@@ -152,6 +155,11 @@ def _is_close(one: ConceptMap, other: ConceptMap, concept: str) -> bool:
     if concept not in one.masks or concept not in other.masks:
         return concept not in one.masks and concept not in other.masks
     return mask_runs.iou(one.masks[concept], other.masks[concept]) >= SIMILARITY_MIN
+
+
+def _is_near(masks: Sequence[Edges], decided: Edges) -> bool:
+    """Whether one of the masks has an intersection over union of at least 0.5 with what the majority decided."""
+    return any(mask_runs.iou(edges, decided) >= SIMILARITY_MIN for edges in masks)
 
 
 def _different(one: ConceptMap, other: ConceptMap) -> int:
