@@ -43,11 +43,47 @@ def floats(*values: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         (InputFormat(2, 2), 4, 2, (0.4, 0.0, 3.4, 2.0), ["1120", "3300"]),
     ],
 )
-def test_pixels_of_the_image_have_the_concept_at_their_centre(
+def test_pixels_of_the_image_have_the_concept_around_their_centre(
     declared: InputFormat, width_px: int, height_px: int, region: Box | None, expected: list[str]
 ) -> None:
     found = map_on_image(QUARTERS, place(declared, width_px, height_px, region))
     assert found.tolist() == a_map(expected).tolist()
+
+
+def test_borders_are_smooth_on_larger_images() -> None:
+    """A disc of an input of 16 pixels is a disc on an image of 200, unlike one of blocks."""
+    input_px, image_px = 16, 200
+
+    def disc(side: int) -> Map:
+        x = (np.arange(side) + 0.5) / side - 0.5
+        return (x**2 + x[:, None] ** 2 < 0.35**2).astype(np.uint8)
+
+    declared = InputFormat(input_px, input_px)
+    truth, nearest = disc(image_px), np.arange(image_px) * input_px // image_px
+    blocks = disc(input_px)[np.ix_(nearest, nearest)]
+    found = map_on_image(disc(input_px), place(declared, image_px, image_px))
+
+    assert (found != truth).mean() < 0.75 * (blocks != truth).mean()
+
+
+def test_a_line_of_one_pixel_stays_on_larger_images() -> None:
+    line = np.zeros((9, 9), np.uint8)
+    line[:, 4] = 2
+
+    found = map_on_image(line, place(InputFormat(9, 9), 36, 18))
+
+    assert found[:, 17:19].tolist() == [[2, 2]] * 18
+
+
+@given(arrays(np.uint8, (5, 7), elements=st.integers(0, 3)), st.integers(1, 40), st.integers(1, 40))
+def test_a_map_on_an_image_has_only_concepts_of_the_input_and_fills_it(
+    found: Map, width_px: int, height_px: int
+) -> None:
+    on_image = map_on_image(found, place(InputFormat(5, 7), width_px, height_px))
+    assert on_image.shape == (height_px, width_px)
+    assert np.isin(on_image, found).all()
+    same = map_on_image(found, place(InputFormat(5, 7), 7, 5))
+    assert same.tolist() == found.tolist()
 
 
 def test_concepts_below_their_threshold_are_taken_from_the_map_and_those_without_pixels_score_zero() -> None:

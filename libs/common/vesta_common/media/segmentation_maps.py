@@ -18,23 +18,43 @@ IOU_MIN = 0.5
 Map = NDArray[np.uint8]
 """`(height, width)`: the number of the concept of each pixel, 1 for the first; 0 for none of them."""
 CONCEPTS_MAX = 255
+FULL = 255
+"""The share of a pixel that is wholly of a concept."""
+SMOOTHING_PX = 0.7
+"""Standard deviation of the smoothing of borders, in pixels of the input: nearly the largest with which a line of one pixel stays."""
 
 
 def map_on_image(found: Map, placement: Placement) -> Map:
-    """Returns a map in pixels of the image: each pixel has the concept of the pixel of the input on which its centre lies.
+    """Returns a map in pixels of the image: each pixel has the concept of most of the input around its centre.
 
-    Pixels outside of the predicted area, or of what the input shows, have no concept.
+    On images larger than the input, the pixels of each concept are smoothed and interpolated, so that borders are no stairs; a line of
+    one pixel stays. Pixels outside of the predicted area, or of what the input shows, have no concept. The memory is that of a few
+    images of a byte per pixel, whatever the number of concepts.
 
     Args:
         found: in pixels of the input.
     """
+    from PIL import Image, ImageFilter  # here, because the conductor needs only IOU_MIN
+
     height, width = placement.image_hw
     left, top, shown_width, shown_height = placement.target
     scale_x, scale_y = placement.scale_xy
-    columns, in_columns = _places(width, placement.shown[::2], placement.area[::2], left, shown_width, scale_x)
-    rows, in_rows = _places(height, placement.shown[1::2], placement.area[1::2], top, shown_height, scale_y)
+    columns, across = _places(width, placement.shown[::2], placement.area[::2], shown_width, scale_x)
+    rows, down = _places(height, placement.shown[1::2], placement.area[1::2], shown_height, scale_y)
     on_image = np.zeros((height, width), np.uint8)
-    on_image[np.ix_(in_rows, in_columns)] = found[np.ix_(rows, columns)]
+    part = on_image[rows, columns]
+    if not part.size:
+        return on_image
+    shown = found[top : top + shown_height, left : left + shown_width]
+    box = (across[0], down[0], across[1], down[1])
+    largest = np.zeros(part.shape, np.uint8)
+    for number in np.unique(shown):
+        only = Image.fromarray(np.where(shown == number, FULL, 0).astype(np.uint8))
+        if min(scale_x, scale_y) < 1:
+            only = only.filter(ImageFilter.GaussianBlur(SMOOTHING_PX))
+        shares = np.asarray(only.resize(part.shape[::-1], Image.Resampling.BILINEAR, box))
+        np.copyto(part, number, where=shares > largest)
+        np.maximum(largest, shares, out=largest)
     return on_image
 
 
@@ -94,15 +114,16 @@ def run_lengths(found: Map, concepts: Sequence[str]) -> SegmentationMap:
 
 
 def _places(
-    length: int, shown: Sequence[float], area: Sequence[float], first: int, count: int, scale: float
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Returns along one axis the pixels of the input, and the pixels of the image on which they lie.
+    length: int, shown: Sequence[float], area: Sequence[float], count: int, scale: float
+) -> tuple[slice, tuple[float, float]]:
+    """Returns along one axis the pixels of the image whose centres are shown and to predict, and the part of the input on which they lie.
 
     Args:
         shown, area: start and end in pixels of the image.
-        first, count: the pixels of the input that show `shown`.
+        count: the pixels of the input that show `shown`; the part is in these pixels.
     """
-    centres = np.arange(length) + 0.5
-    inside = np.flatnonzero((centres >= max(shown[0], area[0])) & (centres < min(shown[1], area[1])))
-    places = first + np.floor((centres[inside] - shown[0]) * scale).astype(np.intp)
-    return places.clip(first, first + count - 1), inside
+    first, end = (
+        int(np.clip(np.ceil(value - 0.5), 0, length)) for value in (max(shown[0], area[0]), min(shown[1], area[1]))
+    )
+    low, high = ((place - shown[0]) * scale for place in (first, end))
+    return slice(first, end), (max(low, 0.0), min(high, float(count)))
