@@ -7,7 +7,7 @@ import pytest
 from vesta_common.media.model_input import UNREAD, InputFormat, place
 from vesta_common.media.model_signatures import OBJECTS, OVERLAP, PRESENCE, PROBABILITIES, SEGMENTATION
 from vesta_common.risk_control import level_of, pack, unpack
-from vesta_conductor.reconciliation.control_arm import accepted_errors
+from vesta_conductor.reconciliation.control_arm import ControlAnswer, accepted_errors
 from vesta_conductor.task_types import TASK_TYPES as LOOP_TASKS
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation, ImageLabel, Prediction, TaskType
@@ -99,12 +99,9 @@ def test_the_control_arm_counts_exactly_the_errors_among_the_accepted_prediction
         for place in certain
         if {one.concept for one in said[place].scores if one.predicted} != set(model.labels[place])
     ]
+    answers = [ControlAnswer.find(_answered(model, one), LOOP_TASKS[model.task_type]) for one in _selected(model, said)]
     errors = accepted_errors(
-        [_answered(model, one) for one in _selected(model, said)],
-        model=MODEL,
-        task_type=LOOP_TASKS[model.task_type],
-        policy=policy,
-        version=model.version,
+        [one for one in answers if one is not None], model=MODEL, policy=policy, version=model.version
     )
     assert errors is not None
     assert 100 < len(certain) < ITEMS
