@@ -186,6 +186,14 @@ def test_the_default_selects_uncertain_dense_regions_once_each():
     assert {pick.reason for pick in picks} == {Reason.UNCERTAIN_AND_TYPICAL}
 
 
+def test_the_default_picks_from_the_most_uncertain_fifth_of_a_small_pool():
+    random = np.random.default_rng(2)
+    embeddings, _ = clusters_of([100, 100])
+    uncertain = of_margins(random.permutation(np.linspace(0, 1, 200)))
+    picks = STRATEGIES["adaptive"](Pool(embeddings, uncertain, np.zeros(200, np.bool_), batch_size=10))
+    assert min(uncertain.margin[[pick.index for pick in picks]]) >= 0.8
+
+
 def test_the_scores_of_the_default_are_decreasing_shares_of_the_uncovered_uncertainty():
     scores = [pick.score for pick in STRATEGIES["adaptive"](a_pool(count=200, batch_size=20))]
     assert scores == sorted(scores, reverse=True)

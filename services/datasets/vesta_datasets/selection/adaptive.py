@@ -8,7 +8,11 @@ from vesta_datasets.selection.pool import Floats, Pick, Pool, Reason
 from vesta_datasets.selection.uncertainty import most_uncertain
 
 SHORTLIST_BATCHES = 10
-"""Size of the shortlist in batches. Only the most uncertain unlabelled items can be picked; labels of others improve the model little."""
+SHORTLIST_SHARE = 0.2
+SHORTLIST_BATCHES_MIN = 2
+"""Size of the shortlist: ten batches, but at most a fifth of the unlabelled items, and at least two batches. Only the most uncertain items
+can be picked; labels of others improve the model little.
+"""
 
 
 def adaptive(pool: Pool) -> list[Pick]:
@@ -27,7 +31,7 @@ def adaptive(pool: Pool) -> list[Pick]:
         weights, candidates, reason = np.ones(free.size, dtype=np.float32), free, Reason.TYPICAL
     else:
         weights, reason = unsure[free], Reason.UNCERTAIN_AND_TYPICAL
-        candidates = most_uncertain(unsure, free, SHORTLIST_BATCHES * pool.pick_count, pool.seed)
+        candidates = most_uncertain(unsure, free, _shortlist_size(pool), pool.seed)
     picks = cover(
         points=directions[free],
         weights=weights,
@@ -38,6 +42,11 @@ def adaptive(pool: Pool) -> list[Pick]:
         seed=pool.seed,
     )
     return [Pick(int(free[row]), share, reason) for row, share in picks]
+
+
+def _shortlist_size(pool: Pool) -> int:
+    share = int(SHORTLIST_SHARE * pool.free.size)
+    return max(SHORTLIST_BATCHES_MIN * pool.pick_count, min(SHORTLIST_BATCHES * pool.pick_count, share))
 
 
 def _usable_uncertainty(pool: Pool) -> Floats | None:

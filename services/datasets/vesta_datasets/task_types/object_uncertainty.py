@@ -1,12 +1,12 @@
 """The uncertainty of predicted objects: the doubts about an image's objects, weighted by the difficulty of their concepts. Pure.
 
-    uncertainty = 1 - exp(-sum of difficulty x doubt over the objects / sqrt(number of objects))
+    uncertainty = 1 - exp(-sum of difficulty x doubt over the objects / number of objects)
 
-The doubt about an object is 1 minus the distance of its score from the threshold, as a share of the largest possible distance. The sum
-prefers images with many doubtful objects, of which one answer settles all; the square root damps it, because the answer takes longer, and
-because objects of one image resemble each other. The difficulty of a concept is the share of its predicted objects that are expected to be
-wrong, relative to the mean of all concepts, so that labels go to the concepts that the model confuses (as in Yang et al., "Plug and Play
-Active Learning for Object Detection", CVPR 2024, which measures it during training).
+The doubt about an object is 1 minus the distance of its score from the threshold, as a share of the largest possible distance. The sum is
+damped by the number of objects, because an annotator draws them all: images are preferred whose objects are mostly doubtful. The difficulty
+of a concept is the share of its predicted objects that are expected to be wrong, relative to the mean of all concepts, so that labels go to
+the concepts that the model confuses (as in Yang et al., "Plug and Play Active Learning for Object Detection", CVPR 2024, which measures it
+during training).
 """
 
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ def object_uncertainty(predictions: Sequence[Prediction | None], concepts: Seque
 
     def of_items(doubts: NDArray[np.floating]) -> Floats:
         total = np.bincount(objects.item, weight * doubts, len(predictions))
-        return to_unit(np.where(unknown, 1.0, -np.expm1(-total / np.sqrt(np.maximum(count, 1)))))
+        return to_unit(np.where(unknown, 1.0, -np.expm1(-total / np.maximum(count, 1))))
 
     return Uncertainty(
         margin=of_items(1.0 - 2.0 * np.abs(centred - UNDECIDED)), entropy=of_items(binary_entropy(centred))
