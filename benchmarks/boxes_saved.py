@@ -35,8 +35,8 @@ from vesta_datasets.task_types import TASK_TYPES
 GOAL_SHARE = 0.95
 SEEDS = (1, 2, 3)
 IMAGES_MAX = 400
-ROUNDS = 8
-IMAGES_PER_ROUND = 15
+ROUNDS = 6
+IMAGES_PER_ROUND = 20
 GOAL_RATIO, FLOOR_RATIO = 0.5, 1.0
 VERSION = "models/detector/versions/newest"
 
