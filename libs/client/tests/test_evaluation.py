@@ -206,11 +206,15 @@ def test_keypoints_of_an_archive_are_its_objects(tmp_path: Path) -> None:
     assert read_truth(path, "test") == truth
 
 
-def test_a_split_without_objects_is_rejected(archive: Path) -> None:
+def test_a_split_without_objects_is_rejected(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no objects in the split train"):
         read_truth(archive, "train")
     with pytest.raises(ValueError, match="no labelled items in the split validation"):
         read_truth(archive, "validation")
+    with ZipFile(path := tmp_path / "labels.zip", "w") as written:
+        written.writestr("annotations/labels_test.json", json.dumps(TRUTH))
+    with pytest.raises(ValueError, match="no objects in the split test"):
+        read_truth(path, "test")
 
 
 class Archives(DatasetServiceServicer, ArchiveServiceServicer):

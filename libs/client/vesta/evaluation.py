@@ -66,13 +66,14 @@ def read_truth(archive: Path, split: str) -> Truth:
     """
     try:
         with ZipFile(archive) as opened:
-            present = [f"annotations/{kind}_{split}.json" for kind in ("person_keypoints", "instances")]
-            present = [name for name in present if name in opened.namelist()]
+            kinds = ("person_keypoints", "instances", "labels")
+            files = {kind: f"annotations/{kind}_{split}.json" for kind in kinds}
+            present = {kind: name for kind, name in files.items() if name in opened.namelist()}
             if not present:
                 raise ValueError(
                     f"the snapshot has no labelled items in the split {split}; choose another with --split"
                 )
-            truths: list[Truth] = [json.loads(opened.read(name)) for name in present]
+            truths: list[Truth] = [json.loads(opened.read(name)) for kind, name in present.items() if kind != "labels"]
     except BadZipFile as error:
         raise ValueError(f"{archive} is not a zip archive") from error
     truth = next((each for each in truths if each["annotations"]), None)
