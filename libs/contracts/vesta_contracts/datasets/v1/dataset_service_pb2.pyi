@@ -51,11 +51,11 @@ class _ArchiveFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Archive
     ARCHIVE_FORMAT_IMAGE_FOLDER: _ArchiveFormat.ValueType  # 1
     """One folder per class, optionally below the folders train, val and test."""
     ARCHIVE_FORMAT_COCO: _ArchiveFormat.ValueType  # 2
-    """COCO annotation files (instances, person_keypoints, labels) with their images."""
+    """COCO annotation files (instances, person_keypoints, labels) with their images. Files of other names are recognised by their lists."""
     ARCHIVE_FORMAT_YOLO: _ArchiveFormat.ValueType  # 3
-    """data.yaml, and a text file of boxes or polygons for each image."""
+    """data.yaml, and a text file of boxes, polygons or keypoints for each image. Archives with obj.data or classes.txt instead are read too."""
     ARCHIVE_FORMAT_PASCAL_VOC: _ArchiveFormat.ValueType  # 4
-    """An XML file of boxes for each image."""
+    """An XML file of boxes for each image, or images of masks."""
 
 class ArchiveFormat(_ArchiveFormat, metaclass=_ArchiveFormatEnumTypeWrapper):
     """The format of an archive."""
@@ -64,11 +64,11 @@ ARCHIVE_FORMAT_UNSPECIFIED: ArchiveFormat.ValueType  # 0
 ARCHIVE_FORMAT_IMAGE_FOLDER: ArchiveFormat.ValueType  # 1
 """One folder per class, optionally below the folders train, val and test."""
 ARCHIVE_FORMAT_COCO: ArchiveFormat.ValueType  # 2
-"""COCO annotation files (instances, person_keypoints, labels) with their images."""
+"""COCO annotation files (instances, person_keypoints, labels) with their images. Files of other names are recognised by their lists."""
 ARCHIVE_FORMAT_YOLO: ArchiveFormat.ValueType  # 3
-"""data.yaml, and a text file of boxes or polygons for each image."""
+"""data.yaml, and a text file of boxes, polygons or keypoints for each image. Archives with obj.data or classes.txt instead are read too."""
 ARCHIVE_FORMAT_PASCAL_VOC: ArchiveFormat.ValueType  # 4
-"""An XML file of boxes for each image."""
+"""An XML file of boxes for each image, or images of masks."""
 Global___ArchiveFormat: _TypeAlias = ArchiveFormat  # noqa: Y015
 
 @_typing.final
