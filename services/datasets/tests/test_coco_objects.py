@@ -11,6 +11,7 @@ from archive_builders import put, read_entries
 from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_masks
+from vesta_common.media.crowds import is_crowd
 from vesta_contracts.common.v1 import (
     Annotation,
     Media,
@@ -159,6 +160,29 @@ def test_an_object_in_two_coco_files_is_one(tmp_path: Path) -> None:
     (item,) = read_entries(root, coco.read_coco(root, ("keypoints", "box"), tmp_path)).values()
     assert item.file_name == "val2017/a.png"
     assert [one.WhichOneof("shape") for one in item.annotations or ()] == ["box", "box"]
+
+
+def crowds_of(item: ArchivedItem) -> list[bool]:
+    return [is_crowd(one) for one in item.annotations or ()]
+
+
+@pytest.mark.parametrize(("others", "crowds"), [([], [False, False]), ([0], [True, True, False])])
+def test_crowds_are_run_lengths_beside_other_objects(tmp_path: Path, others: list[int], crowds: list[bool]) -> None:
+    mask = {"size": [48, 64], "counts": [0, 64 * 48]}
+    told = [
+        {"id": place, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "segmentation": mask, "iscrowd": flag}
+        for place, flag in enumerate([1, 1, *others])
+    ]
+    (item,) = read_coco(tmp_path, ("mask",), annotations=told).values()
+    assert crowds_of(item) == crowds
+
+
+def test_crowds_without_a_segmentation_and_crowds_by_attribute_are_crowds(tmp_path: Path) -> None:
+    box = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 1}
+    mask = {**box, "segmentation": {"size": [48, 64], "counts": [0, 64 * 48]}}
+    told = [{**box, "id": 1}, {**mask, "id": 2}, {**mask, "id": 3, "attributes": {"crowd": True}}]
+    (item,) = read_coco(tmp_path, ("mask", "box"), annotations=told).values()
+    assert crowds_of(item) == [True, False, True]
 
 
 def test_objects_of_one_coco_file_with_the_same_id_are_different_objects(tmp_path: Path) -> None:

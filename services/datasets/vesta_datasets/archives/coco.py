@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 
 import ijson
 from vesta_common.errors import InvalidArgument
+from vesta_common.media.crowds import CROWD, TRUE
 from vesta_common.media.image_formats import IMAGE_BYTES_MAX, split_file
 
 from vesta_datasets.archives.coco_shapes import Category, FlawedObjectError, annotation_of
@@ -146,6 +147,7 @@ class _Reader:
                     f"{name}: categories[{index}] has the id {category_id!r}, which another category of the file has"
                 )
             categories[category_id] = category
+        has_crowds = has_others = False
         for index, said in _listed(path, "annotations"):
             where = f"{name}: annotations[{index}]"
             image_id, category_id = (_id_of(said, field, where) for field in ("image_id", "category_id"))
@@ -163,8 +165,22 @@ class _Reader:
                 image.flaw = image.flaw or f"is rejected, because annotation {said.get('id', index)} {error}"
                 continue
             is_preferred = found.WhichOneof("shape") in self._shapes
-            key = object_id if has_id else -1
-            self._spool.add(number, key, found, source=self._file_count, is_preferred=is_preferred)  # type: ignore[arg-type]
+            is_crowd, segmentation = bool(said.get("iscrowd")), said.get("segmentation")
+            has_crowds |= is_crowd and isinstance(segmentation, dict)
+            has_others |= bool(segmentation) and not is_crowd
+            if is_crowd and not isinstance(segmentation, dict):
+                found.attributes[CROWD] = TRUE
+            self._spool.add(
+                number,
+                object_id if has_id else -1,  # type: ignore[arg-type]
+                found,
+                source=self._file_count,
+                is_crowd=is_crowd,
+                is_preferred=is_preferred,
+            )
+        if has_crowds and not has_others:
+            # Datumaro and CVAT set `iscrowd` of all masks, because they write them as run lengths.
+            self._spool.run_length_sources.add(self._file_count)
 
     def _path_of(self, file_name: str, path: Path, subset: str) -> str:
         """Returns the path of an image relative to the root: the first candidate that exists, or below images/.

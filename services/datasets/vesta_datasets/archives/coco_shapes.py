@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_masks
-from vesta_common.media.crowds import CROWD, TRUE
 from vesta_common.media.image_formats import IMAGE_PIXELS_MAX
 from vesta_common.media.rotated_boxes import normalized_angle
 from vesta_contracts.common.v1 import (
@@ -100,8 +99,6 @@ def _add_attributes(annotation: Annotation, said: Mapping[str, Any]) -> None:
             continue  # part of the shape; CVAT writes 0 for boxes
         text = str(value).lower() if isinstance(value, bool) else value
         annotation.attributes[name] = text if isinstance(text, str) else repr(text)
-    if said.get("iscrowd"):
-        annotation.attributes[CROWD] = TRUE
 
 
 def _box(values: Any) -> PixelBox:

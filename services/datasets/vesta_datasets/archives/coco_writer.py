@@ -17,7 +17,7 @@ from typing import IO, Any
 from zipfile import ZIP_DEFLATED, ZipInfo
 
 import numpy as np
-from vesta_common.media.crowds import CROWD, TRUE
+from vesta_common.media.crowds import is_crowd
 from vesta_contracts.common.v1 import Annotation, Mask, PixelPoint, Visibility
 
 from vesta_datasets.archives.layout import ABSENT_KEYPOINTS, ROTATION, ArchivedItem, cannot_hold
@@ -144,10 +144,9 @@ def check_for_coco(item: ArchivedItem) -> None:
 
 
 def _attributes_of(annotation: Annotation) -> dict[str, Any]:
-    attributes: dict[str, str | float] = {
-        name: value for name, value in annotation.attributes.items() if (name, value) != (CROWD, TRUE)
-    }
-    crowd = {"iscrowd": 1} if len(attributes) < len(annotation.attributes) else {}
+    """Returns the attributes. A crowd is one too, because `iscrowd` may say only that a shape is run lengths (`coco.py`)."""
+    attributes: dict[str, str | float] = {**annotation.attributes}
+    crowd = {"iscrowd": 1} if is_crowd(annotation) else {}
     if annotation.HasField("rotated_box"):
         attributes[ROTATION] = annotation.rotated_box.angle_deg % 360
     return {**crowd, **({"attributes": attributes} if attributes else {})}

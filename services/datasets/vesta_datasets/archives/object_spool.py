@@ -8,6 +8,7 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+from vesta_common.media.crowds import CROWD, TRUE
 from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.datasets.v1 import AnnotationList
 
@@ -17,6 +18,9 @@ class ObjectSpool:
 
     Args:
         file: created.
+
+    Attributes:
+        run_length_sources: the files in which `is_crowd` says only that a shape is run lengths.
     """
 
     def __init__(self, file: Path) -> None:
@@ -25,16 +29,21 @@ class ObjectSpool:
         self._images = array("i")
         self._ids = array("q")
         self._sources = array("i")
+        self._crowds = array("b")
+        self.run_length_sources: set[int] = set()
         self._preferred = array("b")
         self._order: NDArray[np.int64] = np.zeros(0, np.int64)
         self._bounds: NDArray[np.int64] = np.zeros(1, np.int64)
 
-    def add(self, image: int, object_id: int, annotation: Annotation, *, source: int, is_preferred: bool) -> None:
+    def add(
+        self, image: int, object_id: int, annotation: Annotation, *, source: int, is_crowd: bool, is_preferred: bool
+    ) -> None:
         """Adds an annotation of the image with this number.
 
         Args:
             object_id: annotations of an image with the same id in different sources describe the same object, unless the id is negative.
             source: the number of the file that has the annotation. A file that has an id twice has two objects.
+            is_crowd: whether it is of several objects that are not separated, unless the source is one of `run_length_sources`.
             is_preferred: of several annotations of an object, the first preferred one is kept, or else the first.
         """
         content = AnnotationList(annotations=[annotation]).SerializeToString()
@@ -43,6 +52,7 @@ class ObjectSpool:
         self._images.append(image)
         self._ids.append(object_id)
         self._sources.append(source)
+        self._crowds.append(is_crowd)
         self._preferred.append(is_preferred)
 
     def arrange(self, image_count: int) -> None:
@@ -70,4 +80,9 @@ class ObjectSpool:
 
     def _content(self, index: int) -> bytes:
         start, end = self._offsets[index], self._offsets[index + 1]
-        return os.pread(self._file.fileno(), end - start, start)
+        content = os.pread(self._file.fileno(), end - start, start)
+        if not self._crowds[index] or self._sources[index] in self.run_length_sources:
+            return content
+        crowd = AnnotationList.FromString(content)
+        crowd.annotations[0].attributes[CROWD] = TRUE
+        return crowd.SerializeToString()
