@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from photographs import Photograph, Photographs
 from PIL import Image
-from vesta_common.media.images import model_pixels
 from vesta_common.media.model_input import SQUARE, InputFormat, place
+from vesta_common.media.model_pictures import model_pixels
 from vesta_common.media.model_signatures import OBJECTS
 from vesta_contracts.common.v1 import Prediction
 from vesta_datasets.selection.pool import Floats

@@ -9,6 +9,7 @@ from figures import Figure
 from vesta import Vesta
 from vesta_common.identity import Identity
 from vesta_common.rpc.client import open_channel
+from vesta_conductor.execution.control_answers import ControlAnswers
 from vesta_conductor.execution.observe import observe
 from vesta_conductor.peers import Peers
 from vesta_conductor.reconciliation.names import LoopNames
@@ -43,11 +44,11 @@ def measure(platform: Platform, dataset: str) -> Figure:
     )
     with ExitStack() as stack:
         channels = (stack.enter_context(open_channel(platform.home.address(service), identity)) for service in PEERS)
-        peers = Peers.of_channels(*channels)
+        peers, control = Peers.of_channels(*channels), ControlAnswers()
         found = []
         for _ in range(CALLS):
             start = time.perf_counter()
-            observe(peers, names, policy, history, datetime.now(UTC))
+            observe(peers, names, policy, history, control, datetime.now(UTC))
             found.append((time.perf_counter() - start) * 1000)
     details = {"p90_ms": statistics.quantiles(found, n=10)[8]}
     return Figure("scale_reconcile_ms", statistics.median(found), GOAL_MS, lower=True, details=details)
