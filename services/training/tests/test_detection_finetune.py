@@ -179,6 +179,32 @@ def test_a_loss_that_is_not_finite_ends_the_tuning(scenes: Scenes, backbone: Bac
         finetune(tuning, pixels=scenes.pixels, resumable=NO_CHECKPOINTS, threads=1)
 
 
+class Kept:
+    """Keeps the last state in memory."""
+
+    state: dict[str, Any]
+
+    def find(self, fingerprint: str) -> None:
+        """Returns None: there is no earlier attempt."""
+
+    def keep(self, fingerprint: str, state: dict[str, Any]) -> None:
+        self.state = state
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_start_sets_the_learning_rate_of_its_network(scenes: Scenes, backbone: Backbone, share: float) -> None:
+    tuning, kept = a_tuning(scenes, backbone), Kept()
+    tuning = replace(tuning, start=replace(tuning.start, rate_share=share))  # type: ignore[type-var]
+    before = {f"network.{name}": value for name, value in tuning.start.network.state_dict().items()} | {
+        f"head.{name}": value for name, value in tuning.start.detector.head.state_dict().items()
+    }
+
+    finetune(tuning, pixels=scenes.pixels, resumable=kept, threads=1)
+
+    moved = {name.split(".")[0] for name, value in kept.state["model"].items() if not torch.equal(value, before[name])}
+    assert moved == ({"head"} if share == 0 else {"head", "network"})
+
+
 class ThreadGroup:
     """A group of threads instead of processes."""
 

@@ -120,7 +120,10 @@ def finetune(
     steps = choices.epochs * batch_count
     optimizer = torch.optim.AdamW(
         [
-            {"params": list(tuning.model["network"].parameters()), "lr": choices.learning_rate},
+            {
+                "params": list(tuning.model["network"].parameters()),
+                "lr": choices.learning_rate * inputs.start.rate_share,
+            },
             {
                 "params": [one for one in tuning.model["head"].parameters() if one.requires_grad],
                 "lr": choices.head_learning_rate,

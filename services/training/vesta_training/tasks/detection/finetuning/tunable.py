@@ -45,6 +45,11 @@ class TunableDetector(Protocol):
         """The side of the input of the network, S."""
         ...
 
+    @property
+    def rate_share(self) -> float:
+        """The learning rate of the network, as a share of that of the recipe."""
+        ...
+
     def boxes(self, example: BoxedExample) -> Array:
         """Returns the boxes of an example `(M, 4)`, as shares of the sides of the input."""
         ...
@@ -75,6 +80,7 @@ class TunableBackbone:
     side_px: int
     backbone: Backbone
     resize: Resize = "stretch"
+    rate_share: float = 1.0
 
     def boxes(self, example: BoxedExample) -> Array:
         """Returns the boxes of an example; stretching leaves their shares unchanged."""

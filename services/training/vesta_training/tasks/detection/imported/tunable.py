@@ -26,6 +26,10 @@ from vesta_training.tasks.detection.imported.loss import imported_sums
 from vesta_training.tasks.detection.imported.trainable import TrainableNetwork
 from vesta_training.tasks.detection.loss import LossSums
 
+# The weights of an exported network contain its batch normalisation, and tolerate smaller steps than those of the backbone: with 30
+# photographs, the learning rate of the recipe lowered the mAP@50 on held-out images from 0.90 to 0.23 in one epoch, and 6 % of it to 0.78.
+RATE_SHARE = 0.05
+
 
 @dataclass(frozen=True, slots=True)
 class TunableImported:
@@ -42,6 +46,7 @@ class TunableImported:
     imported: ImportedNetwork
     backbone: Backbone
     resize: Resize = "letterbox"
+    rate_share: float = RATE_SHARE
 
     def boxes(self, example: BoxedExample) -> Array:
         """Returns the boxes of an example, as shares of the letterboxed input."""
