@@ -56,8 +56,9 @@ def _objects_by_image(file: Path, document: dict[str, Any]) -> dict[str, list[Ra
         concepts = {category["id"]: str(category["name"]) for category in document["categories"]}
         names = {image["id"]: str(image["file_name"]) for image in document["images"]}
         objects: dict[str, list[RawObject]] = {name: [] for name in names.values()}
+        has_crowds = _has_crowds(document["annotations"])
         for annotation in document["annotations"]:
-            if annotation.get("iscrowd"):
+            if annotation.get("iscrowd") and (has_crowds or not isinstance(annotation.get("segmentation"), dict)):
                 continue
             corners = _corners(annotation["bbox"]) if annotation.get("bbox") else None
             drawn = annotation.get("segmentation")
@@ -67,6 +68,11 @@ def _objects_by_image(file: Path, document: dict[str, Any]) -> dict[str, list[Ra
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} is not a valid COCO file: {error!r}") from error
     return objects
+
+
+def _has_crowds(annotations: list[dict[str, Any]]) -> bool:
+    """Whether crowds are beside masks of objects. Otherwise `iscrowd` says only that masks are run lengths, as in Datumaro and CVAT."""
+    return any(one.get("segmentation") and not one.get("iscrowd") for one in annotations)
 
 
 def _corners(bbox: list[float]) -> tuple[float, float, float, float]:

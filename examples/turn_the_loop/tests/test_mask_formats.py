@@ -76,6 +76,18 @@ def test_coco_polygons_and_run_lengths_are_masks(tmp_path: Path, right: object) 
     assert drawn(found.pool[0]) == [("van", LEFT), ("car", RIGHT)]
 
 
+@pytest.mark.parametrize(("crowds", "count"), [((1, 1), 2), ((1, 0), 1)])
+def test_crowds_are_masks_beside_those_of_objects(tmp_path: Path, crowds: tuple[int, ...], count: int) -> None:
+    runs = {"size": [HEIGHT_PX, WIDTH_PX], "counts": [0, 4, 28]}
+    a_coco_file(tmp_path, runs, runs)
+    document = json.loads((tmp_path / "a.json").read_text())
+    for annotation, crowd in zip(document["annotations"], crowds, strict=True):
+        annotation["iscrowd"] = crowd
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    _, photographs = read_data(tmp_path, task_named("instance-segmentation"))
+    assert [len(one.annotations) for one in (*photographs.pool, *photographs.test)] == [count]
+
+
 def test_objects_are_joined_by_concept_and_small_ones_lie_on_top(tmp_path: Path) -> None:
     a_coco_file(tmp_path, POLYGON, [[6, 0, 8, 0, 8, 4, 6, 4]], [[0, 0, 2, 0, 2, 4, 0, 4]])
     name, found = read(tmp_path, "semantic-segmentation")
