@@ -7,8 +7,8 @@ from task_types import read_data
 from vesta_contracts.annotation.v1 import GetAgreementRequest
 from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.conductor.v1 import LoopStatus
-from vesta_contracts.datasets.v1 import GetDatasetRequest
-from vesta_contracts.training.v1 import GetModelVersionRequest
+from vesta_contracts.datasets.v1 import GetDatasetRequest, ListItemsRequest
+from vesta_contracts.training.v1 import GetModelVersionRequest, ListModelVersionsRequest
 from vesta_local.testing import WholePlatform
 
 pytestmark = [pytest.mark.platform, pytest.mark.timeout(900)]
@@ -38,6 +38,14 @@ def test_every_round_trains_a_detector_that_is_judged_by_its_average_precision(t
     version = turned.owner.models.GetModelVersion(GetModelVersionRequest(name=turned.status().champion))
     assert version.task_type == TaskType.TASK_TYPE_DETECTION
     assert "objects" in [output.name for output in version.signature.outputs]
+
+
+def test_all_detectors_of_the_loop_share_the_embedding_space_that_its_items_have(turned: SmallLoop) -> None:
+    model = turned.status().champion.partition("/versions/")[0]
+    versions = turned.owner.models.ListModelVersions(ListModelVersionsRequest(parent=model)).model_versions
+    embedded = turned.owner.items.ListItems(ListItemsRequest(parent=turned.dataset, embeddings=True)).embeddings
+    assert len(versions) == 2
+    assert {item.digest for item in embedded} == {version.embedding_digest for version in versions}
 
 
 def test_consensus_and_review_catch_the_mistakes_of_annotators(turned: SmallLoop) -> None:
