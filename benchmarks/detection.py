@@ -17,6 +17,7 @@ from control import RandomControl
 from figures import Figure
 from photographs import Photographs
 from pictures import jpegs
+from rounds import when_measured
 from scenes import write_scenes
 from task_types import read_data
 from vesta import Vesta
@@ -67,6 +68,7 @@ def measure(owner: Vesta, platform: Platform, data: Path | None) -> Iterator[Fig
     goal = loop.Goal("detection_loop_seconds", GOAL_LOOP_SECONDS, FLOOR_LOOP_SECONDS)
     turned, found = loop.turn(owner, platform, dealt, goal)
     yield from found
+    when_measured(owner, turned.loop)  # the learning curve of the last round, which would take processor time
     yield _latency(owner, turned.deployment)
     yield from serving.measure(owner, platform, turned.deployment, "detection_serving_efficiency", note="")
 

@@ -21,9 +21,10 @@ PATIENCE_SECONDS = 300
 
 @dataclass(frozen=True)
 class Turned:
-    """The results of a loop: its project, and the deployment of its champion."""
+    """The results of a loop: its project, its name, and the deployment of its champion."""
 
     world: World
+    loop: str
     deployment: str
 
 
@@ -66,7 +67,7 @@ def turn(
     better = [seconds for seconds in rounds if seconds is not None]
     if not better:
         raise RuntimeError("no round of the loop brought a better model")
-    turned = Turned(world, owner.loops.GetLoop(GetLoopRequest(name=loop)).status.deployment)
+    turned = Turned(world, loop, owner.loops.GetLoop(GetLoopRequest(name=loop)).status.deployment)
     details = {
         "images": float(len(photographs.pool) + len(photographs.test)),
         "slowest_seconds": max(better),

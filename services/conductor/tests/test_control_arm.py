@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from conductor_builders import EMBEDDING, NAMES, a_label, a_task, version
+from vesta_common.media.crowds import CROWD, TRUE
 from vesta_conductor.reconciliation.control_arm import ControlAnswer, LiveAccuracy, accepted_errors, live_accuracy
 from vesta_conductor.task_types import LoopTask
 from vesta_conductor.task_types.classification import Classification
@@ -82,6 +83,11 @@ def test_only_image_labels_are_compared_with_predictions() -> None:
     assert (live.answer_count, live.estimate.value) == (1, 1.0)
 
 
+def a_crowd(annotation: Annotation) -> Annotation:
+    annotation.attributes[CROWD] = TRUE
+    return annotation
+
+
 def a_box(concept: str, x_px: float, size_px: float = 10) -> Annotation:
     return Annotation(concept=concept, box=PixelBox(x_min_px=x_px, x_max_px=x_px + size_px, y_max_px=10))
 
@@ -100,6 +106,12 @@ def a_box(concept: str, x_px: float, size_px: float = 10) -> Annotation:
         # The first fits both, the second only one: a greedy pairing would leave it over.
         ([a_box("car", 2), a_box("car", -1)], [a_box("car", 0), a_box("car", 4)], True),
         ([a_box("car", 0, 0)], [a_box("car", 0, 0)], False),  # boxes without area overlap with nothing
+        ([], [a_crowd(a_box("car", 0, 40))], True),
+        ([a_box("car", 0), a_box("car", 20)], [a_crowd(a_box("car", 0, 40))], True),
+        ([a_box("car", 0), a_box("van", 20)], [a_crowd(a_box("car", 0, 40))], False),
+        ([a_box("car", 36)], [a_crowd(a_box("car", 0, 40))], False),  # 4 of 10 pixels in the crowd
+        ([a_box("car", 0), a_box("car", 20)], [a_box("car", 0), a_crowd(a_box("car", 0, 40))], True),
+        ([a_box("car", 20)], [a_box("car", 0), a_crowd(a_box("car", 0, 40))], False),
     ],
 )
 def test_a_detection_is_right_if_each_object_is_found_and_no_other(
@@ -133,6 +145,8 @@ def a_polygon(concept: str, y: float, y_end: float) -> Annotation:
         ([a_mask("car", 0, 50)], [a_mask("van", 0, 50)], False),
         ([a_mask("car", 0, 50), a_mask("car", 60, 40)], [a_mask("car", 60, 40), a_mask("car", 0, 40)], True),
         ([a_mask("car", 0, 50), a_mask("car", 0, 40)], [a_mask("car", 0, 50), a_mask("car", 60, 40)], False),
+        ([a_mask("car", 0, 50), a_mask("car", 60, 9)], [a_mask("car", 0, 40), a_crowd(a_mask("car", 60, 40))], True),
+        ([a_mask("car", 0, 50), a_mask("van", 60, 9)], [a_mask("car", 0, 40), a_crowd(a_mask("car", 60, 40))], False),
     ],
 )
 def test_instances_are_right_if_each_is_found_and_no_other(

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from vesta_contracts.common.v1 import Annotation
 
+from vesta_common.media.box_masks import mask_shares
 from vesta_common.media.mask_runs import Edges, edges_of, iou, rasterised
 from vesta_common.media.rotated_boxes import polygon_of
 
@@ -24,6 +25,13 @@ def area_ious(one: Sequence[Annotation], other: Sequence[Annotation]) -> NDArray
             if len(own) and len(its) and own[0] < its[-1] and its[0] < own[-1]:
                 shares[row, column] = iou(own, its)
     return shares
+
+
+def area_shares(one: Sequence[Annotation], other: Sequence[Annotation]) -> NDArray[np.float64]:
+    """Returns `(N, M)` shares of the pixels of N polygons, rotated boxes and masks that lie in M others of one image."""
+    height_px, width_px = _frame((*one, *other))
+    rows, columns = ([pixels_of(area, height_px, width_px) for area in areas] for areas in (one, other))
+    return mask_shares(rows, columns)
 
 
 def pixels_of(area: Annotation, height_px: int, width_px: int) -> Edges:

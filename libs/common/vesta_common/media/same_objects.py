@@ -5,9 +5,12 @@ Training measures error rates by it on held-out items, and the conductor on answ
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vesta_common.media.crowds import INSIDE_MIN
 
 SIMILARITY_MIN = 0.5
 """Two shapes of one object have at least this similarity, as in mAP@50."""
@@ -34,3 +37,25 @@ def are_same(similarities: NDArray[np.float64], concepts: Sequence[str | int], o
     if not (fits.any(axis=0).all() and fits.any(axis=1).all()):
         return False
     return bool((maximum_bipartite_matching(csr_array(fits), perm_type="column") >= 0).all())
+
+
+def beside_crowds(
+    similarities: NDArray[np.float64],
+    crowd_shares: NDArray[np.float64],
+    found: NDArray[Any],
+    objects: NDArray[Any],
+    crowds: NDArray[Any],
+) -> NDArray[np.bool_]:
+    """Returns `(N,)`, which found objects count: those that may be one of the true objects, and those in no crowd of their concept.
+
+    Args:
+        similarities: `(N, M)` of found and true objects.
+        crowd_shares: `(N, K)` shares of found objects that lie in crowds.
+        found: `(N,)` concepts.
+        objects: `(M,)` concepts of the true objects, without crowds.
+        crowds: `(K,)` concepts.
+    """
+    is_object = ((found[:, None] == objects) & (similarities >= SIMILARITY_MIN)).any(axis=1)
+    in_crowd = ((found[:, None] == crowds) & (crowd_shares >= INSIDE_MIN)).any(axis=1)
+    counted: NDArray[np.bool_] = is_object | ~in_crowd
+    return counted

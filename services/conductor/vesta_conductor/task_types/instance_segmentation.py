@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from vesta_common.media.annotation_cost import DRAW_OUTLINE_SECONDS
-from vesta_common.media.areas import area_ious
+from vesta_common.media.areas import area_ious, area_shares
 from vesta_contracts.common.v1 import Annotation
 
 from vesta_conductor.task_types.objects import ObjectLoopTask
@@ -20,3 +20,6 @@ class InstanceSegmentation(ObjectLoopTask):
 
     def overlaps(self, one: Sequence[Annotation], other: Sequence[Annotation]) -> NDArray[np.float64]:
         return area_ious(one, other)
+
+    def shares(self, one: Sequence[Annotation], other: Sequence[Annotation]) -> NDArray[np.float64]:
+        return area_shares(one, other)

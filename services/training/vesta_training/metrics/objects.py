@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 from vesta_common.media.box_masks import mask_ious, mask_shares
 from vesta_common.media.boxes import box_ious, box_shares
-from vesta_common.media.crowds import INSIDE_MIN
 from vesta_common.media.mask_runs import Edges
+from vesta_common.media.same_objects import beside_crowds
 
 from vesta_training.metrics.draws import Floats, Numbers
 
@@ -58,29 +58,22 @@ def object_ious(one: Objects, other: Objects) -> Floats:
     return mask_ious(one.masks, other.masks, overlap > 0)
 
 
-def crowd_shares(found: Objects, truth: Objects) -> Floats:
-    """Returns `(N,)`, the largest share of each found object that lies in a crowd of the truth, whatever its concept; 0 without crowds."""
-    crowds = truth.selected(truth.crowds)
-    if found.masks is None or crowds.masks is None:
-        shares = box_shares(found.boxes_xyxy_px, crowds.boxes_xyxy_px)
-    else:
-        shares = mask_shares(found.masks, crowds.masks)
-    largest: Floats = shares.max(axis=1, initial=0)
-    return largest
+def object_shares(one: Objects, other: Objects) -> Floats:
+    """Returns `(N, M)` shares of objects that lie in others: of their masks, or of their boxes if they have none."""
+    if one.masks is None or other.masks is None:
+        return box_shares(one.boxes_xyxy_px, other.boxes_xyxy_px)
+    return mask_shares(one.masks, other.masks)
 
 
 def without_crowds(found: Objects, truth: Objects) -> tuple[Objects, Objects]:
     """Returns the found and the true objects of an image without crowds, and without those found that are of a crowd of their concept."""
     if not truth.crowds.any():
         return found, truth
-    objects = truth.selected(~truth.crowds)
-    same = found.numbers[:, None] == objects.numbers
-    is_object = (same & (object_ious(found, objects) >= IOUS[0])).any(axis=1)
-    in_crowd = np.zeros(len(found.numbers), np.bool_)
-    for number in np.unique(truth.numbers[truth.crowds]):
-        own = found.numbers == number
-        in_crowd[own] = crowd_shares(found.selected(own), truth.selected(truth.numbers == number)) >= INSIDE_MIN
-    return found.selected(is_object | ~in_crowd), objects
+    objects, crowds = truth.selected(~truth.crowds), truth.selected(truth.crowds)
+    counted = beside_crowds(
+        object_ious(found, objects), object_shares(found, crowds), found.numbers, objects.numbers, crowds.numbers
+    )
+    return found.selected(counted), objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +130,8 @@ def match_concept(predictions: ObjectPredictions, number: int) -> Matches:
         items.append(np.full(len(own.scores), position))
         objects = true.selected(~true.crowds)
         hits.append(_hits(object_ious(own, objects)))
-        ignored.append(~hits[-1] & (crowd_shares(own, true) >= IOUS[:, None]))
+        in_crowd = object_shares(own, true.selected(true.crowds)).max(axis=1, initial=0)
+        ignored.append(~hits[-1] & (in_crowd >= IOUS[:, None]))
         truth_counts.append(len(objects.scores))
     all_scores = np.concatenate(scores) if scores else np.zeros(0)
     order = np.argsort(-all_scores, kind="stable")
