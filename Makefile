@@ -97,7 +97,7 @@ verify: setup  ## Regenerates all generated files, and fails on a difference
 	  diff -r -x __pycache__ "$$before/docs" docs
 
 bench: setup  ## Measures speed and memory as ratios, prints a table, writes .vesta/bench/report.json: [only=start,ingest,loop,frames,capacity,deployments,overload,replicas,scale,labels,risk,detection,boxes,weights,segmentation] [data=FOLDER with boxes] [weights=FILE of a pretrained detector] [kafka=apache]
-	@PYTHONPATH=examples/turn_the_loop python benchmarks/run.py $(if $(only),--only $(only)) $(if $(data),--data "$(data)") $(if $(kafka),--kafka $(kafka))
+	@PYTHONPATH=examples/turn_the_loop python benchmarks/run.py $(if $(only),--only $(only)) $(if $(data),--data "$(data)") $(if $(weights),--weights "$(weights)") $(if $(kafka),--kafka $(kafka))
 
 ##@ Ship it
 .PHONY: images bundle
