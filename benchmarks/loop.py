@@ -17,6 +17,8 @@ IMAGES = 1000
 ROUNDS = 3
 LABELS_PER_ROUND = 60
 PATIENCE_SECONDS = 300
+POLL_SECONDS = 0.25
+"""Without a pause, the predictions that look for the better model would take the processor from its training."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,10 @@ def _label_to_model(owner: Vesta, loop: str, experts: Experts, number: int, pict
             before = before or _version(owner, status.deployment, picture)
             if experts.work(status.campaign):
                 last_answer = time.monotonic()
+                continue
         elif last_answer and seconds is None and _version(owner, status.deployment, picture) != before:
             seconds = time.monotonic() - last_answer
+        time.sleep(POLL_SECONDS)
     raise RuntimeError(f"round {number + 1} does not end: {LoopStatus.Phase.Name(status.phase)}, {status.message}")
 
 
