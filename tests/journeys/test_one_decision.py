@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from vesta_common.media.model_input import UNREAD
 from vesta_common.media.model_signatures import PROBABILITIES
-from vesta_conductor.reconciliation.control_arm import live_accuracy
+from vesta_conductor.reconciliation.control_arm import ControlAnswer, live_accuracy
 from vesta_conductor.task_types import TASK_TYPES as LOOP_TASKS
 from vesta_contracts.annotation.v1 import Task
 from vesta_contracts.common.v1 import Annotation, ImageLabel, Prediction, TaskType
@@ -99,6 +99,7 @@ def test_live_accuracy_uses_the_deployed_thresholds() -> None:
         )
         for one in selected(said)
     ]
-    live = live_accuracy(tasks, model=MODEL, task_type=LOOP_TASKS[TaskType.TASK_TYPE_MULTI_LABEL])
+    compared = [ControlAnswer.find(task, LOOP_TASKS[TaskType.TASK_TYPE_MULTI_LABEL]) for task in tasks]
+    live = live_accuracy([answer for answer in compared if answer is not None], model=MODEL)
     assert live is not None
     assert (live.estimate.value, live.answer_count) == (1.0, 4)

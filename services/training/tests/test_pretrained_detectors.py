@@ -150,7 +150,7 @@ def a_detection_run(training: Training, run_id: str, pretrained: str) -> str:
     name = f"{PROJECT}/recipes/r-{run_id}"
     recipe = Recipe(name=name, yaml=yaml_text)
     training.recipes.CreateRecipe(CreateRecipeRequest(parent=PROJECT, recipe_id=f"r-{run_id}", recipe=recipe))
-    run = training.a_run(run_id, recipe=name)
+    run = training.a_run(run_id, recipe=name, model=f"{PROJECT}/models/{run_id}")
     training.worker.step()
     training.worker.step()
     job = next((job for job in training.executor.jobs if job.run == run.name), None)
