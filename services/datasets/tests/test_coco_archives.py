@@ -16,15 +16,15 @@ from vesta_datasets.archives.masks import pixels_of
 def test_an_annotation_file_has_the_fields_of_coco(tmp_path: Path) -> None:
     items = written(tmp_path, [[BOX, MASK, POLYGON, *says("van")]])
     with zipfile.ZipFile(pack(items, {"van": [], "car": []}, COCO, tmp_path / "out")) as archive:
-        told = json.loads(archive.read("annotations/instances_train.json"))
+        document = json.loads(archive.read("annotations/instances_train.json"))
         labels = json.loads(archive.read("annotations/labels_train.json"))
         assert archive.read("images/train/01000.png") == items[0].path.read_bytes()
-    assert told["categories"] == labels["categories"]
-    assert [(it["id"], it["name"]) for it in told["categories"]] == [(1, "van"), (2, "car")]
-    (image,) = told["images"]
+    assert document["categories"] == labels["categories"]
+    assert [(it["id"], it["name"]) for it in document["categories"]] == [(1, "van"), (2, "car")]
+    (image,) = document["images"]
     assert (image["id"], image["width"], image["height"]) == (1, WIDTH_PX, HEIGHT_PX)
     assert labels["annotations"] == [{"id": 4, "image_id": 1, "category_id": 1}]
-    box, mask, polygon = told["annotations"]
+    box, mask, polygon = document["annotations"]
     crowd = {"counts": mask["segmentation"]["counts"], "size": [HEIGHT_PX, WIDTH_PX]}
     assert box == {
         "id": 1,
@@ -69,7 +69,7 @@ def test_pycocotools_reads_the_same_pixels(tmp_path: Path) -> None:
 
 
 def a_coco_archive(task: str, *annotations: dict[str, object]) -> dict[str, bytes]:
-    told = {
+    document = {
         "images": [{"id": 1, "file_name": "a.png", "width": WIDTH_PX, "height": HEIGHT_PX}],
         "categories": [{"id": 1, "name": "van"}],
         "annotations": [
@@ -77,7 +77,7 @@ def a_coco_archive(task: str, *annotations: dict[str, object]) -> dict[str, byte
             for number, one in enumerate(annotations, 1)
         ],
     }
-    return {f"annotations/{task}_val2017.json": json.dumps(told).encode(), "images/a.png": b"a picture"}
+    return {f"annotations/{task}_val2017.json": json.dumps(document).encode(), "images/a.png": b"a picture"}
 
 
 def test_an_image_with_an_annotation_without_a_shape_is_rejected(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_an_object_in_several_parts_becomes_one_annotation(tmp_path: Path) -> No
 
 
 def test_images_whose_names_differ_only_in_the_suffix_are_distinguished(tmp_path: Path) -> None:
-    told = {
+    document = {
         "images": [
             {"id": number, "file_name": name, "width": WIDTH_PX, "height": HEIGHT_PX}
             for number, name in enumerate(("a.gif", "a.png", "b/a.png"), 1)
@@ -111,7 +111,7 @@ def test_images_whose_names_differ_only_in_the_suffix_are_distinguished(tmp_path
         ],
     }
     listed = {name: name.encode() for name in ("images/a.gif", "images/a.png", "images/b/a.png")}
-    found = read_archive(tmp_path, COCO, {"annotations/instances_train.json": json.dumps(told).encode(), **listed})
+    found = read_archive(tmp_path, COCO, {"annotations/instances_train.json": json.dumps(document).encode(), **listed})
     assert {name: [one.concept for one in said or ()] for name, said in found.items()} == {
         "images/a.gif": ["van"],
         "images/a.png": ["car"],
@@ -121,10 +121,10 @@ def test_images_whose_names_differ_only_in_the_suffix_are_distinguished(tmp_path
 
 def test_each_annotation_file_has_its_own_category_ids(tmp_path: Path) -> None:
     files = a_coco_archive("instances", {})
-    told = json.loads(files["annotations/instances_val2017.json"])
-    told["images"][0]["file_name"] = "b.png"
-    told["categories"] = [{"id": 1, "name": "car"}, {"id": 2, "name": "van"}]
-    files |= {"annotations/instances_train2017.json": json.dumps(told).encode(), "images/b.png": b"another picture"}
+    document = json.loads(files["annotations/instances_val2017.json"])
+    document["images"][0]["file_name"] = "b.png"
+    document["categories"] = [{"id": 1, "name": "car"}, {"id": 2, "name": "van"}]
+    files |= {"annotations/instances_train2017.json": json.dumps(document).encode(), "images/b.png": b"another picture"}
     found = read_archive(tmp_path, COCO, files)
     assert {name: [one.concept for one in said or ()] for name, said in found.items()} == {
         "images/a.png": ["van"],
@@ -143,9 +143,9 @@ def test_each_annotation_file_has_its_own_category_ids(tmp_path: Path) -> None:
 def test_an_invalid_shape_affects_only_its_own_image(tmp_path: Path, picture: bytes, size_px: dict[str, int]) -> None:
     parts = {"segmentation": [[1, 1, 9, 1, 9, 9, 1, 9], [20, 20, 30, 20, 30, 30]]}
     files = a_coco_archive("instances", parts, {**parts, "image_id": 2})
-    told = json.loads(files["annotations/instances_val2017.json"])
-    told["images"].append({"id": 2, "file_name": "b.png", **size_px})
-    files |= {"annotations/instances_val2017.json": json.dumps(told).encode(), "images/b.png": picture}
+    document = json.loads(files["annotations/instances_val2017.json"])
+    document["images"].append({"id": 2, "file_name": "b.png", **size_px})
+    files |= {"annotations/instances_val2017.json": json.dumps(document).encode(), "images/b.png": picture}
     found = read_archive(tmp_path, COCO, files)
     assert len(found["images/a.png"]) == 1
     assert "annotation 2 has several polygons, but the size of its image is unknown" in found["images/b.png"]
@@ -162,9 +162,9 @@ def test_a_mask_larger_than_the_image_limit_is_not_decoded(tmp_path: Path) -> No
 def test_the_size_of_an_image_is_read_from_its_file_if_the_archive_lacks_it(tmp_path: Path) -> None:
     parts = [[1, 1, 9, 1, 9, 9, 1, 9], [20, 20, 30, 20, 30, 30, 20, 30]]
     files = a_coco_archive("instances", {"segmentation": parts})
-    told = json.loads(files["annotations/instances_val2017.json"])
-    del told["images"][0]["width"], told["images"][0]["height"]
-    files |= {"annotations/instances_val2017.json": json.dumps(told).encode(), "images/a.png": a_png("a picture")}
+    document = json.loads(files["annotations/instances_val2017.json"])
+    del document["images"][0]["width"], document["images"][0]["height"]
+    files |= {"annotations/instances_val2017.json": json.dumps(document).encode(), "images/a.png": a_png("a picture")}
     (found,) = read_archive(tmp_path, COCO, files).values()
     assert found is not None
     assert [(one.mask.height_px, one.mask.width_px) for one in found] == [(HEIGHT_PX, WIDTH_PX)]
@@ -177,10 +177,10 @@ def test_an_archive_without_shapes_and_labels_is_rejected(tmp_path: Path) -> Non
 
 def test_an_image_that_is_named_but_missing_is_reported(tmp_path: Path) -> None:
     files = a_coco_archive("instances", {})
-    told = json.loads(files["annotations/instances_val2017.json"])
-    told["images"].append({"id": 2, "file_name": "b.png", "width": WIDTH_PX, "height": HEIGHT_PX})
+    document = json.loads(files["annotations/instances_val2017.json"])
+    document["images"].append({"id": 2, "file_name": "b.png", "width": WIDTH_PX, "height": HEIGHT_PX})
     archive = tmp_path / "foreign.zip"
-    archive.write_bytes(a_zip({**files, "annotations/instances_val2017.json": json.dumps(told).encode()}))
+    archive.write_bytes(a_zip({**files, "annotations/instances_val2017.json": json.dumps(document).encode()}))
     found = unpack(archive, tmp_path / "in", COCO)
     assert [(item.file_name, item.is_there) for item in found] == [("images/a.png", True), ("images/b.png", False)]
 

@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from vesta_common.media.mask_runs import mask_edges
+from vesta_contracts.training.v1 import Metrics
 from vesta_training.metrics.objects import ObjectPredictions, Objects
 
 CONCEPTS = ("cell", "plate", "rare", "never")
@@ -110,3 +112,16 @@ def by_pycocotools(predictions: ObjectPredictions, kind: str = "bbox") -> COCOev
         evaluation.accumulate()
         evaluation.summarize()
     return evaluation
+
+
+def check_with_pycocotools(metrics: Metrics, predictions: ObjectPredictions, kind: str = "bbox") -> None:
+    """Asserts that mAP, at all thresholds, at 0.5 and by size, is that of pycocotools."""
+    expected = by_pycocotools(predictions, kind).stats
+    actual = [
+        metrics.mean_average_precision.value,
+        metrics.mean_average_precision_50.value,
+        metrics.mean_average_precision_small,
+        metrics.mean_average_precision_medium,
+        metrics.mean_average_precision_large,
+    ]
+    assert actual == pytest.approx([expected[0], expected[1], *expected[3:6]], abs=1e-6)

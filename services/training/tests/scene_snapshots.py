@@ -1,15 +1,37 @@
-"""Snapshots of synthetic scenes in an object store."""
+"""Snapshots of synthetic scenes in an object store, and jobs on them."""
 
 import io
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from boxed_scenes import HEIGHT_PX, WIDTH_PX, Scenes
+from boxed_scenes import CONCEPTS, HEIGHT_PX, WIDTH_PX, Scenes
 from vesta_common.manifests import Manifest, Part
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.common.v1 import Annotation, PixelBox
 from vesta_contracts.datasets.v1 import AnnotationList
+from vesta_training.runs.job import Job
+
+
+def a_job(objects: ObjectStore, scenes: Scenes, train: int, **fields: Any) -> Job:
+    """Returns a job on a snapshot of the scenes, with these fields."""
+    job = Job(
+        run="projects/acme/trainingRuns/r",
+        recipe_name="detection",
+        recipe_yaml="",
+        concepts=CONCEPTS,
+        snapshot="projects/acme/datasets/scenes/snapshots/1",
+        snapshot_digest="d" * 64,
+        manifest_key=a_manifest(objects, scenes, train),
+        champion="",
+        champion_key="",
+        champion_digest="",
+        seed=0,
+        work_folder="",
+    )
+    return replace(job, **fields)
 
 
 def a_manifest(objects: ObjectStore, scenes: Scenes, train: int) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from object_predictions import by_pycocotools, some_predictions, with_masks
+from object_predictions import check_with_pycocotools, some_predictions, with_masks
 from vesta_common.media.crowds import CROWD, TRUE
 from vesta_common.media.mask_runs import mask_of
 from vesta_contracts.common.v1 import Annotation, PixelBox
@@ -76,15 +76,7 @@ def test_map_beside_crowds_equals_that_of_pycocotools(seed: int, kind: str) -> N
 
     metrics = measure_objects(predictions, CHOICES, seed=0)
 
-    expected = by_pycocotools(predictions, kind).stats
-    actual = [
-        metrics.mean_average_precision.value,
-        metrics.mean_average_precision_50.value,
-        metrics.mean_average_precision_small,
-        metrics.mean_average_precision_medium,
-        metrics.mean_average_precision_large,
-    ]
-    assert actual == pytest.approx([expected[0], expected[1], *expected[3:6]], abs=1e-6)
+    check_with_pycocotools(metrics, predictions, kind)
     matched, whole = MatchedPredictions.of(predictions), once(len(predictions.items))
     assert matched.by_concept(whole)[:3, 0] == pytest.approx(average_precisions(predictions).at_50[:3], abs=1e-9)
 

@@ -9,14 +9,14 @@ import pytest
 import yaml
 from boxed_scenes import CONCEPTS, Scenes
 from google.protobuf import json_format
-from scene_snapshots import a_manifest
+from scene_snapshots import a_job
 from tiny_detector import CARD, TinyDetector
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.common.v1 import TaskType
 from vesta_contracts.training.v1 import ModelVersion, PretrainedDetector
 from vesta_training.pretrained.files import FOLDER
 from vesta_training.recipes.recipe import builtin_yaml
-from vesta_training.runs.job import Job, run_job
+from vesta_training.runs.job import run_job
 from vesta_training.settings import Settings
 
 
@@ -44,18 +44,11 @@ def small_recipe() -> str:
 
 
 def test_a_run_on_a_snapshot_with_boxes_gives_a_detector(objects: ObjectStore, settings: Settings) -> None:
-    job = Job(
-        run="projects/acme/trainingRuns/r",
-        recipe_name="detection",
+    job = a_job(
+        objects,
+        Scenes(14),
+        10,
         recipe_yaml=small_recipe(),
-        concepts=CONCEPTS,
-        snapshot="projects/acme/datasets/scenes/snapshots/1",
-        snapshot_digest="d" * 64,
-        manifest_key=a_manifest(objects, Scenes(14), 10),
-        champion="",
-        champion_key="",
-        champion_digest="",
-        seed=0,
         work_folder=settings.work_folder,
     )
     phases: list[str] = []
@@ -78,18 +71,12 @@ def test_a_run_on_a_snapshot_with_boxes_gives_a_detector(objects: ObjectStore, s
 def test_a_run_starts_from_an_imported_detector_unless_it_was_deleted(objects: ObjectStore, settings: Settings) -> None:
     stored = objects.put(FOLDER, TinyDetector(64).content())
     detector = PretrainedDetector(name="projects/acme/pretrainedDetectors/tiny", card=CARD, digest=stored.sha256)
-    job = Job(
+    job = a_job(
+        objects,
+        Scenes(9),
+        6,
         run="projects/acme/trainingRuns/imported",
-        recipe_name="detection",
         recipe_yaml=small_recipe(),
-        concepts=CONCEPTS,
-        snapshot="projects/acme/datasets/scenes/snapshots/1",
-        snapshot_digest="d" * 64,
-        manifest_key=a_manifest(objects, Scenes(9), 6),
-        champion="",
-        champion_key="",
-        champion_digest="",
-        seed=0,
         work_folder=settings.work_folder,
         pretrained_detector=json_format.MessageToJson(detector),
     )

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
-from boxed_scenes import CONCEPTS, Scenes
+from boxed_scenes import Scenes
 from job_site import Site, ends_of
-from scene_snapshots import a_manifest
+from scene_snapshots import a_job
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import TrainingProgress
 from vesta_training.recipes.recipe import builtin_yaml
-from vesta_training.runs.job import Job, run_job
+from vesta_training.runs.job import run_job
 from vesta_training.settings import Settings
 
 
@@ -33,18 +33,12 @@ def site(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> I
         work_folder=str(tmp_path),
     )
     objects = ObjectStore.of(settings)
-    job = Job(
-        run="projects/acme/trainingRuns/r",
+    job = a_job(
+        objects,
+        Scenes(15),
+        12,
         recipe_name="detection-finetune",
         recipe_yaml=small_recipe(),
-        concepts=CONCEPTS,
-        snapshot="projects/acme/datasets/scenes/snapshots/1",
-        snapshot_digest="d" * 64,
-        manifest_key=a_manifest(objects, Scenes(15), 12),
-        champion="",
-        champion_key="",
-        champion_digest="",
-        seed=0,
         work_folder="elsewhere",
     )
     made = Site(settings, objects, job, tmp_path, [])
@@ -56,15 +50,15 @@ def site(service_settings: Callable[[str], dict[str, Any]], tmp_path: Path) -> I
 
 
 def test_two_pods_tune_the_same_detector_as_one_process(site: Site) -> None:
-    told: list[TrainingProgress] = []
-    alone = run_job(replace(site.job, work_folder=str(site.folder / "alone")), site.objects, told.append)
+    updates: list[TrainingProgress] = []
+    alone = run_job(replace(site.job, work_folder=str(site.folder / "alone")), site.objects, updates.append)
     site.exchange.put_job(site.job)
 
     ends = ends_of(site.pods(nodes=2))
 
     assert [code for code, _ in ends] == [0, 0], ends
     (one, expected), (two, found) = site.model(alone), site.model(site.exchange.find_result())
-    assert list(dict.fromkeys(update.phase for update in told)) == [
+    assert list(dict.fromkeys(update.phase for update in updates)) == [
         "features",
         "head",
         "finetune",

@@ -17,8 +17,7 @@ from vesta_common.media.rotated_boxes import polygon_of
 
 def area_ious(one: Sequence[Annotation], other: Sequence[Annotation]) -> NDArray[np.float64]:
     """Returns `(N, M)` intersections over unions of N and M polygons, rotated boxes and masks of one image; 0 where either has no pixel."""
-    height_px, width_px = _frame((*one, *other))
-    rows, columns = ([pixels_of(area, height_px, width_px) for area in areas] for areas in (one, other))
+    rows, columns = _pixels_of_both(one, other)
     shares = np.zeros((len(rows), len(columns)))
     for row, own in enumerate(rows):
         for column, its in enumerate(columns):
@@ -29,14 +28,19 @@ def area_ious(one: Sequence[Annotation], other: Sequence[Annotation]) -> NDArray
 
 def area_shares(one: Sequence[Annotation], other: Sequence[Annotation]) -> NDArray[np.float64]:
     """Returns `(N, M)` shares of the pixels of N polygons, rotated boxes and masks that lie in M others of one image."""
-    height_px, width_px = _frame((*one, *other))
-    rows, columns = ([pixels_of(area, height_px, width_px) for area in areas] for areas in (one, other))
-    return mask_shares(rows, columns)
+    return mask_shares(*_pixels_of_both(one, other))
 
 
 def pixels_of(area: Annotation, height_px: int, width_px: int) -> Edges:
     """Returns the pixels of a polygon, rotated box or mask in an image of this size."""
     return edges_of(area.mask) if area.HasField("mask") else rasterised(polygon_of(area), height_px, width_px)
+
+
+def _pixels_of_both(one: Sequence[Annotation], other: Sequence[Annotation]) -> tuple[list[Edges], list[Edges]]:
+    height_px, width_px = _frame((*one, *other))
+    return [pixels_of(area, height_px, width_px) for area in one], [
+        pixels_of(area, height_px, width_px) for area in other
+    ]
 
 
 def _frame(areas: Sequence[Annotation]) -> tuple[int, int]:
