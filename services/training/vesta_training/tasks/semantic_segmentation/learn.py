@@ -1,7 +1,7 @@
 """The learning of a segmenter: the fit, and its calibration by cross-fitting."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from vesta_training.tasks.semantic_segmentation.calibrate import (
     uncalibrated_pixels,
 )
 from vesta_training.tasks.semantic_segmentation.examples import MaskedExample
-from vesta_training.tasks.semantic_segmentation.loss import MappedView, SquareMap, segmentation_loss, source_side
+from vesta_training.tasks.semantic_segmentation.loss import MappedView, segmentation_loss, square_map
 from vesta_training.tasks.semantic_segmentation.network import SegmentationHead
 from vesta_training.tasks.semantic_segmentation.segmenter import Segmenter, Vocabulary
 from vesta_training.tasks.views.cross_fit import fold_step_count, folds_of
@@ -57,6 +57,7 @@ class Learner:
     dependencies: Dependencies
     report: Reporter
     views: ViewMaps
+    _mapped: dict[str, list[MappedView]] = field(default_factory=dict)
 
     @property
     def maps(self) -> MapCache:
@@ -109,7 +110,7 @@ class Learner:
             ),
             self.maps,
             make_head=lambda: SegmentationHead(channels, choices.width, choices.fine_width, len(concepts)),
-            loss_of=lambda _, logits, batch: segmentation_loss(logits, batch, choices.side_px, choices.overlap_share),
+            loss_of=lambda _, logits, batch: segmentation_loss(logits, batch, choices.overlap_share),
             resumable=CheckpointFile(
                 self.dependencies.run_folder / f"segmentation-{name}.checkpoint", self.dependencies.checkpoints
             ),
@@ -120,12 +121,12 @@ class Learner:
         return Segmenter(head, vocabulary, uncalibrated_pixels(len(concepts)), choices.side_px)
 
     def _learned(self, example: MaskedExample) -> list[MappedView]:
-        whole = self._square(example)
-        return [MappedView(key, view, whole) for key, view in self.views.views(example)]
-
-    def _square(self, example: MaskedExample) -> SquareMap:
-        numbers = {concept: number for number, concept in enumerate(self.assignment.concepts, start=1)}
-        return SquareMap(example, numbers, source_side(self.choices.side_px))
+        """Returns the views of an example, which all fits share."""
+        if example.item not in self._mapped:
+            numbers = {concept: number for number, concept in enumerate(self.assignment.concepts, start=1)}
+            whole = square_map(example, numbers, self.choices.side_px)
+            self._mapped[example.item] = [MappedView(key, view, whole) for key, view in self.views.views(example)]
+        return self._mapped[example.item]
 
     def _fit_folds(
         self, examples: Sequence[MaskedExample], fits: ParallelFits
