@@ -126,7 +126,7 @@ def random_segmenter(backbone: Backbone) -> tuple[torch.nn.Module, Segmenter]:
     torch.manual_seed(5)
     head = SegmentationHead((24, 40, 112, 320), 16, 8, 3).eval()
     calibration = PixelCalibration(1.7, Calibration((1.3, 0.7, 1.0), (0.2, -0.1, 0.0)))
-    return load_network(backbone), Segmenter(head, Vocabulary(("a", "b", "c"), (0.5, 0.5, 0.5)), calibration, 128)
+    return load_network(backbone), Segmenter((head,), Vocabulary(("a", "b", "c"), (0.5, 0.5, 0.5)), calibration, 128)
 
 
 def test_the_file_agrees_with_torch(backbone: Backbone, tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_the_file_agrees_with_torch(backbone: Backbone, tmp_path: Path) -> None:
     with torch.inference_mode():
         maps = torch_maps(network, 128, pixels, FINE_STRIDES)
         _, expected_presence, expected_overlap = torch_outputs(segmenter, maps)
-        logits = segmenter.head(maps) / segmenter.calibration.temperature
+        logits = segmenter.logits(maps) / segmenter.calibration.temperature
         at_pixels = torch.nn.functional.interpolate(logits, size=(128, 128), mode="bilinear", align_corners=False)
     assert (found == at_pixels.argmax(dim=1).numpy()).mean() > 0.999
     assert len(np.unique(found)) > 1

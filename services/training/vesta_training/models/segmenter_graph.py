@@ -40,7 +40,7 @@ class PixelCalibration:
 
 def segmenter_graph(
     network: Any,
-    head: Any,
+    heads: Sequence[Any],
     calibration: PixelCalibration,
     *,
     side_px: int,
@@ -51,26 +51,26 @@ def segmenter_graph(
     `embedding` `(N, D)`, all from the same maps. `ModelOutput` describes the outputs.
 
     Args:
-        head: a fitted `SegmentationHead`.
+        heads: each a fitted `SegmentationHead`; the logits are their mean.
         with_logits: adds the output `logits` `(N, C + 1, S/4, S/4)`, divided by the temperature.
     """
-    writer = Writer()
+    writer, class_count = Writer(), heads[0].class_count
     maps = add_maps(writer, network, add_images(writer, side_px), FINE_STRIDES)
-    logits = _logits(writer, head, [flow for flow, _ in maps.values()], calibration.temperature)
+    logits = _logits(writer, heads, [flow for flow, _ in maps.values()], calibration.temperature)
     shape = writer.node("Shape", [PIXELS])
     sides = writer.node("Gather", [shape, writer.constant("height_width", np.array([1, 2], dtype=np.int64))])
-    outputs = _add_map(writer, logits, sides, calibration.presence, head.class_count - 1, ["height", "width"])
+    outputs = _add_map(writer, logits, sides, calibration.presence, class_count - 1, ["height", "width"])
     add_embedding(writer, network, maps)
     outputs.append(helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["images", embedding_dimension]))
     if with_logits:
         side = side_px // 4
-        shape_of_logits = ["images", head.class_count, side, side]
+        shape_of_logits = ["images", class_count, side, side]
         outputs.append(helper.make_tensor_value_info(logits, TensorProto.FLOAT, shape_of_logits))
     return writer.model(outputs)
 
 
 def head_graph(
-    head: Any, shapes: Sequence[Sequence[int]], calibration: PixelCalibration, side_px: int
+    heads: Sequence[Any], shapes: Sequence[Sequence[int]], calibration: PixelCalibration, side_px: int
 ) -> onnx.ModelProto:
     """Returns the graph `stride4`, `stride8` … float16 → `segmentation` `(N, S, S)`, `presence` and `overlap` `(N, C)`.
 
@@ -80,10 +80,10 @@ def head_graph(
     writer = Writer()
     names = [f"stride{stride}" for stride in FINE_STRIDES]
     maps = [writer.node("Cast", [name], to=TensorProto.FLOAT) for name in names]
-    logits = _logits(writer, head, maps, calibration.temperature)
+    logits = _logits(writer, heads, maps, calibration.temperature)
     sides = writer.constant("sides", np.array([side_px, side_px], dtype=np.int64))
     model = writer.model(
-        _add_map(writer, logits, sides, calibration.presence, head.class_count - 1, [side_px, side_px])
+        _add_map(writer, logits, sides, calibration.presence, heads[0].class_count - 1, [side_px, side_px])
     )
     del model.graph.input[:]
     model.graph.input.extend(
@@ -93,8 +93,15 @@ def head_graph(
     return model
 
 
-def _logits(writer: Writer, head: Any, maps: Sequence[str], temperature: float) -> str:
-    """Adds the head; see `SegmentationHead`. Returns the logits `(N, C + 1, S/4, S/4)`, divided by the temperature."""
+def _logits(writer: Writer, heads: Sequence[Any], maps: Sequence[str], temperature: float) -> str:
+    """Adds the heads. Returns the mean of their logits `(N, C + 1, S/4, S/4)`, divided by the temperature."""
+    total = writer.node("Sum", [_head(writer, head, maps) for head in heads])
+    scale = writer.constant("scale_of_logits", np.array(1 / (len(heads) * temperature), dtype=np.float32))
+    return writer.node("Mul", [total, scale], output=LOGITS)
+
+
+def _head(writer: Writer, head: Any, maps: Sequence[str]) -> str:
+    """Adds a head; see `SegmentationHead`. Returns its logits."""
     mean = writer.node("GlobalAveragePool", [maps[-1]])
     gate = writer.node("Sigmoid", [writer.convolution(head.gate, None, mean, relu6=False)])
     coarsest = writer.node("Mul", [add_block(writer, head.lateral[-1], maps[-1]), gate])
@@ -103,9 +110,7 @@ def _logits(writer: Writer, head: Any, maps: Sequence[str], temperature: float) 
         flow = add_doubling(writer, add_block(writer, head.narrow, flow) if level == 0 else flow)
         own = add_block(writer, head.lateral[level], maps[level])
         flow = add_depthwise(writer, head.smooth[level], writer.node("Add", [own, flow]))
-    classes = writer.convolution(head.classes, None, flow, relu6=False)
-    scale = writer.constant("inverse_temperature", np.array(1 / temperature, dtype=np.float32))
-    return writer.node("Mul", [classes, scale], output=LOGITS)
+    return writer.convolution(head.classes, None, flow, relu6=False)
 
 
 def _add_map(

@@ -1,6 +1,7 @@
 """Calibrates the probabilities of pixels and of the presence of concepts, and chooses the thresholds, on held-out images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -44,12 +45,36 @@ def calibrate_presence(held_out: MapPredictions) -> tuple[Calibration, tuple[flo
             calibration does not change.
     """
     truth = held_out.true_px > 0
-    slopes, shifts, columns = [], [], []
-    for scores, contains in zip(held_out.scores.T.astype(np.float64), truth.T, strict=True):
-        has_pixels = scores > 0
-        slope, shift = fit_platt(scores[has_pixels], contains[has_pixels])
-        slopes.append(slope)
-        shifts.append(shift)
-        columns.append(np.where(has_pixels, platt_scores(scores, slope, shift), 0))
-    calibrated: npt.NDArray[np.float32] = np.stack(columns, axis=1).astype(np.float32)
-    return Calibration(tuple(slopes), tuple(shifts)), fit_thresholds(calibrated, truth)
+    fitted = [
+        fit_platt(scores[scores > 0], contains[scores > 0])
+        for scores, contains in zip(held_out.scores.T.astype(np.float64), truth.T, strict=True)
+    ]
+    calibration = Calibration(tuple(slope for slope, _ in fitted), tuple(shift for _, shift in fitted))
+    return calibration, fit_thresholds(_scores(held_out, calibration), truth)
+
+
+def with_presence(predictions: MapPredictions, presence: Calibration, thresholds: Sequence[float]) -> MapPredictions:
+    """Returns predictions as they are with calibrated scores and with thresholds, except for their margins.
+
+    Args:
+        predictions: with uncalibrated scores and thresholds of 0.
+    """
+    scores = _scores(predictions, presence)
+    is_predicted = scores >= np.array(thresholds, dtype=np.float32)
+    return replace(
+        predictions,
+        scores=scores,
+        shared_px=np.where(is_predicted, predictions.shared_px, 0),
+        predicted_px=np.where(is_predicted, predictions.predicted_px, 0),
+    )
+
+
+def _scores(predictions: MapPredictions, presence: Calibration) -> npt.NDArray[np.float32]:
+    """Returns the calibrated scores, `(N, C)`."""
+    scores = predictions.scores.astype(np.float64)
+    calibrated = [
+        platt_scores(column, slope, shift)
+        for column, slope, shift in zip(scores.T, presence.slopes, presence.shifts, strict=True)
+    ]
+    answer: npt.NDArray[np.float32] = np.where(scores > 0, np.stack(calibrated, axis=1), 0).astype(np.float32)
+    return answer

@@ -52,7 +52,7 @@ def export_segmenter(network: nn.Module, segmenter: Segmenter, backbone: Backbon
 def torch_outputs(segmenter: Segmenter, maps: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Returns the class probabilities `(N, C + 1, h, w)`, presence and overlap `(N, C)` with torch, as the reference for the graph."""
     calibration = segmenter.calibration
-    classes = (segmenter.head(maps) / calibration.temperature).softmax(dim=1)
+    classes = (segmenter.logits(maps) / calibration.temperature).softmax(dim=1)
     shares = classes[:, 1:]
     own = (shares == classes.amax(dim=1, keepdim=True)).float()
     highest = (shares * own).amax(dim=(2, 3))
@@ -67,7 +67,7 @@ def torch_outputs(segmenter: Segmenter, maps: list[torch.Tensor]) -> tuple[torch
 def _graph(network: nn.Module, segmenter: Segmenter, *, with_logits: bool = False) -> onnx.ModelProto:
     return segmenter_graph(
         network,
-        segmenter.head,
+        segmenter.heads,
         segmenter.calibration,
         side_px=segmenter.side_px,
         embedding_dimension=EMBEDDING_DIMENSION,

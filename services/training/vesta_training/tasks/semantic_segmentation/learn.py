@@ -21,11 +21,12 @@ from vesta_training.tasks.semantic_segmentation.calibrate import (
     calibrate_presence,
     choose_temperature,
     uncalibrated_pixels,
+    with_presence,
 )
 from vesta_training.tasks.semantic_segmentation.examples import MaskedExample
 from vesta_training.tasks.semantic_segmentation.loss import MappedView, segmentation_loss, square_map
 from vesta_training.tasks.semantic_segmentation.network import SegmentationHead
-from vesta_training.tasks.semantic_segmentation.segmenter import Segmenter, Vocabulary
+from vesta_training.tasks.semantic_segmentation.segmenter import Segmenter, Vocabulary, united
 from vesta_training.tasks.views.cross_fit import fold_step_count, folds_of
 from vesta_training.tasks.views.fit import FitInput, fit, step_count
 from vesta_training.tasks.views.parallel_fits import ALONE, ParallelFits, Running, parallel_fits
@@ -70,33 +71,42 @@ class Learner:
         return self.assignment.recipe.segmentation or SegmentationChoices()
 
     def learn(self, examples: Sequence[MaskedExample]) -> Learned:
-        """Learns from all examples, and calibrates by cross-fitting."""
-        steps, concept_count = step_count(len(examples), self.choices), len(self.assignment.concepts)
-        calibration, thresholds = uncalibrated_pixels(concept_count), uncalibrated_thresholds(concept_count)
-        held_out, caution = None, NOT_CALIBRATED.format(len(examples))
+        """Learns by cross-fitting: the heads of all folds make the segmenter, and what each predicts for its fold calibrates it.
+
+        With too few examples for folds, the segmenter is one head that learns from all, and its scores are not calibrated.
+        """
         self.report.begin("head")
         with parallel_fits(self.dependencies, self.report.step) as fits:
-            model = fits.start(steps, partial(self.fit, examples, steps, "model"))
             if folds := self._fit_folds(examples, fits):
                 calibration, thresholds, predictions = self._calibrate(folds)
                 held_out = mean_iou(predictions, self.assignment.recipe.evaluation, seed=self.assignment.seed)
-                caution = ""
-            segmenter = model.result().calibrated(calibration, thresholds)
+                segmenter, caution = united([one for one, _ in folds]).calibrated(calibration, thresholds), ""
+                steps = fold_step_count(len(examples), self.choices)
+            else:
+                steps, held_out, caution = step_count(len(examples), self.choices), None, NOT_CALIBRATED
+                model = fits.start(steps, partial(self.fit, examples, steps, "model")).result()
+                thresholds = uncalibrated_thresholds(len(self.assignment.concepts))
+                segmenter = model.calibrated(model.calibration, thresholds)
+        calibration = segmenter.calibration
         facts = {
-            "steps": steps,
+            "heads": len(segmenter.heads),
+            "stepsPerHead": steps,
             "imageCount": len(examples),
             "viewsPerImage": self.views.count,
             "temperature": calibration.temperature,
             "slopes": list(calibration.presence.slopes),
             "shifts": list(calibration.presence.shifts),
         }
-        return Learned(segmenter, facts, held_out, caution)
+        return Learned(segmenter, facts, held_out, caution.format(len(examples)))
 
-    def fit(self, examples: Sequence[MaskedExample], steps: int, name: str, running: Running = ALONE) -> Segmenter:
+    def fit(
+        self, examples: Sequence[MaskedExample], steps: int, name: str, running: Running = ALONE, *, number: int = 0
+    ) -> Segmenter:
         """Returns a segmenter with uncalibrated scores, which predicts each concept that has pixels.
 
         Args:
             name: of the fit in its checkpoint.
+            number: each has other random weights to start from.
         """
         choices, concepts = self.choices, self.assignment.concepts
         channels = [shape[0] for shape in self.maps.shapes]
@@ -105,7 +115,7 @@ class Learner:
                 images=[self._learned(example) for example in examples],
                 choices=choices,
                 steps=steps,
-                seed=self.assignment.seed,
+                seed=self.assignment.seed + number,
                 fingerprint=f"{self.assignment.fingerprint};{self.maps.digest};{name};{len(examples)}",
             ),
             self.maps,
@@ -118,7 +128,7 @@ class Learner:
             running=running,
         )
         vocabulary = Vocabulary(concepts, (0.0,) * len(concepts))
-        return Segmenter(head, vocabulary, uncalibrated_pixels(len(concepts)), choices.side_px)
+        return Segmenter((head,), vocabulary, uncalibrated_pixels(len(concepts)), choices.side_px)
 
     def _learned(self, example: MaskedExample) -> list[MappedView]:
         """Returns the views of an example, which all fits share."""
@@ -132,11 +142,10 @@ class Learner:
         self, examples: Sequence[MaskedExample], fits: ParallelFits
     ) -> list[tuple[Segmenter, tuple[MaskedExample, ...]]]:
         """Returns segmenters, each with the examples that it has not learned from; none if there are too few examples."""
-        steps = fold_step_count(len(examples), self.choices)
-        folds = [
-            (fits.start(steps, partial(self.fit, fold.known, steps, f"fold-{fold.number}")), fold.held_out)
-            for fold in folds_of(examples, self.choices, self.assignment.seed)
-        ]
+        steps, folds = fold_step_count(len(examples), self.choices), []
+        for fold in folds_of(examples, self.choices, self.assignment.seed):
+            one = partial(self.fit, fold.known, steps, f"fold-{fold.number}", number=fold.number)
+            folds.append((fits.start(steps, one), fold.held_out))
         return [(segmenter.result(), held_out) for segmenter, held_out in folds]
 
     def _calibrate(
@@ -147,17 +156,13 @@ class Learner:
             batch for segmenter, held_out in folds for batch in self._classes(segmenter, held_out)
         )
         pixels = uncalibrated_pixels(len(self.assignment.concepts), temperature)
-        found = [self._predict(one.calibrated(pixels, one.vocabulary.thresholds), out) for one, out in folds]
-        presence, thresholds = calibrate_presence(joined(found))
-        calibration = PixelCalibration(temperature, presence)
-        return (
-            calibration,
-            thresholds,
-            joined([self._predict(one.calibrated(calibration, thresholds), out) for one, out in folds]),
-        )
+        found = joined([self._find(one.calibrated(pixels, one.vocabulary.thresholds), out) for one, out in folds])
+        presence, thresholds = calibrate_presence(found)
+        return PixelCalibration(temperature, presence), thresholds, with_presence(found, presence, thresholds)
 
-    def _predict(self, segmenter: Segmenter, examples: Sequence[MaskedExample]) -> MapPredictions:
-        return segmenter.find(examples, [self.views.whole(example) for example in examples], self.maps)
+    def _find(self, segmenter: Segmenter, examples: Sequence[MaskedExample]) -> MapPredictions:
+        keys = [self.views.whole(example) for example in examples]
+        return segmenter.find(examples, keys, self.maps, self.dependencies.threads)
 
     def _classes(
         self, segmenter: Segmenter, examples: Sequence[MaskedExample]
@@ -167,6 +172,6 @@ class Learner:
             batch = examples[start : start + BATCH_SIZE]
             loaded = [torch.from_numpy(one).float() for one in self.maps.load([self.views.whole(one) for one in batch])]
             with torch.inference_mode():
-                logits = segmenter.head(loaded)
+                logits = segmenter.logits(loaded)
             targets = [self._learned(example)[0].target(logits.shape[2]) for example in batch]
             yield logits, torch.from_numpy(np.stack(targets).astype(np.int64))

@@ -26,6 +26,8 @@ from vesta_training.tasks.assignment import Dependencies
 from vesta_training.tasks.semantic_segmentation.examples import MaskedExample
 
 if TYPE_CHECKING:
+    import torch
+
     from vesta_training.tasks.semantic_segmentation.network import SegmentationHead
 
 OUTPUTS = (SEGMENTATION, PRESENCE, OVERLAP)
@@ -50,9 +52,9 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Segmenter:
-    """A fitted head."""
+    """Fitted heads, of which the logits of pixels are the mean."""
 
-    head: "SegmentationHead"
+    heads: "tuple[SegmentationHead, ...]"
     vocabulary: Vocabulary
     calibration: PixelCalibration
     side_px: int
@@ -62,9 +64,16 @@ class Segmenter:
         vocabulary = replace(self.vocabulary, thresholds=thresholds)
         return replace(self, calibration=calibration, vocabulary=vocabulary)
 
-    def find(self, examples: Sequence[MaskedExample], keys: Sequence[str], maps: MapCache) -> MapPredictions:
+    def logits(self, maps: "Sequence[torch.Tensor]") -> "torch.Tensor":
+        """Returns the logits `(N, C + 1, S/4, S/4)` for maps by stride, not divided by the temperature."""
+        logits: torch.Tensor = sum(head(maps) for head in self.heads) / len(self.heads)
+        return logits
+
+    def find(
+        self, examples: Sequence[MaskedExample], keys: Sequence[str], maps: MapCache, threads: int = 1
+    ) -> MapPredictions:
         """Returns the predictions for the examples, from their cached maps."""
-        model = head_graph(self.head, maps.shapes, self.calibration, self.side_px)
+        model = head_graph(self.heads, maps.shapes, self.calibration, self.side_px)
         session = open_session(model)
         names = [f"stride{stride}" for stride in FINE_STRIDES]
         key_of = dict(zip((example.item for example in examples), keys, strict=True))
@@ -75,7 +84,12 @@ class Segmenter:
             return [Output(*values) for values in zip(*rows, strict=True)]
 
         whole = InputFormat(self.side_px, self.side_px)
-        return _predictions(examples, run, self.vocabulary, self.vocabulary.concepts, whole, threads=1)
+        return _predictions(examples, run, self.vocabulary, self.vocabulary.concepts, whole, threads)
+
+
+def united(segmenters: Sequence[Segmenter]) -> Segmenter:
+    """Returns the segmenter of the heads of several with the same concepts, with the calibration of the first."""
+    return replace(segmenters[0], heads=tuple(head for one in segmenters for head in one.heads))
 
 
 def find_with_file(

@@ -46,7 +46,7 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
             + (f"; excluded are {left_out}" if left_out else "")
             + ". Draw the pixels of concepts on some images, and create a new snapshot"
         )
-    report = Reporter(progress, dependencies.clock, plan(choices, len(known), dependencies.threads))
+    report = Reporter(progress, dependencies.clock, plan(choices, len(known), dependencies.threads, only_folds=True))
     report.begin("features")
     backbone = find_backbone(assignment.recipe.backbone, dependencies.weights_file)
     network = load_network(backbone)

@@ -125,10 +125,14 @@ def result(
     return trained(assignment, dependencies, backbone, usable, excluded, learning, export, evaluated)
 
 
-def plan(choices: MapHeadChoices, image_count: int, threads: int) -> dict[str, float]:
-    """Returns the planned duration of each phase in seconds, in order."""
+def plan(choices: MapHeadChoices, image_count: int, threads: int, *, only_folds: bool = False) -> dict[str, float]:
+    """Returns the planned duration of each phase in seconds, in order.
+
+    Args:
+        only_folds: whether no head learns from all images.
+    """
     views = min(choices.views * image_count, max(choices.views_total_max, image_count))
-    steps = step_count(image_count, choices)
+    steps = 0 if only_folds else step_count(image_count, choices)
     seconds_per_step = choices.batch_size * SECONDS_PER_IMAGE_IN_STEP / threads
     fold_steps = fold_step_count(image_count, choices) * choices.calibration_folds
     return {
