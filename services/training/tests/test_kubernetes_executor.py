@@ -2,17 +2,19 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from executors_contract import WORK, ExecutorContract, an_embedding, end_of, until
 from kubernetes import client, config
+from training_service import eventually
 from vesta_common.errors import FailedPrecondition
 from vesta_common.storage.objects import ObjectStore
 from vesta_training.executors import State
 from vesta_training.executors.job_manifest import QUEUE_LABEL, WORK_LABEL, Pods
-from vesta_training.executors.kubernetes import KubernetesExecutor
+from vesta_training.executors.kubernetes import KUEUE, KUEUE_JOB_LABEL, KUEUE_VERSIONS, KubernetesExecutor
 from vesta_training.executors.reasons import INDEX_LABEL
 from vesta_training.recipes.recipe import builtin_yaml
 from vesta_training.runs.job import Job
@@ -90,6 +92,13 @@ class OneNamespace:
         name = self.pod(work, index).metadata.name
         self.core.patch_namespaced_pod_status(name, self.namespace, {"status": status})
 
+    def put_workload(self, version: str, job_uid: str, status: dict[str, Any]) -> None:
+        """Creates a Workload of a Job, as Kueue does."""
+        metadata = {"name": "job", "labels": {KUEUE_JOB_LABEL: job_uid}}
+        workload = {"apiVersion": f"{KUEUE}/{version}", "kind": "Workload", "metadata": metadata, "status": status}
+        kueue = client.CustomObjectsApi(self.api)
+        kueue.create_namespaced_custom_object(KUEUE, version, self.namespace, "workloads", workload)
+
     def kill(self, work: str) -> None:
         self.batch.delete_namespaced_job(work, self.namespace, propagation_policy="Background")
 
@@ -102,6 +111,29 @@ class OneNamespace:
         self.objects.close()
         self._training.close()
         self.api.close()
+
+
+@contextmanager
+def workloads_of(version: str, api: client.ApiClient) -> Iterator[None]:
+    """Makes the API server serve Kueue's Workloads in one version, without Kueue."""
+    crds, name = client.ApiextensionsV1Api(api), f"workloads.{KUEUE}"
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    served = {"name": version, "served": True, "storage": True, "schema": schema}
+    names = {"plural": "workloads", "singular": "workload", "kind": "Workload"}
+    spec = {"group": KUEUE, "scope": "Namespaced", "names": names, "versions": [served]}
+    approved = {"api-approved.kubernetes.io": "unapproved, a test"}
+    crds.create_custom_resource_definition({"metadata": {"name": name, "annotations": approved}, "spec": spec})
+    try:
+        eventually(lambda: _is_established(crds, name))
+        yield
+    finally:
+        crds.delete_custom_resource_definition(name)
+        eventually(lambda: not crds.list_custom_resource_definition(field_selector=f"metadata.name={name}").items)
+
+
+def _is_established(crds: client.ApiextensionsV1Api, name: str) -> bool:
+    conditions = crds.read_custom_resource_definition(name).status.conditions or []
+    return ("Established", "True") in {(condition.type, condition.status) for condition in conditions}
 
 
 @pytest.fixture
@@ -166,6 +198,17 @@ class TestKubernetesExecutor(ExecutorContract):
         assert "suspended" in queued.observe(WORK).waiting_reason
         queued.cancel(WORK)
         assert end_of(queued, WORK).state is State.ABSENT
+
+    @pytest.mark.parametrize("version", KUEUE_VERSIONS)
+    def test_a_queued_job_has_the_message_of_its_workload(self, version: str, place: OneNamespace) -> None:
+        queued = place.with_pods(queue="shared")
+        queued.start(WORK, place.job())
+        uid = place.batch.read_namespaced_job(WORK, place.namespace).metadata.uid
+        with workloads_of(version, place.api):
+            message = "couldn't assign flavors to pod set main: insufficient unused quota for cpu"
+            condition = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": message}
+            place.put_workload(version, uid, {"conditions": [condition]})
+            assert queued.observe(WORK).waiting_reason == f"queued by Kueue: {message}"
 
     def test_a_template_that_the_cluster_rejects_is_reported_with_its_message(self, place: OneNamespace) -> None:
         wrong = place.with_pods(overlay={"spec": {"restartPolicy": "Always"}})

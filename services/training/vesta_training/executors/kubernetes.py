@@ -24,7 +24,9 @@ from vesta_training.runs.job import Job
 TIMEOUT_SECONDS = 10
 INTERVAL = timedelta(seconds=1)
 """Polling interval of the same work."""
-KUEUE = ("kueue.x-k8s.io", "v1beta1")
+KUEUE = "kueue.x-k8s.io"
+KUEUE_VERSIONS = ("v1beta2", "v1beta1")
+"""Versions of Kueue's API, newest first: 0.15 introduced v1beta2, and v1beta1 is deprecated."""
 KUEUE_JOB_LABEL = "kueue.x-k8s.io/job-uid"
 _CONFLICT, _NOT_FOUND, _FORBIDDEN = 409, 404, 403
 _REJECTED = {400, 403, 404, 422}
@@ -129,21 +131,22 @@ class KubernetesExecutor:
 
     def _workload(self, job_uid: str) -> Any:
         """Returns the Kueue Workload of a Job; None if it does not exist or Kueue is not installed."""
-        group, version = KUEUE
-        try:
-            workloads = self._custom.list_namespaced_custom_object(
-                group,
-                version,
-                self._namespace,
-                "workloads",
-                label_selector=f"{KUEUE_JOB_LABEL}={job_uid}",
-                _request_timeout=TIMEOUT_SECONDS,
-            )
-        except ApiException as error:
-            if error.status in {_NOT_FOUND, _FORBIDDEN}:
-                return None
-            raise self._converted(error) from error
-        return next(iter(workloads["items"]), None)
+        for version in KUEUE_VERSIONS:
+            try:
+                workloads = self._custom.list_namespaced_custom_object(
+                    KUEUE,
+                    version,
+                    self._namespace,
+                    "workloads",
+                    label_selector=f"{KUEUE_JOB_LABEL}={job_uid}",
+                    _request_timeout=TIMEOUT_SECONDS,
+                )
+            except ApiException as error:
+                if error.status not in {_NOT_FOUND, _FORBIDDEN}:
+                    raise self._converted(error) from error
+            else:
+                return next(iter(workloads["items"]), None)
+        return None
 
     def _find(self, work: str) -> Any:
         try:
