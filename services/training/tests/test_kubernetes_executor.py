@@ -95,7 +95,8 @@ class OneNamespace:
     def put_workload(self, version: str, job_uid: str, status: dict[str, Any]) -> None:
         """Creates a Workload of a Job, as Kueue does."""
         metadata = {"name": "job", "labels": {KUEUE_JOB_LABEL: job_uid}}
-        workload = {"apiVersion": f"{KUEUE}/{version}", "kind": "Workload", "metadata": metadata, "status": status}
+        kind = {"apiVersion": f"{KUEUE}/{version}", "kind": "Workload"}
+        workload = {**kind, "metadata": metadata, "spec": {"active": True}, "status": status}
         kueue = client.CustomObjectsApi(self.api)
         kueue.create_namespaced_custom_object(KUEUE, version, self.namespace, "workloads", workload)
 

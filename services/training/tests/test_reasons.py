@@ -120,10 +120,26 @@ def test_a_waiting_run_has_a_reason(seen: Seen, reason: str) -> None:
     assert (observed(seen).state, observed(seen).waiting_reason) == (State.PENDING, reason)
 
 
-def test_a_queued_job_has_the_message_of_kueue() -> None:
-    message = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu"
-    workload = {"status": {"conditions": [{"type": "QuotaReserved", "status": "False", "message": message}]}}
-    assert observed(Seen(a_job(suspend=True), workload=workload)).waiting_reason == f"queued by Kueue: {message}"
+NO_QUOTA = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu"
+WAITS = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": NO_QUOTA}
+DEACTIVATED = {"type": "Evicted", "status": "True", "reason": "Deactivated", "message": "The workload is deactivated"}
+
+
+@pytest.mark.parametrize(
+    ("active", "conditions", "reason"),
+    [
+        (True, [], "queued by Kueue"),
+        (True, [WAITS], f"queued by Kueue: {NO_QUOTA}"),
+        (True, [WAITS, {**DEACTIVATED, "reason": "Preempted"}], f"queued by Kueue: {NO_QUOTA}"),
+        (False, [WAITS, DEACTIVATED], "queued by Kueue: The workload is deactivated"),
+    ],
+)
+def test_a_queued_job_has_the_message_of_kueue(active: bool, conditions: list[dict[str, Any]], reason: str) -> None:
+    workload = {"spec": {"active": active}, "status": {"conditions": conditions}}
+    assert observed(Seen(a_job(suspend=True), workload=workload)).waiting_reason == reason
+
+
+def test_a_suspended_job_without_a_workload_says_so() -> None:
     assert "suspended" in observed(Seen(a_job(suspend=True))).waiting_reason
 
 

@@ -145,8 +145,10 @@ def _ended(pod: Object) -> str:
 def _queued(seen: Seen) -> str:
     """Returns why a suspended Job waits, from the Kueue Workload if there is one."""
     if seen.workload is not None:
-        for kind in ("QuotaReserved", "Admitted"):
-            condition = _condition(seen.workload, kind, "False")
+        # A deactivated Workload that had no quota keeps its condition of waiting for some.
+        deactivated = _condition(seen.workload, "Evicted") if seen.workload["spec"].get("active") is False else None
+        waits = (_condition(seen.workload, kind, "False") for kind in ("QuotaReserved", "Admitted"))
+        for condition in (deactivated, *waits):
             if condition:
                 return f"queued by Kueue: {condition.get('message') or condition.get('reason')}"
         return "queued by Kueue"
