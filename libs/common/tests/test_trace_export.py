@@ -33,7 +33,8 @@ with trace.span("/call", told, SpanKind.SERVER, also=[{"traceparent": f"00-{'7b'
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(trace.carried(ask)).result()
     trace.end_call("INTERNAL")
-    print(json.dumps({"trace": trace.trace_id(), "asked": asked, "is_recorded": is_recorded}))
+    own, above = trace.carrier()["traceparent"].split("-")[2], told.get("traceparent", "--").split("-")[2]
+    print(json.dumps({"trace": trace.trace_id(), "asked": asked, "is_recorded": is_recorded, "has_own_id": own != above}))
 """
 CALLER = {"traceparent": f"00-{'5a' * 16}-{'3d' * 8}-01"}
 
@@ -54,7 +55,7 @@ def work(settings: dict[str, object], caller: dict[str, str]) -> dict[str, objec
 
 def test_spans_arrive_below_the_callers_when_the_process_ends(receiver: TraceReceiver) -> None:
     said = work({"otlp_endpoint": f"http://{receiver.address}"}, CALLER)
-    assert said == {"trace": "5a" * 16, "asked": "5a" * 16, "is_recorded": True}
+    assert said == {"trace": "5a" * 16, "asked": "5a" * 16, "is_recorded": True, "has_own_id": True}
     infer, call = receiver.spans()
     assert (call.service, call.trace, call.parent, call.kind) == ("sample", "5a" * 16, "3d" * 8, "SPAN_KIND_SERVER")
     assert call.attributes["rpc.response.status_code"] == "INTERNAL"
@@ -62,7 +63,17 @@ def test_spans_arrive_below_the_callers_when_the_process_ends(receiver: TraceRec
 
 
 def test_without_a_collector_traces_have_ids_and_are_not_recorded() -> None:
-    assert work({}, CALLER) == {"trace": "5a" * 16, "asked": "5a" * 16, "is_recorded": False}
+    assert work({}, CALLER) == {"trace": "5a" * 16, "asked": "5a" * 16, "is_recorded": False, "has_own_id": True}
+
+
+def test_without_a_collector_a_call_without_a_trace_begins_one() -> None:
+    begun = work({}, {})
+    assert len(str(begun["trace"])) == 32
+    assert begun["trace"] == begun["asked"] != "0" * 32
+
+
+def test_an_invalid_trace_context_of_a_caller_is_replaced() -> None:
+    assert work({}, {"traceparent": f"00-{'0' * 32}-{'3d' * 8}-01"})["trace"] != "0" * 32
 
 
 def test_the_edge_samples_by_its_ratio_whatever_callers_ask_for(receiver: TraceReceiver) -> None:

@@ -1,18 +1,21 @@
 """Trace context and caller of the current request: W3C Trace Context, propagated over gRPC and Kafka."""
 
+import random
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.propagate import extract, inject
+from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 T = TypeVar("T")
 
@@ -24,6 +27,17 @@ LINKS_MAX = 64
 _FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 # Resolves the process's provider on first use. Requesting a tracer for every span would cost as much as the span.
 _tracer = trace.get_tracer("vesta")
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+@dataclass
+class _Tracing:
+    """The tracing of this process."""
+
+    has_exporter: bool = True
+
+
+_tracing = _Tracing()
 
 
 def start_tracing(service: str, exporting: SpanProcessor | None = None, sampler: Sampler = ALWAYS_OFF) -> None:
@@ -32,6 +46,7 @@ def start_tracing(service: str, exporting: SpanProcessor | None = None, sampler:
     Args:
         exporting: exports the spans that the sampler selects (see `vesta_common.rpc.trace_export`).
     """
+    _tracing.has_exporter = exporting is not None
     described = {"service.name": service, "service.namespace": "vesta", "service.instance.id": socket.gethostname()}
     provider = TracerProvider(sampler=sampler, resource=Resource.create(described))
     if exporting is not None:
@@ -48,12 +63,28 @@ def span(
     Args:
         also: carriers of other traces that the block belongs to; the first 64 are linked.
     """
-    token = otel_context.attach(extract(dict(carrier)))
+    parent = _PROPAGATOR.extract(carrier)
+    token = otel_context.attach(parent if _tracing.has_exporter else _with_new_ids(parent))
     try:
-        with _recorded(name, kind, also):
+        if _tracing.has_exporter:
+            with _recorded(name, kind, also):
+                yield
+        else:
             yield
     finally:
         otel_context.detach(token)
+
+
+def _with_new_ids(parent: Context) -> Context:
+    """Returns the context of a child span that is not recorded, in a fraction of the time that a tracer takes."""
+    above = trace.get_current_span(parent).get_span_context()
+    ids = SpanContext(
+        above.trace_id or random.getrandbits(128),
+        random.getrandbits(64),
+        is_remote=False,
+        trace_state=above.trace_state,
+    )
+    return trace.set_span_in_context(NonRecordingSpan(ids), parent)
 
 
 @contextmanager
@@ -74,7 +105,7 @@ def _recorded(name: str, kind: SpanKind, also: Sequence[Mapping[str, str]]) -> I
     ) as current:
         if also and current.is_recording():
             for other in also[:LINKS_MAX]:
-                current.add_link(trace.get_current_span(extract(dict(other))).get_span_context())
+                current.add_link(trace.get_current_span(_PROPAGATOR.extract(other)).get_span_context())
         try:
             yield
         except Exception as error:
@@ -110,7 +141,7 @@ def carried(function: Callable[..., T]) -> Callable[..., T]:
 def carrier() -> dict[str, str]:
     """Returns the trace context of the current span, for propagation; empty without a span."""
     context: dict[str, str] = {}
-    inject(context)
+    _PROPAGATOR.inject(context)
     return context
 
 

@@ -81,10 +81,12 @@ class RpcInterceptor(grpc.ServerInterceptor):
             return grpc.unary_stream_rpc_method_handler(
                 watch, handler.request_deserializer, handler.response_serializer
             )
-        claims, rejection = self._enter(details)
+        metadata = trace.metadata_of(details.invocation_metadata)
+        claims, rejection = self._enter(method, metadata)
         name, kind = _KINDS[handler.request_streaming, handler.response_streaming]
         behavior = _raising(rejection) if rejection else self._in_time(claims, getattr(handler, name))
-        wrapped = (self._streaming if handler.response_streaming else self._unary)(method, claims, behavior)
+        wrap = self._streaming if handler.response_streaming else self._unary
+        wrapped = wrap(method, metadata, claims, behavior)
         deserializer = handler.request_deserializer
         if method in self._outlined:
             of_outline = _of_outlines if handler.request_streaming else _of_outline
@@ -93,11 +95,11 @@ class RpcInterceptor(grpc.ServerInterceptor):
             wrapped = self._on_side_pool(wrapped)
         return kind(wrapped, deserializer, handler.response_serializer)
 
-    def _enter(self, details: Any) -> tuple[Claims, VestaError | None]:
+    def _enter(self, method: str, metadata: Mapping[str, str]) -> tuple[Claims, VestaError | None]:
         """Authenticates and admits a call. Returns its claims, and the error if the call is rejected."""
         claims = ANONYMOUS
         try:
-            claims = self._identify(details.method, trace.metadata_of(details.invocation_metadata))
+            claims = self._identify(method, metadata)
             self._admission.check()
         except VestaError as error:
             return claims, error
@@ -142,10 +144,11 @@ class RpcInterceptor(grpc.ServerInterceptor):
         run.experimental_non_blocking = True  # type: ignore[attr-defined] # gRPC reads this attribute
         return run
 
-    def _unary(self, method: str, claims: Claims, behavior: Callable[..., Any]) -> Callable[..., Any]:
+    def _unary(
+        self, method: str, metadata: Mapping[str, str], claims: Claims, behavior: Callable[..., Any]
+    ) -> Callable[..., Any]:
         def run(request: Any, context: grpc.ServicerContext) -> Any:
             call = _Call(method, context, self._metrics)
-            metadata = trace.metadata_of(context.invocation_metadata())
             with (
                 trace.span(method, metadata, SpanKind.SERVER),
                 _calling(claims),
@@ -161,10 +164,11 @@ class RpcInterceptor(grpc.ServerInterceptor):
 
         return run
 
-    def _streaming(self, method: str, claims: Claims, behavior: Callable[..., Any]) -> Callable[..., Any]:
+    def _streaming(
+        self, method: str, metadata: Mapping[str, str], claims: Claims, behavior: Callable[..., Any]
+    ) -> Callable[..., Any]:
         def run(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             call = _Call(method, context, self._metrics)
-            metadata = trace.metadata_of(context.invocation_metadata())
             with (
                 trace.span(method, metadata, SpanKind.SERVER),
                 _calling(claims),
