@@ -11,6 +11,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,18 @@ def test_mixed_files_get_each_their_own_answer_in_order(sandbox: Sandbox) -> Non
             assert answer.width_px == 100 + number
         else:
             assert isinstance(answer, InvalidArgument)
+
+
+def test_functions_used_in_turn_are_not_confused(sandbox: Sandbox) -> None:
+    functions = [partial(divmod, 7), partial(divmod, 9), len]
+    for _ in range(3):
+        assert [
+            sandbox.run(function, argument) for function, argument in zip(functions, (2, 4, b"abc"), strict=True)
+        ] == [
+            (3, 1),
+            (2, 1),
+            3,
+        ]
 
 
 def test_a_bomb_within_the_header_limits_stays_within_memory() -> None:

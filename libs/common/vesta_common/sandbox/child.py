@@ -2,8 +2,8 @@
 
 Started only by `vesta_common.sandbox.process`. A frame is a length (eight bytes, big-endian) and its content. The child's first frame is
 JSON: the missing protection layers with reasons. The following frames are pickles with large buffers in `shared_memory`. Each request
-contains a function (by reference, or as `module:name`) and its arguments. The child responds with one frame per argument, a result or an
-error, so that it holds at most one result at a time.
+contains the pickle of a function (by reference, or as `module:name`), which is the same for many calls, and its arguments. The child
+responds with one frame per argument, a result or an error, so that it holds at most one result at a time.
 """
 
 import json
@@ -14,6 +14,7 @@ import signal
 import struct
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from vesta_common.sandbox.confinement import confine
 
 FRAME_HEADER = struct.Struct(">Q")
 _JOINED_BYTES_MAX = 64 * 1024
+FUNCTIONS_MAX = 16
 _ONE_THREAD = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _CODECS = ("ascii", "latin_1", "utf_8", "utf_16", "utf_16_le", "utf_16_be", "cp437")
 
@@ -49,11 +51,17 @@ def _serve(channel: int, memory: memoryview, folder: Path | None, cpu_seconds_ma
         return False
     (function, arguments), used_bytes = shared_memory.load(frame, memory, _unpickle, lambda part: part)
     del frame
+    called = _function(function)
     for argument, room in zip(arguments, shared_memory.rooms(used_bytes, len(arguments)), strict=True):
-        result = _run(function, argument, folder, cpu_seconds_max)
+        result = _run(called, argument, folder, cpu_seconds_max)
         _send(channel, shared_memory.dump(result, memory[room])[0])
         del result
     return True
+
+
+@lru_cache(FUNCTIONS_MAX)
+def _function(pickled: bytes) -> Callable[..., Any] | str:
+    return pickle.loads(pickled)  # type: ignore[no-any-return] # noqa: S301 - from the parent
 
 
 def _unpickle(content: memoryview, buffers: Sequence[shared_memory.Buffer]) -> Any:

@@ -29,6 +29,7 @@ RESULT_BYTES_MAX = 512 * 1024 * 1024
 START_TIMEOUT = timedelta(minutes=2)  # allows for a busy machine
 DEATH_SECONDS_MAX = 1.0  # until the kernel reports the exit status of a child whose socket is closed
 SOCKET_BUFFER_BYTES = 1024 * 1024
+RECEIVED_BYTES_MAX = 4096
 _BOOTSTRAP = "import json, sys; sys.path[:] = json.loads(sys.argv[1])['path']; from vesta_common.sandbox.child import main; main()"
 
 log = structlog.get_logger()
@@ -66,6 +67,8 @@ class Child:
         self, limits: Limits, modules: Sequence[str], folder: Path | None = None, *, as_nobody: bool = True
     ) -> None:
         self._missing: dict[str, str] | None = None
+        self._received = bytearray()  # the beginning of the next frame
+        self._function: tuple[object, bytes] = (None, b"")  # the last one, and its pickle
         self._channel, child_channel = socket.socketpair()
         memory = shared_memory.create()
         self._memory = shared_memory.attach(memory)
@@ -130,7 +133,9 @@ class Child:
         """
         self.await_start()
         memory = memoryview(self._memory)
-        frame, used_bytes = shared_memory.dump((function, [_out_of_band(argument) for argument in arguments]), memory)
+        frame, used_bytes = shared_memory.dump(
+            (self._pickled(function), [_out_of_band(argument) for argument in arguments]), memory
+        )
         self._channel.settimeout(timeout.total_seconds())
         self._send_frame(frame)
         del frame
@@ -151,27 +156,44 @@ class Child:
         self.kill()
         self._channel.close()
 
+    def _pickled(self, function: Callable[..., Any] | str) -> bytes:
+        """Returns the pickle of a function, which is that of the last call if the function is the same object."""
+        if function is not self._function[0]:
+            self._function = function, pickle.dumps(function)
+        return self._function[1]
+
     def _send_frame(self, content: bytes) -> None:
         for part in frame_parts(content):
             if part:
                 self._channel.sendall(part)
 
     def _receive_frame(self, deadline: float) -> bytearray:
-        (size_bytes,) = FRAME_HEADER.unpack(self._receive(FRAME_HEADER.size, deadline))
+        """Receives a frame, usually with one system call. What arrives after it is kept for the next one."""
+        arrived = self._received
+        while len(arrived) < FRAME_HEADER.size:
+            buffer = bytearray(RECEIVED_BYTES_MAX)
+            arrived += memoryview(buffer)[: self._receive_into(buffer, deadline)]
+        (size_bytes,) = FRAME_HEADER.unpack_from(arrived)
         if size_bytes > RESULT_BYTES_MAX:
             raise pickle.UnpicklingError(f"the sandbox child returned {size_bytes} bytes")
-        return self._receive(size_bytes, deadline)
+        begun = arrived[FRAME_HEADER.size : FRAME_HEADER.size + size_bytes]
+        del arrived[: FRAME_HEADER.size + size_bytes]
+        if len(begun) == size_bytes:
+            return begun
+        frame = bytearray(size_bytes)
+        frame[: len(begun)] = begun
+        rest = memoryview(frame)[len(begun) :]
+        while rest:
+            rest = rest[self._receive_into(rest, deadline) :]
+        return frame
 
-    def _receive(self, size_bytes: int, deadline: float) -> bytearray:
-        buffer = bytearray(size_bytes)
-        view = memoryview(buffer)
-        while view:
-            self._channel.settimeout(max(0.001, deadline - time.monotonic()))
-            count = self._channel.recv_into(view)
-            if not count:
-                raise EOFError("the child died")
-            view = view[count:]
-        return buffer
+    def _receive_into(self, buffer: bytearray | memoryview, deadline: float) -> int:
+        """Receives some bytes, at least one; returns their number."""
+        self._channel.settimeout(max(0.001, deadline - time.monotonic()))
+        count = self._channel.recv_into(buffer)
+        if not count:
+            raise EOFError("the child died")
+        return count
 
 
 def _out_of_band(argument: Any) -> Any:
@@ -226,6 +248,8 @@ _PLAIN = {
     ("numpy._core.numeric", "_frombuffer"),
     ("vesta_common.errors", "_rebuild"),
 }
+_allowed: dict[tuple[str, str], Any] = {}
+"""The classes that children have sent, which are a few of this process."""
 
 
 def unpickle(content: shared_memory.Buffer, buffers: Sequence[shared_memory.Buffer] = ()) -> Any:
@@ -246,6 +270,12 @@ class Unpickler(pickle.Unpickler):
         Raises:
             UnpicklingError: the class is not allowed.
         """
+        allowed = _allowed.get((module, name))
+        if allowed is None:
+            allowed = _allowed[module, name] = self._check_class(module, name)
+        return allowed
+
+    def _check_class(self, module: str, name: str) -> Any:
         if (module, name) in _PLAIN:
             return super().find_class(module, name)
         if module.startswith("vesta_") and "." not in name:

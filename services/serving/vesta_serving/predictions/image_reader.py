@@ -1,10 +1,10 @@
 """Reads the images of Predict requests as the input of a model: files in the sandbox, stored items in this process."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from functools import partial
+from functools import lru_cache, partial
 
 from vesta_common.errors import DataLoss, InvalidArgument, NotFound, VestaError
 from vesta_common.media.model_input import Box, InputFormat
@@ -16,6 +16,7 @@ from vesta_contracts.datasets.v1 import GetItemRequest, ItemServiceStub
 from vesta_contracts.serving.v1 import PredictInput, PredictRequest
 
 FETCH_THREADS = 8
+INPUTS_MAX = 64
 
 
 class ImageReader:
@@ -57,13 +58,15 @@ class ImageReader:
         elif any(sent.HasField("region") for sent, _ in outside):
             decoded = self._fetchers.map(lambda each: self._alone(each[0], each[1], declared), outside)
         else:
-            decoded = iter(self._sandbox.map(partial(model_picture, declared=declared), [file for _, file in outside]))
+            decoded = iter(self._sandbox.map(_whole(declared), [file for _, file in outside]))
         of_items = {item: iter(found) for item, found in zip(regions, stored, strict=True)}
         return [next(of_items[sent.item] if sent.item else decoded) for sent in request.inputs]
 
     def _alone(self, sent: PredictInput, data: bytes | memoryview, declared: InputFormat) -> ModelPicture | VestaError:
         try:
-            return self._sandbox.run(partial(model_picture, declared=declared, region=_region(sent)), data)
+            region = _region(sent)
+            function = _whole(declared) if region is None else partial(model_picture, declared=declared, region=region)
+            return self._sandbox.run(function, data)
         except VestaError as error:
             return error
 
@@ -81,6 +84,12 @@ class ImageReader:
         if not item.startswith(f"{project}/datasets/"):
             raise NotFound(f"{item} does not exist in {project}", reason="RESOURCE_NOT_FOUND", metadata={"name": item})
         return self._items.GetItem(GetItemRequest(name=item)).media
+
+
+@lru_cache(INPUTS_MAX)
+def _whole(declared: InputFormat) -> Callable[[bytes | memoryview], ModelPicture]:
+    """Returns the function that reads whole images, the same object each time, which the sandbox therefore sends once."""
+    return partial(model_picture, declared=declared)
 
 
 def _region(sent: PredictInput) -> Box | None:
