@@ -77,3 +77,14 @@ def test_a_copy_of_the_context_has_the_deadline_in_another_thread() -> None:
     with ThreadPoolExecutor(1) as pool, deadline.within(10):
         assert pool.submit(copy_context().run, deadline.limited, 30).result() <= 10
         assert pool.submit(deadline.limited, 30).result() == 30
+
+
+def test_work_for_several_callers_has_a_deadline_of_its_own() -> None:
+    with deadline.within(10):
+        before = deadline.find()
+        assert before is not None
+        with deadline.until(before + 50):
+            assert 50 < deadline.limited(90) <= 60
+        with deadline.until(None):
+            assert (deadline.find(), deadline.limited(90)) == (None, 90)
+        assert deadline.find() == before

@@ -21,6 +21,21 @@ def within(seconds: float | None) -> Iterator[None]:
         _deadline.reset(token)
 
 
+@contextmanager
+def until(moment: float | None) -> Iterator[None]:
+    """Runs the block, which is work for several callers, with this deadline on the monotonic clock; None for none."""
+    token = _deadline.set(moment)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
+
+
+def find() -> float | None:
+    """Returns the deadline on the monotonic clock; None if there is none."""
+    return _deadline.get()
+
+
 def limited(timeout_seconds: float) -> float:
     """Returns the timeout, or the time until the deadline if that is shorter. It is always positive."""
     deadline = _deadline.get()

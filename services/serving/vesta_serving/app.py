@@ -56,7 +56,7 @@ def build(settings: Settings) -> App:
     repository = ObjectStore.of(settings.model_copy(update={"s3_prefix": ""}))
     registry = Registry(store, ModelServiceStub(training))
     files = ModelFiles(store, media)
-    triton = Tritons(settings.triton_address)
+    triton = Tritons(settings.triton_address, instance_count=settings.triton_instances)
     replicas = Gauge("vesta_serving_tritons", "Triton replicas", ["state"], registry=metrics)
     for state, is_available in (("available", True), ("unavailable", False)):
         replicas.labels(state).set_function(partial(triton.count, available=is_available))

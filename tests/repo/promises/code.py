@@ -47,7 +47,7 @@ _EDGES_OF = {
         "servers",
     },
     "vesta_pipelining": {"forwarder"},
-    "vesta_serving": {"registry", "scoring.scorer", "predictions.image_reader", "suitability"},
+    "vesta_serving": {"registry", "scoring.scorer", "predictions.image_reader", "suitability", "triton.client"},
     "vesta_training": {"models.deployments", "recipes.recipe_book", "runs.job_builder"},
 }
 """What a service has at its edges beside what every service has."""

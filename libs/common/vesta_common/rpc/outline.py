@@ -87,12 +87,13 @@ def handling_stream(outlines: Iterable[Outline]) -> Iterator[Iterator[Message]]:
         _contents.reset(token)
 
 
-def serialize_field(kind: Descriptor, path: Sequence[str], content: bytes) -> list[bytes]:
+def serialize_field(kind: Descriptor, path: Sequence[str], content: bytes | memoryview) -> list[bytes | memoryview]:
     """Returns the parts of a serialized field that is nested in others, with a reference to its content instead of a copy.
 
     Args:
         kind: the message type.
         path: the names of the fields, from the outermost to the one with the content; all but the last are messages.
+        content: the octets.
     """
     name, *names = path
     field = kind.fields_by_name[name]

@@ -131,7 +131,7 @@ class Predictor:
         Raises:
             Unavailable: Triton does not respond, or rejects a model that it served before; retry until it is loaded again.
         """
-        batch = np.stack([picture.pixels for picture in pictures])
+        batch = pictures[0].pixels[None] if len(pictures) == 1 else np.stack([picture.pixels for picture in pictures])
         mirrors = served.policy.two_views and served.version.task.compares_views
         if mirrors:
             batch = np.concatenate([batch, batch[:, :, ::-1]])

@@ -2,19 +2,31 @@
 
 import threading
 from collections.abc import Sequence
+from typing import Any
 
+import grpc
 import numpy as np
 import tritonclient.grpc as triton
 from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 from vesta_common import deadline, trace
 from vesta_common.errors import Unavailable
 from vesta_common.rpc.admission import deadline_passed
+from vesta_common.rpc.client import RECONNECT_BACKOFF_MAX_MS
+from vesta_common.rpc.outline import serialize_field
 
 from vesta_serving.triton.model import Outputs, TritonModel
 
 REQUEST_TIMEOUT_SECONDS = 20.0
 LOAD_TIMEOUT_SECONDS = 120.0
+_INFER = "/inference.GRPCInferenceService/ModelInfer"
+_CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", RECONNECT_BACKOFF_MAX_MS),
+)
 
 
 class ModelMissing(Unavailable):
@@ -31,11 +43,17 @@ class Triton:
     def __init__(self, address: str) -> None:
         self._address = address
         self._client = triton.InferenceServerClient(address)
+        # Inferences have a channel of their own, which sends a request as it is: the client would copy the pixels three times.
+        self._channel = grpc.insecure_channel(address, _CHANNEL_OPTIONS)
+        self._infer: grpc.UnaryUnaryMultiCallable[bytes, Any] = self._channel.unary_unary(
+            _INFER, response_deserializer=service_pb2.ModelInferResponse.FromString
+        )
         self._loading = threading.Lock()
 
     def close(self) -> None:
         """Closes the connection; calls in progress fail."""
         self._client.close()
+        self._channel.close()
 
     def load(self, name: str) -> None:
         """Loads or reloads a model from the repository.
@@ -99,27 +117,35 @@ class Triton:
         """
         if deadline.has_passed():
             raise deadline_passed()
-        sent = triton.InferInput("pixels", list(pixels.shape), "UINT8")
-        sent.set_data_from_numpy(np.ascontiguousarray(pixels))
+        request = _serialized(name, pixels, outputs)
         try:
             with trace.engine_span("triton/infer") as carrier:
-                answer = self._client.infer(
-                    name,
-                    [sent],
-                    outputs=[triton.InferRequestedOutput(output) for output in outputs],
-                    client_timeout=deadline.limited(REQUEST_TIMEOUT_SECONDS),
-                    headers=carrier,
+                response = self._infer(
+                    request, timeout=deadline.limited(REQUEST_TIMEOUT_SECONDS), metadata=tuple(carrier.items())
                 )
-        except InferenceServerException as error:
+        except grpc.RpcError as error:
             if deadline.has_passed():  # the caller's, so that it says nothing about Triton
                 raise deadline_passed() from error
             raise _unavailable(f"{name} did not respond", error) from error
+        answer = triton.InferResult(response)
         return {output: answer.as_numpy(output) for output in outputs}
 
 
-def _unavailable(what: str, error: InferenceServerException) -> Unavailable:
+def _serialized(name: str, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> bytes:
+    """Returns the serialized ModelInferRequest, to which the pixels are copied once. They are its last field."""
+    request = service_pb2.ModelInferRequest(model_name=name)
+    request.inputs.add(name="pixels", datatype="UINT8", shape=pixels.shape)
+    for output in outputs:
+        request.outputs.add(name=output)
+    content = np.ascontiguousarray(pixels).data.cast("B")
+    return b"".join(
+        (request.SerializeToString(), *serialize_field(request.DESCRIPTOR, ("raw_input_contents",), content))
+    )
+
+
+def _unavailable(what: str, error: InferenceServerException | grpc.RpcError) -> Unavailable:
     """Converts Triton's error. Distinguishes a missing model, which can be loaded again."""
-    text = str(error.message() or error)
+    text = str((error.details() if isinstance(error, grpc.RpcError) else error.message()) or error)
     missing = "unknown model" in text or "is not ready" in text or "not found" in text
     kind = ModelMissing if missing else Unavailable
     return kind(f"{what}: {text}", reason="MODEL_NOT_LOADED" if missing else "TRITON_UNAVAILABLE")

@@ -20,6 +20,7 @@ import structlog
 from numpy.typing import NDArray
 from vesta_common.errors import Unavailable
 
+from vesta_serving.triton.batching import Batching
 from vesta_serving.triton.client import ModelMissing, Triton
 from vesta_serving.triton.model import BATCH_MAX, Outputs, TritonModel
 
@@ -27,6 +28,8 @@ RESOLVE_INTERVAL = timedelta(seconds=5)
 UNAVAILABLE_MAX = timedelta(seconds=60)
 THREADS = 8
 BATCH_THREADS = 16
+CALLS_PER_INSTANCE = 2
+"""One call runs while the next one waits in Triton."""
 
 T = TypeVar("T")
 
@@ -99,10 +102,15 @@ class Tritons:
     Args:
         address: HOST:PORT, or several separated by commas; a name may resolve to several servers.
         connect: opens a client for one HOST:PORT.
+        instance_count: of each model in each server.
     """
 
     def __init__(
-        self, address: str, connect: Callable[[str], Triton] = Triton, monotonic: Callable[[], float] = time.monotonic
+        self,
+        address: str,
+        connect: Callable[[str], Triton] = Triton,
+        monotonic: Callable[[], float] = time.monotonic,
+        instance_count: int = 2,
     ) -> None:
         self._parts = [part.strip() for part in address.split(",") if part.strip()]
         self._connect = connect
@@ -113,6 +121,8 @@ class Tritons:
         self._next_start = itertools.count()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="triton")
         self._batches = ThreadPoolExecutor(BATCH_THREADS, thread_name_prefix="batch")
+        self._calls_per_server = CALLS_PER_INSTANCE * instance_count
+        self._batching = Batching(self._infer_batch, lambda: self._calls_per_server * max(1, len(self._replicas)))
 
     def replicas(self) -> list[Replica]:
         """Returns the current servers. If a name does not resolve, returns the known ones."""
@@ -169,7 +179,8 @@ class Tritons:
         return set[str]().union(*self._each(Triton.loaded))
 
     def infer(self, name: str, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> Outputs:
-        """Runs a model on N images, in batches of at most `BATCH_MAX`, concurrently over the instances of all servers.
+        """Runs a model on N images, in batches of at most `BATCH_MAX`, concurrently over the instances of all servers. While all of them
+        are busy, the images of several callers share batches.
 
         Args:
             pixels: `(N, height, width, 3)` in the form of the model's input, N at least 1.
@@ -180,12 +191,14 @@ class Tritons:
             Unavailable: all servers failed.
             DeadlineExceeded: the deadline of the call that is being handled has passed.
         """
+        if len(pixels) <= BATCH_MAX:
+            return self._batching.infer(name, pixels, outputs)
         first, *others = (pixels[start : start + BATCH_MAX] for start in range(0, len(pixels), BATCH_MAX))
         # Each batch runs in a copy of the caller's context, so that it has the caller's trace and deadline.
         futures = [
-            self._batches.submit(copy_context().run, self._infer_batch, name, batch, outputs) for batch in others
+            self._batches.submit(copy_context().run, self._batching.infer, name, batch, outputs) for batch in others
         ]
-        parts = [self._infer_batch(name, first, outputs), *(future.result() for future in futures)]
+        parts = [self._batching.infer(name, first, outputs), *(future.result() for future in futures)]
         return {output: np.concatenate([part[output] for part in parts]) for output in outputs}
 
     def _infer_batch(self, name: str, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> Outputs:
