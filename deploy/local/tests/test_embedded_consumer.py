@@ -13,6 +13,8 @@ from vesta_local.embedded_consumer import (
     IDLE_AFTER,
     IDLE_FETCH_WAIT_MS,
     IDLE_POLL_MS,
+    LONG_IDLE_AFTER,
+    LONG_IDLE_FETCH_WAIT_MS,
     EmbeddedBrokerConsumer,
     FetchWait,
 )
@@ -113,14 +115,17 @@ def test_records_arrive_although_the_first_wait_is_too_short_to_read_them(
 
 
 @pytest.mark.embedded_kafka
+@pytest.mark.parametrize(
+    ("idle", "fetch_wait_ms"), [(2 * IDLE_AFTER, IDLE_FETCH_WAIT_MS), (2 * LONG_IDLE_AFTER, LONG_IDLE_FETCH_WAIT_MS)]
+)
 def test_an_idle_consumer_fetches_seldom_and_receives_the_next_record(
-    consumer: EmbeddedBrokerConsumer, producer: KafkaProducer, topic: str
+    consumer: EmbeddedBrokerConsumer, producer: KafkaProducer, topic: str, idle: timedelta, fetch_wait_ms: int
 ) -> None:
-    consumer._last_record_time = time.monotonic() - 2 * IDLE_AFTER.total_seconds()
+    consumer._last_record_time = time.monotonic() - idle.total_seconds()
     start = time.monotonic()
     assert [consumer.poll(timeout_ms=50) for _ in range(3)] == [{}] * 3
     assert time.monotonic() - start >= 3 * IDLE_POLL_MS / 1000
-    assert consumer._fetcher.config["fetch_max_wait_ms"] == IDLE_FETCH_WAIT_MS
+    assert consumer._fetcher.config["fetch_max_wait_ms"] == fetch_wait_ms
     producer.send(topic, b"next", partition=0).get(timeout=20)
     deadline = time.monotonic() + DEADLINE_SECONDS
     while not (polled := consumer.poll(timeout_ms=400)):

@@ -26,6 +26,8 @@ STARVED_AFTER = timedelta(seconds=1)  # in addition to two fetches
 FETCH_WAIT_MS_MAX = 5000
 IDLE_AFTER = timedelta(seconds=5)
 IDLE_FETCH_WAIT_MS = 1000  # of an idle consumer, which therefore receives a record at most half a second late
+LONG_IDLE_AFTER = timedelta(seconds=20)
+LONG_IDLE_FETCH_WAIT_MS = 2000  # at most a second late
 IDLE_POLL_MS = 500
 ENDS_TIMEOUT = timedelta(seconds=30)
 AGES = tuple(timedelta(seconds=2**exponent) for exponent in range(26))  # up to two years
@@ -69,6 +71,13 @@ class FetchWait:
         return False
 
 
+def _idle_fetch_wait_ms(idle_seconds: float) -> int:
+    """Returns the minimum fetch wait of a consumer that has received nothing for some time."""
+    if idle_seconds > LONG_IDLE_AFTER.total_seconds():
+        return LONG_IDLE_FETCH_WAIT_MS
+    return IDLE_FETCH_WAIT_MS if idle_seconds > IDLE_AFTER.total_seconds() else 0
+
+
 class EmbeddedBrokerConsumer(KafkaConsumer):  # type: ignore[misc]
     """A consumer of the embedded broker, with the interface and the options of `kafka.KafkaConsumer`."""
 
@@ -80,8 +89,9 @@ class EmbeddedBrokerConsumer(KafkaConsumer):  # type: ignore[misc]
 
     def poll(self, timeout_ms: float = 0, *args: Any, **options: Any) -> dict[TopicPartition, list[Any]]:
         """Returns the next records by partition. A poll of an idle consumer may last for `IDLE_POLL_MS`."""
-        is_idle = time.monotonic() - self._last_record_time > IDLE_AFTER.total_seconds()
-        self._fetcher.config["fetch_max_wait_ms"] = max(self._fetch_wait.ms, IDLE_FETCH_WAIT_MS if is_idle else 0)
+        idle_seconds = time.monotonic() - self._last_record_time
+        is_idle = idle_seconds > IDLE_AFTER.total_seconds()
+        self._fetcher.config["fetch_max_wait_ms"] = max(self._fetch_wait.ms, _idle_fetch_wait_ms(idle_seconds))
         polled: dict[TopicPartition, list[Any]] = super().poll(
             max(timeout_ms, IDLE_POLL_MS) if is_idle else timeout_ms, *args, **options
         )

@@ -141,6 +141,7 @@ class Server:
         )
         self.address = f"{host}:{port}"
         self._health_server, self.health_address = open_health_server(self._health, health_address)
+        self._reported: tuple[bool, tuple[str, ...]] | None = None
         self.set_healthy(healthy=False)
 
     def start(self) -> None:
@@ -157,6 +158,9 @@ class Server:
             healthy: whether every component works. A component that does not work needs a restart.
             problems: other conditions that make the service unready, such as an unreachable engine.
         """
+        if (healthy, tuple(problems)) == self._reported:  # usual, and the statuses are reported several times a second
+            return
+        self._reported = (healthy, tuple(problems))
         self._health.set_problems(problems)
         self._health.set(LIVE, serving=healthy)
         for name in self._names:
