@@ -212,15 +212,27 @@ def test_every_service_has_an_identity_of_its_own_and_only_who_issues_them_reads
     assert bool(made) is (cert_manager == "true")
 
 
-@pytest.mark.parametrize("lag", ["0", "500"])
-def test_keda_takes_the_place_of_an_autoscaler_where_it_is_there_and_a_lag_is_set(lag: str) -> None:
-    options = ["--api-versions", "keda.sh/v1alpha1", "--set", f"services.pipelining.autoscaling.lag={lag}"]
-    kinds = [
-        it["kind"]
-        for it in chart.manifests("ha", options=options)
-        if it["metadata"]["name"] == "pipelining" and it["kind"] in {"ScaledObject", "HorizontalPodAutoscaler"}
-    ]
-    assert kinds == (["ScaledObject"] if lag != "0" else ["HorizontalPodAutoscaler"])
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ("services.pipelining.autoscaling.lag=0", "HorizontalPodAutoscaler"),
+        ("services.pipelining.autoscaling.lag=500", "ScaledObject"),
+        ("kafka.bundled=true", "HorizontalPodAutoscaler"),  # KEDA cannot call it from its own namespace
+    ],
+)
+def test_keda_takes_the_place_of_an_autoscaler_where_it_is_there_and_a_lag_is_set(values: str, kind: str) -> None:
+    objects = chart.manifests("ha", options=["--api-versions", "keda.sh/v1alpha1", "--set", values])
+
+    scalers = [it for it in objects if it["kind"] in {"ScaledObject", "HorizontalPodAutoscaler"}]
+    (own,) = (it for it in scalers if it["metadata"]["name"] == "pipelining")
+    assert own["kind"] == kind
+    # an upgrade from one to the other creates the ScaledObject while the HorizontalPodAutoscaler still exists
+    (checked,) = {
+        it["metadata"]["annotations"]["validations.keda.sh/hpa-ownership"]
+        for it in scalers
+        if it["kind"] == "HorizontalPodAutoscaler"
+    }
+    assert checked == "false"
 
 
 OF_A_SITE: dict[str, Any] = {

@@ -1,9 +1,9 @@
 {{/*
-An autoscaler on the processor and, where KEDA is installed and `lag` is set, on the events that wait in Kafka:
-(dict "root" $ "component" NAME "it" VALUES "groups" MAP of consumer group to topics).
+An autoscaler on the processor and, where KEDA is installed and `lag` is set, on the events that wait in Kafka. KEDA calls Kafka from its own
+namespace, where the bundled one has no name and no policy that lets it in. (dict "root" $ "component" NAME "it" VALUES "groups" MAP of consumer group to topics).
 */}}
 {{- define "vesta.autoscaler" }}
-{{- $keda := and (.root.Capabilities.APIVersions.Has "keda.sh/v1alpha1") .it.autoscaling.lag .groups }}
+{{- $keda := and (.root.Capabilities.APIVersions.Has "keda.sh/v1alpha1") .it.autoscaling.lag .groups (not .root.Values.kafka.bundled) }}
 {{- if $keda }}
 ---
 apiVersion: keda.sh/v1alpha1
@@ -30,9 +30,7 @@ spec:
         consumerGroup: {{ $group }}
         topic: {{ . }}
         lagThreshold: {{ $lag | toString | quote }}
-      {{- if not $root.Values.kafka.bundled }}
       authenticationRef: {name: kafka}
-      {{- end }}
     {{- end }}
     {{- end }}
 {{- else }}
@@ -43,6 +41,8 @@ metadata:
   name: {{ .component }}
   labels:
     {{- include "vesta.labels" . | nindent 4 }}
+  annotations:
+    validations.keda.sh/hpa-ownership: "false"  # helm creates a ScaledObject before it deletes this, which KEDA would reject
 spec:
   scaleTargetRef: {apiVersion: apps/v1, kind: Deployment, name: {{ .component }}}
   minReplicas: {{ .it.autoscaling.minReplicas }}
