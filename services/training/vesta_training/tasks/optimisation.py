@@ -23,18 +23,29 @@ def warm_cosine(steps: int, warmup_share: float) -> Callable[[int], float]:
     return share
 
 
-def follow(average: "torch.nn.Module", module: "torch.nn.Module", step: int) -> None:
-    """Moves the average of the weights of a module towards them, by less with each step. Counts are copied.
+class MovingAverage:
+    """The moving average of the weights of a module. Later changes of both must be in place.
 
     Args:
-        step: from 0.
+        average: a copy of the module, which takes the average.
     """
-    import torch
 
-    decay = min(AVERAGE_DECAY_MAX, (1 + step) / (10 + step))
-    with torch.no_grad():
-        for own, new in zip(average.state_dict().values(), module.state_dict().values(), strict=True):
-            if own.dtype.is_floating_point:
-                own.lerp_(new, 1 - decay)
-            else:
+    def __init__(self, average: "torch.nn.Module", module: "torch.nn.Module") -> None:
+        pairs = list(zip(average.state_dict().values(), module.state_dict().values(), strict=True))
+        self._weights = [pair for pair in pairs if pair[0].dtype.is_floating_point]
+        self._counts = [pair for pair in pairs if not pair[0].dtype.is_floating_point]
+
+    def follow(self, step: int) -> None:
+        """Moves the average towards the weights, by less with each step. Counts are copied.
+
+        Args:
+            step: from 0.
+        """
+        import torch
+        from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+        decay = min(AVERAGE_DECAY_MAX, (1 + step) / (10 + step))
+        with torch.no_grad():
+            get_ema_multi_avg_fn(decay)(*map(list, zip(*self._weights, strict=True)), None)
+            for own, new in self._counts:
                 own.copy_(new)

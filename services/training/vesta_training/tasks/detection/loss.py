@@ -52,12 +52,14 @@ def detection_sums(outputs: Predicted, matched: Sequence[Matched]) -> LossSums:
     classes = torch.zeros(logits.shape[:2], dtype=torch.int64, device=logits.device)
     classes[rows, cells] = wanted_classes
     box_loss = nn.functional.smooth_l1_loss(offsets[rows, cells], wanted_offsets, reduction="sum")
-    entropy = logits.logsumexp(dim=2) - logits.gather(2, classes[..., None])[..., 0]
+    with torch.no_grad():
+        entropy = logits.logsumexp(dim=2) - logits.gather(2, classes[..., None])[..., 0]
     in_crowds = torch.zeros_like(classes, dtype=torch.bool)
     for row, one in enumerate(matched):
         in_crowds[row, one.in_crowds.to(logits.device)] = True
-    counted = _counted(entropy.detach(), classes > 0, in_crowds)
-    return LossSums(entropy[counted].sum() + box_loss, torch.tensor(len(cells), device=logits.device))
+    counted = _counted(entropy, classes > 0, in_crowds)
+    class_loss = nn.functional.cross_entropy(logits[counted], classes[counted], reduction="sum")
+    return LossSums(class_loss + box_loss, torch.tensor(len(cells), device=logits.device))
 
 
 def _counted(entropy: torch.Tensor, positive: torch.Tensor, in_crowds: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from torchvision.ops import box_convert, box_iou
+from torchvision.ops import box_convert
 from vesta_common.media.crowds import INSIDE_MIN
 
 from vesta_training.tasks.detection.boxed_view import BoxedView
@@ -39,6 +39,7 @@ class Matcher:
     def __init__(self, defaults: torch.Tensor) -> None:
         self._defaults = defaults
         self._corners = box_convert(defaults, "cxcywh", "xyxy")
+        self._sides = self._corners.T.contiguous()
         self._of_view: dict[str, Matched] = {}
 
     def match(self, view: BoxedView) -> Matched:
@@ -54,7 +55,7 @@ class Matcher:
             nothing = torch.zeros(0, dtype=torch.int64)
             return Matched(nothing, nothing, torch.zeros(0, 4), torch.nonzero(is_in_crowd)[:, 0])
         boxes = torch.from_numpy(view.boxes)
-        overlap = box_iou(boxes, self._corners)
+        overlap = _overlap(boxes, self._sides)
         best, number = overlap.max(dim=0)
         number[best < MATCH_IOU_MIN] = -1
         number[overlap.argmax(dim=1)] = torch.arange(len(boxes))
@@ -64,6 +65,22 @@ class Matcher:
         classes = torch.from_numpy(view.numbers)[number] + 1
         offsets = encode(boxes[number], self._defaults[cells])
         return Matched(cells, classes, offsets, torch.nonzero(is_in_crowd)[:, 0])
+
+
+def _overlap(boxes: torch.Tensor, sides: torch.Tensor) -> torch.Tensor:
+    """Returns the IoU `(M, A)` of boxes with others, as `torchvision.ops.box_iou` in a quarter of its time.
+
+    Args:
+        boxes: `(M, 4)` x_min, y_min, x_max, y_max.
+        sides: `(4, A)`, contiguous: x_min, y_min, x_max, y_max of the others.
+    """
+    x_min, y_min, x_max, y_max = boxes.T[..., None]
+    across = (torch.minimum(x_max, sides[2]) - torch.maximum(x_min, sides[0])).clamp_(min=0)
+    down = (torch.minimum(y_max, sides[3]) - torch.maximum(y_min, sides[1])).clamp_(min=0)
+    shared = across.mul_(down)
+    areas = (x_max - x_min) * (y_max - y_min)
+    other_areas = (sides[2] - sides[0]) * (sides[3] - sides[1])
+    return shared / (areas + other_areas - shared)
 
 
 def in_crowds(view: BoxedView, corners: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from vesta_training.errors import LearningError
 from vesta_training.features.feature_maps import MapCache
 from vesta_training.recipes.choices import MapHeadChoices
 from vesta_training.tasks.checkpoints import Resumable
-from vesta_training.tasks.optimisation import GRADIENT_NORM_MAX, follow
+from vesta_training.tasks.optimisation import GRADIENT_NORM_MAX, MovingAverage
 from vesta_training.tasks.views.parallel_fits import Running
 
 STEPS_PER_CHECKPOINT = 200
@@ -82,7 +82,10 @@ def fit(
         torch.manual_seed(inputs.seed)
         head = make_head().to(device).to(memory_format=LAYOUT).train()
     average = copy.deepcopy(head)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=choices.learning_rate, weight_decay=choices.weight_decay)
+    averaging = MovingAverage(average, head)
+    optimizer = torch.optim.AdamW(
+        head.parameters(), lr=choices.learning_rate, weight_decay=choices.weight_decay, fused=True
+    )
     images, views = _schedule(inputs)
     first = 0
     if (state := resumable.find(inputs.fingerprint)) is not None:
@@ -106,7 +109,7 @@ def fit(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(head.parameters(), GRADIENT_NORM_MAX)
         optimizer.step()
-        follow(average, head, step)
+        averaging.follow(step)
         if (step + 1) % STEPS_PER_CHECKPOINT == 0 or step + 1 == inputs.steps:
             resumable.keep(
                 inputs.fingerprint,

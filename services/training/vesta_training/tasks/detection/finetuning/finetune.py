@@ -34,7 +34,7 @@ from vesta_training.tasks.detection.finetuning.precision import precision_of
 from vesta_training.tasks.detection.finetuning.tunable import TunableDetector
 from vesta_training.tasks.detection.loss import LossSums
 from vesta_training.tasks.group import ALONE, Group, share
-from vesta_training.tasks.optimisation import GRADIENT_NORM_MAX, follow, warm_cosine
+from vesta_training.tasks.optimisation import GRADIENT_NORM_MAX, MovingAverage, warm_cosine
 from vesta_training.tasks.views.views import SOURCE_SCALE, ViewChoices, draw_view
 
 OBJECT_VALUES = 6
@@ -133,6 +133,7 @@ def finetune(
     )
     parameters = [one for part in optimizer.param_groups for one in part["params"]]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, warm_cosine(steps, choices.warmup_share))
+    averaging = MovingAverage(tuning.average, tuning.model)
     precision = precision_of(inputs.device, mixed=choices.mixed_precision)
     state = group.broadcast(lambda: resumable.find(inputs.fingerprint))
     if state is None:
@@ -167,7 +168,7 @@ def finetune(
             precision.step(optimizer, parameters, GRADIENT_NORM_MAX)
             schedule.step()
             step = epoch * batch_count + index
-            follow(tuning.average, tuning.model, step)
+            averaging.follow(step)
             stepped(step + 1, steps, value)
         candidate = tuning.candidate(epoch + 1)
         precisions.append(candidate["precision"])
