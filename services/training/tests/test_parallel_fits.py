@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Thread
 
 import pytest
 from memory_features import MemoryFeatureStore
+from training_service import eventually
 from vesta_training.hardware import CPU, CUDA
 from vesta_training.progress import ignore_progress
 from vesta_training.tasks.assignment import Dependencies
 from vesta_training.tasks.views.parallel_fits import Running, parallel_fits
+from vesta_training.tasks.views.turns import Turns
 
 
 @pytest.fixture
@@ -56,6 +59,41 @@ def test_fits_run_at_the_same_time_and_their_steps_are_added_up(dependencies: De
     assert [one.result() for one in results] == ["a", "b"]
     assert [done for done, _, _ in updates] == [1, 2, 3, 4, 5]
     assert updates[-1] == (5, 5, 0.5)
+
+
+def test_fits_take_turns_on_the_cores(dependencies: Dependencies) -> None:
+    begun: set[str] = set()
+
+    def until_all_have_begun(name: str, running: Running) -> None:
+        begun.add(name)
+        for step in count(1):
+            running.stepped(step, 10**9, 0.5)
+            if len(begun) == 4:
+                return
+
+    with parallel_fits(dependencies, ignore_progress) as fits:
+        results = [fits.start(10**9, partial(until_all_have_begun, name)) for name in "abcd"]
+        assert [one.result(timeout=30) for one in results] == [None] * 4
+
+
+def test_the_fit_with_the_most_steps_left_is_next() -> None:
+    turns, order = Turns(1), []
+
+    def fit(name: str, steps: int) -> None:
+        with turns.first(steps):
+            for step in range(steps):
+                order.append(name)
+                turns.next(steps - step - 1)
+
+    with turns.first(9):
+        threads = [Thread(target=fit, args=one) for one in (("a", 3), ("b", 1), ("c", 2))]
+        for queued, thread in enumerate(threads, start=1):
+            thread.start()
+            eventually(lambda queued=queued: turns.waiting_count == queued)  # type: ignore[misc]
+    for thread in threads:
+        thread.join(timeout=30)
+
+    assert "".join(order) == "aaccba"
 
 
 @pytest.mark.parametrize(("device", "cores", "threads"), [(CPU, 1, 1), (CPU, 2, 1), (CPU, 16, 4), (CUDA, 16, 16)])

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 from vesta_training.hardware import CPU
 from vesta_training.progress import ignore_progress
 from vesta_training.tasks.assignment import Dependencies
+from vesta_training.tasks.views.turns import Turns
 
 FITS_AT_ONCE_MAX = 4
 """A training has four fits with the default recipes: the model, and three folds."""
@@ -38,14 +39,15 @@ ALONE: Final = Running()
 class ParallelFits:
     """Starts fits, and adds up their steps. If a fit fails or is stopped, all are stopped with the same exception."""
 
-    def __init__(self, pool: ThreadPoolExecutor, threads: int, stepped: Stepped) -> None:
-        self._pool, self._threads, self._stepped = pool, threads, stepped
+    def __init__(self, pool: ThreadPoolExecutor, turns: Turns, threads: int, stepped: Stepped) -> None:
+        self._pool, self._turns, self._threads, self._stepped = pool, turns, threads, stepped
         self._lock = Lock()
         self._failure: BaseException | None = None
         self._total, self._done = 0, 0
 
     def start(self, steps: int, fit: Callable[[Running], Result]) -> "Future[Result]":
-        """Starts a fit, or queues it. The longest should come first.
+        """Starts a fit, or queues it. The longest should come first. Of the first four, those with the most steps left take the next
+        steps.
 
         Args:
             steps: number of steps of the fit.
@@ -53,14 +55,14 @@ class ParallelFits:
         """
         with self._lock:
             self._total += steps
-        return self._pool.submit(self._run, fit)
+        return self._pool.submit(self._run, steps, fit)
 
     def stop(self, failure: BaseException) -> None:
         """Stops all fits, each at its next step."""
         with self._lock:
             self._failure = self._failure or failure
 
-    def _run(self, fit: Callable[[Running], Result]) -> Result:
+    def _run(self, steps: int, fit: Callable[[Running], Result]) -> Result:
         counted = 0
 
         def stepped(step: int, _: int, loss: float) -> None:
@@ -71,12 +73,14 @@ class ParallelFits:
                 self._done += step - counted
                 counted = step
                 self._stepped(self._done, self._total, loss)
+            self._turns.next(steps - step)
 
-        try:
-            return fit(Running(self._threads, stepped))
-        except BaseException as failure:
-            self.stop(failure)
-            raise
+        with self._turns.first(steps):
+            try:
+                return fit(Running(self._threads, stepped))
+            except BaseException as failure:
+                self.stop(failure)
+                raise
 
 
 @contextmanager
@@ -88,8 +92,9 @@ def parallel_fits(dependencies: Dependencies, stepped: Stepped) -> Generator[Par
             time. Raises an exception to stop.
     """
     at_once = min(dependencies.threads, FITS_AT_ONCE_MAX) if dependencies.device == CPU else 1
-    with ThreadPoolExecutor(at_once, thread_name_prefix="fit") as pool:
-        fits = ParallelFits(pool, max(1, dependencies.threads // at_once), stepped)
+    started = FITS_AT_ONCE_MAX if at_once > 1 else 1
+    with ThreadPoolExecutor(started, thread_name_prefix="fit") as pool:
+        fits = ParallelFits(pool, Turns(at_once), max(1, dependencies.threads // at_once), stepped)
         try:
             yield fits
         except BaseException as failure:
