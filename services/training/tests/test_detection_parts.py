@@ -198,7 +198,7 @@ def test_maps_are_computed_once_and_the_oldest_are_deleted(tmp_path: Path) -> No
         cache.compute(
             wanted,
             model=lambda: runtime,  # type: ignore[arg-type, return-value]
-            pixels=lambda key: np.full((4, 4, 3), int(key), np.uint8),
+            pixels=lambda batch: [np.full((4, 4, 3), int(key), np.uint8) for key in batch],
             threads=2,
         )
 

@@ -44,16 +44,16 @@ class MapCache:
         keys: Sequence[str],
         *,
         model: Callable[[], ModelRuntime],
-        pixels: Callable[[str], Pixels],
+        pixels: Callable[[Sequence[str]], Sequence[Pixels]],
         threads: int,
         computed: Callable[[int, int], None] = ignore_progress,
     ) -> None:
-        """Computes the missing maps.
+        """Computes the missing maps, in the order of the keys.
 
         Args:
             keys: of the images: names of files.
             model: loads the model, whose outputs are the maps by stride; called only if maps are missing.
-            pixels: returns the input of the model for a key, `(S, S, 3)`. Called from several threads.
+            pixels: returns the inputs of the model for the keys of a batch, each `(S, S, 3)`. Called from several threads.
             computed: called with the number of computed and of missing maps; raises an exception to stop.
         """
         missing = [key for key in dict.fromkeys(keys) if not _is_readable(self._path(key))]
@@ -62,7 +62,7 @@ class MapCache:
         runtime = model()
 
         def compute_batch(batch: Sequence[str]) -> int:
-            maps = runtime.run_all(np.stack([pixels(key) for key in batch]), runtime.outputs)
+            maps = runtime.run_all(np.stack(pixels(batch)), runtime.outputs)
             for index, key in enumerate(batch):
                 self._write(key, np.concatenate([one[index].ravel() for one in maps]))
             return len(batch)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ class ViewMaps:
         self.cache.compute(
             [self._key(example.image_sha256, number) for example in examples for number in range(self.count)],
             model=lambda: ModelRuntime(self.model_path, dependencies.device),
-            pixels=lambda key: self._pixels(key, dependencies),
+            pixels=lambda keys: self._pixels(keys, dependencies),
             threads=dependencies.threads,
             computed=report.step,
         )
@@ -66,14 +67,22 @@ class ViewMaps:
     def _key(self, image_sha256: str, number: int) -> str:
         return f"{image_sha256}.{number}"
 
-    def _pixels(self, key: str, dependencies: Dependencies) -> Pixels:
-        image_sha256, number = key.split(".")
-        view = draw_view(image_sha256, int(number), self.choices)
-        if view.is_whole:
-            return dependencies.pixels(image_sha256, InputFormat(self.side_px, self.side_px, self.resize))
+    def _pixels(self, keys: Sequence[str], dependencies: Dependencies) -> list[Pixels]:
+        """Returns the pixels of a batch of views. An image is loaded once for itself, and once for all parts of it."""
+        whole = InputFormat(self.side_px, self.side_px, self.resize)
         source_px = round(SOURCE_SCALE * self.side_px)
-        source = dependencies.pixels(image_sha256, InputFormat(source_px, source_px, self.resize))
-        return view_pixels(source, view, self.side_px)
+        source = InputFormat(source_px, source_px, self.resize)
+        load = cache(dependencies.pixels)
+        answer = []
+        for key in keys:
+            image_sha256, number = key.split(".")
+            view = draw_view(image_sha256, int(number), self.choices)
+            answer.append(
+                load(image_sha256, whole)
+                if view.is_whole
+                else view_pixels(load(image_sha256, source), view, self.side_px)
+            )
+        return answer
 
 
 def view_maps(
