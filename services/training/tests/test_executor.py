@@ -1,6 +1,9 @@
 """The child process executor: cancellation, crashes and deadlines."""
 
+import os
+import signal
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import pytest
 from executors_contract import WORK, ExecutorContract, an_embedding, end_of
 from vesta_common.errors import Unavailable
 from vesta_common.storage.objects import ObjectStore
-from vesta_training.executors import Executor
+from vesta_training.executors import Executor, State
 from vesta_training.executors.local import LocalProcessExecutor
 from vesta_training.runs.job import Job
 from vesta_training.settings import Settings
@@ -22,10 +25,11 @@ class OneProcess:
         self._executors: list[LocalProcessExecutor] = []
         self.objects = ObjectStore.of(settings)
         self.seconds = 0.0
+        self.cancel_timeout = timedelta(milliseconds=100)
         self.executor = self.another()
 
     def another(self) -> LocalProcessExecutor:
-        made = LocalProcessExecutor(self._settings, lambda: self.seconds)
+        made = LocalProcessExecutor(self._settings, lambda: self.seconds, self.cancel_timeout)
         self._executors.append(made)
         return made
 
@@ -66,6 +70,25 @@ class TestLocalProcessExecutor(ExecutorContract):
         place.executor.start(WORK, place.job(deadline_seconds=1))
         place.seconds += 2
         assert "deadline of 1 s" in str(end_of(place.executor, WORK).error)
+
+    def test_the_process_of_cancelled_work_does_the_next(self, place: OneProcess) -> None:
+        place.cancel_timeout = timedelta(minutes=1)
+        executor = place.another()
+        executor.start(WORK, place.job())
+        process = executor._child
+        executor.cancel(WORK)
+        assert executor.list_work() == []
+        executor.start("train-next", place.job())
+        assert end_of(executor, "train-next").state is State.SUCCEEDED
+        assert executor._child is process
+
+    def test_a_process_that_does_not_react_to_a_cancellation_is_killed(self, place: OneProcess) -> None:
+        place.executor.start(WORK, place.job())
+        process = place.executor._child
+        os.kill(process.pid, signal.SIGSTOP)
+        place.executor.cancel(WORK)
+        assert not process.is_alive()
+        assert place.executor.observe(WORK).state is State.ABSENT
 
     def test_a_killed_process_is_reported_as_died(self, place: OneProcess) -> None:
         place.executor.start(WORK, place.job())

@@ -63,6 +63,37 @@ def test_trainings_come_before_curves_that_are_younger_than_ten_minutes(training
     assert training.get(patient).state == TrainingRun.QUEUED
 
 
+def test_a_training_interrupts_a_measurement_that_continues_afterwards(training: Training) -> None:
+    measured = a_trained_run(training)
+    training.executor.under_way = 1
+    urgent: list[TrainingRun] = []
+
+    def create_once() -> None:
+        if not urgent:
+            urgent.append(training.a_run("urgent"))
+
+    training.executor.before_observing = create_once
+    training.worker.step()
+
+    assert training.executor.cancelled == [work_name(measured)]
+    assert training.get(measured).control_curve_pending
+    assert training.get(urgent[0]).state == TrainingRun.QUEUED
+    training.worker.step()
+    assert training.get(urgent[0]).state == TrainingRun.SUCCEEDED
+    training.worker.step()
+    assert training.get(measured).random_labels.labels.value == 120
+
+
+def test_a_measurement_that_has_waited_for_ten_minutes_is_not_interrupted(training: Training) -> None:
+    measured = a_trained_run(training)
+    training.clock.advance(timedelta(minutes=11))
+    training.a_run("urgent")
+    training.executor.under_way = 1
+    training.worker.step()
+    assert training.executor.cancelled == []
+    assert not training.get(measured).control_curve_pending
+
+
 def test_a_worker_that_is_killed_during_the_measurement_is_replaced(training: Training) -> None:
     run = a_trained_run(training)
     assert training.store.run_queue.claim() is not None  # by a worker that is killed

@@ -116,6 +116,7 @@ class Scripted:
         self.adds = ModelVersion()
         self.held_out: dict[str, float] = {}
         self.waits: list[str] = []
+        self.under_way = 0
         self.cancelled: list[str] = []
         self.work: dict[str, Job] = {}
         self.before_observing: Callable[[], None] = lambda: None
@@ -130,6 +131,9 @@ class Scripted:
             return Observation(State.ABSENT)
         if self.waits:
             return Observation(State.PENDING, waiting_reason=self.waits.pop(0))
+        if self.under_way:
+            self.under_way -= 1
+            return Observation(State.RUNNING, TrainingProgress(phase="head"))
         if self.fails:
             del self.work[work]
             raise self.fails.pop(0)

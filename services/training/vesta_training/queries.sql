@@ -50,6 +50,13 @@ UPDATE training_runs SET
 WHERE name = :name
 RETURNING *;
 
+-- name: training_waits$
+-- Whether a training waits for a worker that was created before a time.
+SELECT EXISTS (
+    SELECT FROM training_runs
+    WHERE state = 'QUEUED' AND create_time < :created_before AND (lease_expire_time IS NULL OR lease_expire_time <= :now)
+);
+
 -- name: put_progress$
 -- Returns whether cancellation was requested.
 UPDATE training_runs SET progress = coalesce(:progress, progress), pending_reason = :pending_reason WHERE name = :name

@@ -1,6 +1,7 @@
 """Workers: claim a run, train it with an executor, renew the lease and record the result. Other workers can take runs over at any time.
 
-The learning curve of a run is measured by a claim of its own after its version is registered, so that nobody waits for it.
+The learning curve of a run is measured by a claim of its own after its version is registered, so that nobody waits for it. A training that
+is created in the meantime interrupts the measurement, which continues with its next fit afterwards.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.folders import LOST, remove_ended
 from vesta_training.runs.job import CurveResult, RunResult
 from vesta_training.runs.job_builder import DEFAULT_COMPUTE, Compute, Datasets, JobBuilder
-from vesta_training.runs.recorder import Recorder, Stopped, recording
+from vesta_training.runs.recorder import Preempted, Recorder, Stopped, recording
 from vesta_training.store import Store
 from vesta_training.store.run_queue import ClaimedRun
 
@@ -87,10 +88,14 @@ class Worker:
             self._hand_over(claimed, work)
         except Stopped:
             self._hand_over(claimed, work)
+        except Preempted:
+            log.info("measurement_preempted", run=run.name)
+            self._executor.cancel(work)
+            self._release(claimed, "until a training has ended")
         return True
 
     def _attempt(self, claimed: ClaimedRun, work: str) -> None:
-        """Trains a run and records how that ended. Raises LeaseLost, Stopped, and the error of a run that is to be retried."""
+        """Trains a run and records how that ended. Raises LeaseLost, Stopped, Preempted, and the error of a run that is to be retried."""
         run = claimed.run
         if claimed.cancel_requested or claimed.death_count >= DEATHS_MAX:
             self._executor.cancel(work)
@@ -103,7 +108,7 @@ class Worker:
         try:
             outcome = self._work(claimed, work)
             version = self._succeed(claimed, outcome)
-        except (LeaseLost, Stopped):
+        except (LeaseLost, Stopped, Preempted):
             raise
         except TrainingCancelled:
             self._executor.cancel(work)
@@ -153,6 +158,8 @@ class Worker:
                 raise seen.error
             if seen.state in {State.ABSENT, State.ENDING}:
                 raise Unavailable("its data was deleted during the training", reason=WORK_LOST)
+            if seen.progress is not None:
+                recorder.give_way()
             seen = self._executor.observe(work, POLL)
 
     def _hand_over(self, claimed: ClaimedRun, work: str) -> None:

@@ -14,13 +14,16 @@ from vesta_common.errors import Unavailable, is_transient
 from vesta_common.settings import ServiceSettings
 from vesta_common.storage.objects import ObjectStore
 
-from vesta_training.errors import DeadlinePassedError
+from vesta_training.errors import DeadlinePassedError, TrainingCancelled
 from vesta_training.executors import DIED, Observation, State, stored_result
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.job import Job
 
 IDLE_MAX = timedelta(seconds=60)
+CANCEL_TIMEOUT = timedelta(seconds=2)
 _PROGRESS, _ENDED = "progress", "ended"
+_CANCEL = ""
+"""Sent to the child instead of the name of a work."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -33,9 +36,20 @@ class LocalProcessExecutor:
 
     outlives_service = False
 
-    def __init__(self, settings: ServiceSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        """Creates an executor. `clock` returns seconds."""
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        clock: Callable[[], float] = time.monotonic,
+        cancel_timeout: timedelta = CANCEL_TIMEOUT,
+    ) -> None:
+        """Creates an executor.
+
+        Args:
+            clock: returns seconds.
+            cancel_timeout: how long cancelled work has for its next step.
+        """
         self._settings = settings
+        self._cancel_timeout = cancel_timeout
         self._objects = ObjectStore.of(settings)
         self._context = multiprocessing.get_context("spawn")
         self._clock = clock
@@ -80,9 +94,30 @@ class LocalProcessExecutor:
         return Observation(State.FAILED, error=error) if error is not None else stored_result(exchange)
 
     def cancel(self, work: str) -> None:
-        """Kills the child if it works on this run."""
-        if work == self._work:
+        """Cancels the work of the child at its next step, and kills the child if there is none in time.
+
+        A new child would spend seconds of processor time on its imports.
+        """
+        if work != self._work:
+            return
+        if self._ends_when_asked():
+            self._work, self._used = "", self._clock()
+        else:
             self.close()
+
+    def _ends_when_asked(self) -> bool:
+        if not self._work or self._pipe is None:
+            return False
+        try:
+            self._pipe.send(_CANCEL)
+            deadline = time.monotonic() + self._cancel_timeout.total_seconds()
+            while self._pipe.poll(max(0.0, deadline - time.monotonic())):
+                kind, _ = self._pipe.recv()
+                if kind == _ENDED:
+                    return True
+        except (EOFError, OSError):
+            pass  # the child has died
+        return False
 
     def list_work(self) -> list[str]:
         """Lists the current work of the child."""
@@ -126,14 +161,22 @@ def _serve(pipe: Connection, settings: ServiceSettings) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     from vesta_training.runs.work import execute
 
+    def check() -> None:
+        if pipe.poll() and pipe.recv() == _CANCEL:
+            raise TrainingCancelled("cancelled")
+
     objects = ObjectStore.of(settings)
     while True:
         try:
             work = pipe.recv()
         except EOFError:
             return
+        if work == _CANCEL:  # the work ended in the meantime
+            continue
         try:
-            execute(work, objects, changed=lambda: pipe.send((_PROGRESS, None)))
+            execute(work, objects, changed=lambda: pipe.send((_PROGRESS, None)), check=check)
+            pipe.send((_ENDED, None))
+        except TrainingCancelled:
             pipe.send((_ENDED, None))
         except Exception as error:
             if not is_transient(error):

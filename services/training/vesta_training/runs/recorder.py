@@ -19,6 +19,10 @@ class Stopped(Exception):
     """The service is stopping; the run is released for another worker."""
 
 
+class Preempted(Exception):
+    """A training comes before the measurement of a learning curve, which is released until then."""
+
+
 class Recorder:
     """Stores and publishes the progress of a run at most once per second.
 
@@ -71,6 +75,11 @@ class Recorder:
             raise Stopped
         if self._cancel_requested.is_set():
             raise TrainingCancelled("cancelled")
+
+    def give_way(self) -> None:
+        """Raises Preempted if the run is being measured and a training waits."""
+        if self._store.run_queue.is_preempted(self._claimed):
+            raise Preempted
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from vesta_common.errors import VestaError, is_transient
 from vesta_common.storage.objects import ObjectStore
 from vesta_contracts.training.v1 import TrainingProgress
 
+from vesta_training.errors import TrainingCancelled
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.job import CurveResult, Job, RunResult, finetune_on_other_rank, measure_job, run_job
 from vesta_training.tasks.group import NO_OTHER_RANKS, Group, OtherRanks, TuningInput
@@ -27,6 +28,7 @@ def execute(
     machine: Mapping[str, Any] | None = None,
     *,
     changed: Callable[[], None] = lambda: None,
+    check: Callable[[], None] = lambda: None,
     other_ranks: OtherRanks = NO_OTHER_RANKS,
 ) -> bool:
     """Executes the work, a training or the measurement of a learning curve, and stores the result. Returns whether it succeeded.
@@ -34,21 +36,25 @@ def execute(
     Args:
         machine: fields of the job that depend on the machine: `work_folder`, `threads`.
         changed: called after progress was stored.
+        check: called after every step; raises TrainingCancelled to stop. No result is stored then.
         other_ranks: the other processes of a distributed run; see `execute_other_rank`.
 
     Raises:
+        TrainingCancelled: see `check`.
         NotFound: the run was finished or deleted in the meantime.
         Exception: a transient error. No result is stored, and a restart can succeed.
     """
     exchange = Exchange(objects, work)
     job: Job = replace(exchange.get_job(), **(machine or {}))
     try:
-        publish, checkpoints = _ProgressPublisher(exchange, changed), _Checkpoints(exchange)
+        publish, checkpoints = _ProgressPublisher(exchange, changed, check), _Checkpoints(exchange)
         outcome: RunResult | CurveResult = (
             measure_job(job, objects, publish, checkpoints)
             if job.measured_key
             else run_job(job, objects, publish, checkpoints, other_ranks)
         )
+    except TrainingCancelled:
+        raise
     except Exception as error:
         if is_transient(error):
             raise
@@ -75,12 +81,14 @@ def execute_other_rank(
 class _ProgressPublisher:
     """Stores progress at most once per second, and at the start of each phase."""
 
-    def __init__(self, exchange: Exchange, changed: Callable[[], None]) -> None:
+    def __init__(self, exchange: Exchange, changed: Callable[[], None], check: Callable[[], None]) -> None:
         self._exchange = exchange
         self._changed = changed
+        self._check = check
         self._last_published, self._phase = 0.0, ""
 
     def __call__(self, progress: TrainingProgress) -> None:
+        self._check()
         now = time.monotonic()
         if progress.phase != self._phase or now - self._last_published >= PROGRESS_SECONDS:
             self._last_published, self._phase = now, progress.phase

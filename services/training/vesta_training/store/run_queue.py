@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, timedelta
 
 from vesta_common.clock import Clock
 from vesta_common.errors import Unavailable
@@ -32,6 +32,7 @@ from vesta_training.store.statements import queries
 
 LEASE_DURATION = timedelta(seconds=10)
 # Trainings come before the measurements of runs that succeeded within the last ten minutes, because people wait for models.
+MEASUREMENT_DELAY = timedelta(minutes=10)
 _RUN_LEASES = Leases(
     "training_runs",
     LEASE_DURATION,
@@ -150,6 +151,15 @@ class RunQueue:
             if progress is not None and publish_progress:
                 self._publisher.publish(connection, name, TrainingRunProgressed(training_run=name, progress=progress))
         return bool(cancel_requested)
+
+    def is_preempted(self, claimed: ClaimedRun) -> bool:
+        """Returns whether the run is being measured, and a training waits that `claim` would return before it."""
+        if not claimed.run.control_curve_pending:
+            return False
+        created_before = claimed.run.end_time.ToDatetime(UTC) + MEASUREMENT_DELAY
+        with self._postgres.transaction() as connection:
+            waits = queries.training_waits(connection, now=self._clock.now(), created_before=created_before)
+        return bool(waits)
 
     def release(self, claimed: ClaimedRun, reason: str = "", *, died: bool = False) -> None:
         """Releases a run to state QUEUED, or its measurement, so that it can be claimed immediately. Raises LeaseLost.
