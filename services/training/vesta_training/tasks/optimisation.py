@@ -45,7 +45,8 @@ class MovingAverage:
         from torch.optim.swa_utils import get_ema_multi_avg_fn
 
         decay = min(AVERAGE_DECAY_MAX, (1 + step) / (10 + step))
+        move = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            get_ema_multi_avg_fn(decay)(*map(list, zip(*self._weights, strict=True)), None)
+            move(*map(list, zip(*self._weights, strict=True)), None)
             for own, new in self._counts:
                 own.copy_(new)

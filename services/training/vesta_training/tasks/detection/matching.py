@@ -80,7 +80,8 @@ def _overlap(boxes: torch.Tensor, sides: torch.Tensor) -> torch.Tensor:
     shared = across.mul_(down)
     areas = (x_max - x_min) * (y_max - y_min)
     other_areas = (sides[2] - sides[0]) * (sides[3] - sides[1])
-    return shared / (areas + other_areas - shared)
+    overlap: torch.Tensor = shared / (areas + other_areas - shared)
+    return overlap
 
 
 def in_crowds(view: BoxedView, corners: torch.Tensor) -> torch.Tensor:
