@@ -18,7 +18,7 @@ ROUNDS = 3
 LABELS_PER_ROUND = 60
 PATIENCE_SECONDS = 300
 POLL_SECONDS = 0.25
-"""Without a pause, the predictions that look for the better model would take the processor from its training."""
+"""Without a pause, the requests that look for the better model would take the processor from its training."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def turn(
 ) -> tuple[Turned, list[Figure]]:
     """Runs a loop; the figure is the median over its rounds.
 
-    The time starts with the last answer, and ends when Predict, called repeatedly through the gateway, first returns
-    another model version.
+    The time starts with the last answer, and ends when Predict, called repeatedly through the gateway after the training,
+    first returns another model version.
 
     Raises:
         RuntimeError: no round deployed a better model.
@@ -94,7 +94,12 @@ def _label_to_model(owner: Vesta, loop: str, experts: Experts, number: int, pict
             if experts.work(status.campaign):
                 last_answer = time.monotonic()
                 continue
-        elif last_answer and seconds is None and _version(owner, status.deployment, picture) != before:
+        elif (
+            last_answer
+            and seconds is None
+            and status.phase != LoopStatus.TRAINING
+            and _version(owner, status.deployment, picture) != before
+        ):
             seconds = time.monotonic() - last_answer
         time.sleep(POLL_SECONDS)
     raise RuntimeError(f"round {number + 1} does not end: {LoopStatus.Phase.Name(status.phase)}, {status.message}")
