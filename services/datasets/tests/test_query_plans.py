@@ -17,7 +17,12 @@ from vesta_local.testing import new_schema
 
 LARGE, SMALL = "projects/large/datasets/d", "projects/small/datasets/d"
 LARGE_COUNT, SMALL_COUNT = 20_000, 20
-TABLES = ("items", "embeddings", "item_terms")  # the tables of the search index have one row for thousands of items
+TABLES = (
+    "items",
+    "embeddings",
+    "item_terms",
+    "item_bands",
+)  # the tables of the search index have one row for thousands of items
 ITEM = f"{SMALL}/items/00003"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 FILL = """
@@ -56,6 +61,7 @@ VALUES: dict[str, Any] = {
     "last_item": ITEM,
     "key": 1, "count_min": 1, "numbers": [1], "number": 1, "pending_max": 100, "margin": 0, "item_count": 1, "item_ids": b"",
     "thresholds": b"", "codes": b"",
+    "answers": [0],
     "object_counts": [1], "duplicate_counts": [0], "area_mins": [4.0], "area_maxs": [9.0],
     "figures": [None],
 }  # fmt: skip

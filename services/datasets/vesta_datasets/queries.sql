@@ -181,13 +181,29 @@ UNION ALL
 SELECT original_sha256, media FROM items WHERE dataset = :dataset AND original_sha256 = ANY(:hashes) AND original_sha256 <> '';
 
 -- name: list_known_media
-SELECT DISTINCT ON (sha256) sha256, media FROM items WHERE sha256 = ANY(:hashes) AND dataset LIKE :datasets
+SELECT DISTINCT ON (sha256) sha256, media FROM items
+WHERE dataset = ANY(ARRAY(SELECT name FROM datasets WHERE parent = :parent)) AND sha256 = ANY(:hashes)
 ORDER BY sha256, name;
+
+-- name: list_known_hashes
+SELECT sha256 FROM items WHERE dataset = :dataset AND sha256 = ANY(:hashes);
+
+-- name: find_last_number$
+-- Items that are added to a dataset later have greater numbers; see 0027_cheaper_updates.sql.
+SELECT coalesce(max(number), 0) FROM item_bands WHERE dataset = :dataset;
+
+-- name: list_added
+SELECT name, perceptual_hash, group_name, split FROM item_bands JOIN items ON items.name = item_bands.item
+WHERE item_bands.dataset = :dataset AND item_bands.number > :number;
+
+-- name: list_placed
+SELECT name, group_name, split FROM items WHERE name = ANY(:names);
 
 -- name: find_candidates
 -- Items that share a band with one of the probes. No other item can be a near-duplicate.
-SELECT name, perceptual_hash, group_name, split FROM items WHERE dataset = :dataset
-    AND bands_of_dataset(dataset, bands) && bands_of_dataset(:dataset, :probes::integer[]) AND bands && :probes::integer[];
+SELECT name, perceptual_hash FROM item_bands JOIN items ON items.name = item_bands.item
+WHERE bands_of_dataset(item_bands.dataset, item_bands.bands) && bands_of_dataset(:dataset, :probes::integer[])
+    AND item_bands.dataset = :dataset AND item_bands.bands && :probes::integer[];
 
 -- name: find_item^
 -- As the next two statements, ignores items of a deleted dataset, which are purged later.
@@ -205,6 +221,15 @@ UPDATE items SET metadata = :metadata, update_time = :now WHERE name = :name;
 
 -- name: refound_group!
 -- Runs before an item is deleted: the oldest remaining item becomes the first of the group, and near-duplicates refer to it.
+WITH gone AS (
+    SELECT group_name FROM items WHERE name = :name
+), rest AS (
+    SELECT name, straddles FROM items WHERE name = (SELECT group_name FROM gone) AND group_name = name
+    UNION ALL
+    SELECT name, straddles FROM items WHERE group_name = (SELECT group_name FROM gone) AND group_name <> name
+), heir AS (
+    SELECT min(name) AS name FROM rest WHERE name <> :name AND NOT straddles
+)
 UPDATE items SET
     group_name = CASE WHEN items.group_name = :name THEN heir.name ELSE items.group_name END,
     duplicate_of = CASE
@@ -212,28 +237,29 @@ UPDATE items SET
         WHEN items.duplicate_of = :name THEN heir.name
         ELSE items.duplicate_of END,
     update_time = :now
-FROM (
-    SELECT min(other.name) AS name, gone.group_name FROM items AS gone
-    JOIN items AS other ON other.group_name = gone.group_name AND other.name <> gone.name AND NOT other.straddles
-    WHERE gone.name = :name GROUP BY gone.group_name
-) AS heir
-WHERE items.group_name = heir.group_name AND items.name <> :name AND :name IN (items.group_name, items.duplicate_of);
+FROM heir
+WHERE items.name IN (SELECT name FROM rest) AND items.name <> :name AND heir.name IS NOT NULL
+    AND :name IN (items.group_name, items.duplicate_of);
 
 -- name: delete_item!
 DELETE FROM items WHERE name = :name;
 
 -- name: put_accepted!
--- Stores the accepted annotations that apply. The caller determines them with the rows locked.
+-- Stores the accepted annotations that apply. The caller determines them with the rows locked. `answers` has the number of each item's
+-- annotations, from 0.
 UPDATE items SET
     accepted = new.accepted, labels = ARRAY(SELECT jsonb_array_elements_text(new.labels)),
     shape_concepts = ARRAY(SELECT jsonb_array_elements_text(new.shape_concepts)), reviewed = new.reviewed,
     control = items.control OR new.control, update_time = :now, object_count = new.object_count,
     duplicate_object_count = new.duplicate_count, object_area_min = new.area_min, object_area_max = new.area_max
-FROM unnest(
-    :names::text[], :accepted::bytea[], :labels::jsonb[], :shape_concepts::jsonb[], :reviewed::boolean[], :control::boolean[],
+FROM unnest(:names::text[], :answers::integer[]) AS given (name, answer)
+JOIN unnest(
+    :accepted::bytea[], :labels::jsonb[], :shape_concepts::jsonb[], :reviewed::boolean[], :control::boolean[],
     :object_counts::integer[], :duplicate_counts::integer[], :area_mins::real[], :area_maxs::real[]
-) AS new (name, accepted, labels, shape_concepts, reviewed, control, object_count, duplicate_count, area_min, area_max)
-WHERE items.name = new.name;
+) WITH ORDINALITY
+    AS new (accepted, labels, shape_concepts, reviewed, control, object_count, duplicate_count, area_min, area_max, number)
+ON new.number = given.answer + 1
+WHERE items.name = given.name;
 
 -- name: lock_scored
 -- Locks the items of a batch in order of name, so that two batches do not wait for each other.

@@ -29,6 +29,7 @@ _EDGES_OF = {
     "vesta_connection": {"syncs.dataset_items"},
     "vesta_datasets": {
         "ingest.add_items",
+        "ingest.near_duplicates",
         "ingest.search_indexing",
         "item_search",
         "operations.incoming",

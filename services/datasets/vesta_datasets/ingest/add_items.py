@@ -8,7 +8,7 @@ from vesta_common.ids import new_id
 from vesta_common.media.annotations import Terms, check_annotations
 from vesta_common.messages import copy_of, without
 from vesta_common.storage.postgres import Connection
-from vesta_contracts.common.v1 import Annotation, Media
+from vesta_contracts.common.v1 import Annotation
 from vesta_contracts.datasets.v1 import (
     AcceptedAnnotations,
     CreatedItem,
@@ -19,9 +19,9 @@ from vesta_contracts.datasets.v1 import (
     Split,
 )
 
+from vesta_datasets.ingest.near_duplicates import NearDuplicates
 from vesta_datasets.items import splits
 from vesta_datasets.items.accepted_annotations import next_accept_time
-from vesta_datasets.items.duplicates import DISTANCE_MAX_BITS, DuplicateIndex, Hashed, near, probes
 from vesta_datasets.items.splits import Shares
 from vesta_datasets.store import Store
 from vesta_datasets.task_types import DatasetTask, task_type_of
@@ -53,27 +53,34 @@ def add_items(
         NotFound: the dataset does not exist.
         InvalidArgument: the taxonomy does not allow the annotations.
     """
+    duplicates = NearDuplicates(store, connection, dataset_name, [item.media for item in new_items])
     dataset = store.datasets.get(connection, dataset_name, lock=True, counted=False)
     fields = [f"items[{index}].annotations" for index in range(len(new_items))]
     for error in _errors(store, connection, dataset, new_items, fields):
         if error:
             raise error
-    return [added.created for added in _add(store, connection, dataset, new_items, annotator)]
+    return [added.created for added in _add(store, connection, dataset, new_items, duplicates, annotator)]
 
 
 def add_valid_items(
     store: Store, connection: Connection, dataset_name: str, new_items: Sequence[NewItem], annotator: str
 ) -> list[Added | InvalidArgument]:
     """As `add_items`, but adds the items whose annotations the taxonomy allows, and returns an error for each other one. In order."""
+    duplicates = NearDuplicates(store, connection, dataset_name, [item.media for item in new_items])
     dataset = store.datasets.get(connection, dataset_name, lock=True, counted=False)
     errors = _errors(store, connection, dataset, new_items, ["annotations"] * len(new_items))
     valid = [item for item, error in zip(new_items, errors, strict=True) if error is None]
-    added = iter(_add(store, connection, dataset, valid, annotator))
+    added = iter(_add(store, connection, dataset, valid, duplicates, annotator))
     return [error or next(added) for error in errors]
 
 
 def _add(
-    store: Store, connection: Connection, dataset: Dataset, new_items: Sequence[NewItem], annotator: str
+    store: Store,
+    connection: Connection,
+    dataset: Dataset,
+    new_items: Sequence[NewItem],
+    duplicates: NearDuplicates,
+    annotator: str,
 ) -> list[Added]:
     """Adds valid items to a dataset whose row is locked."""
     known = store.items.lock_by_hash(connection, dataset.name, [item.media.sha256 for item in new_items])
@@ -83,7 +90,8 @@ def _add(
             fresh.setdefault(item.media.sha256, item)
     created = {}
     if fresh:
-        placements = _place(store, connection, dataset.name, Shares.of(dataset), list(fresh.values()))
+        duplicates.update(connection, [item.media for item in fresh.values()])
+        placements = _place(duplicates, dataset.name, Shares.of(dataset), list(fresh.values()))
         rows = [
             (name, item.media, item.metadata, placement)
             for item, (name, placement) in zip(fresh.values(), placements, strict=True)
@@ -162,7 +170,15 @@ def _errors(
     if not any(item.HasField("annotations") for item in new_items):
         return [None] * len(new_items)
     terms = Terms(store.taxonomies.get(connection, dataset.taxonomy), dataset.task_type)
-    return [_error(item, terms, field) for item, field in zip(new_items, fields, strict=True)]
+    checked: dict[tuple[Any, ...], InvalidArgument | None] = {}  # many items of an import have the same label
+    errors = []
+    for item, field in zip(new_items, fields, strict=True):
+        media = item.media
+        key = (field, item.annotations.SerializeToString(), media.mime_type, media.width_px, media.height_px)
+        if key not in checked:
+            checked[key] = _error(item, terms, field)
+        errors.append(checked[key])
+    return errors
 
 
 def _error(item: NewItem, terms: Terms, field: str) -> InvalidArgument | None:
@@ -174,24 +190,14 @@ def _error(item: NewItem, terms: Terms, field: str) -> InvalidArgument | None:
 
 
 def _place(
-    store: Store, connection: Connection, dataset: str, shares: Shares, new_items: Sequence[NewItem]
+    duplicates: NearDuplicates, dataset: str, shares: Shares, new_items: Sequence[NewItem]
 ) -> list[tuple[str, splits.Placement]]:
-    """Returns a name and a placement for each new item, in order. Items of the same batch can be near-duplicates of each other too."""
-    all_probes = [probe for item in new_items for probe in probes(item.media.perceptual_hash, DISTANCE_MAX_BITS)]
-    placed: dict[str, splits.Placed] = {}
-    index = DuplicateIndex()
-    for row in store.items.find_candidates(connection, dataset, all_probes) if all_probes else ():
-        placed[row["name"]] = splits.Placed(row["name"], row["group_name"], splits.Split(row["split"]))
-        index.add(Hashed(row["name"], row["perceptual_hash"]))
+    """Returns a name and a placement for each new item, in order."""
     results = []
     for item in new_items:
         name = f"{dataset}/items/{new_id()}"
-        media: Media = item.media
-        neighbours = index.near(media.perceptual_hash, DISTANCE_MAX_BITS)
-        ordered = [placed[hashed.name] for hashed in near(media.perceptual_hash, neighbours, DISTANCE_MAX_BITS)]
-        placement = splits.place(name, media.sha256, ordered, shares, _asked(item.split))
-        placed[name] = splits.Placed(name, placement.group, placement.split)
-        index.add(Hashed(name, media.perceptual_hash))
+        placement = splits.place(name, item.media.sha256, duplicates.of(item.media), shares, _asked(item.split))
+        duplicates.add(name, item.media, placement)
         results.append((name, placement))
     return results
 

@@ -64,7 +64,7 @@ class Items:
 
     def find_media(self, connection: Connection, project: str, hashes: Sequence[str]) -> dict[str, Media]:
         """Returns the media with these SHA-256 hashes that any item of the project has, by hash."""
-        rows = queries.list_known_media(connection, datasets=f"{project}/datasets/%", hashes=list(hashes))
+        rows = queries.list_known_media(connection, parent=project, hashes=list(hashes))
         return {row["sha256"]: Media.FromString(bytes(row["media"])) for row in rows}
 
     def find_by_file(self, connection: Connection, dataset: str, hashes: Sequence[str]) -> dict[str, Media]:
@@ -75,10 +75,26 @@ class Items:
         rows = queries.list_items_by_file(connection, dataset=dataset, hashes=list(hashes))
         return {row["file_sha256"]: Media.FromString(bytes(row["media"])) for row in rows}
 
+    def find_known(self, connection: Connection, dataset: str, hashes: Sequence[str]) -> set[str]:
+        """Returns those of the SHA-256 hashes that the media of a dataset's items have."""
+        return {row["sha256"] for row in queries.list_known_hashes(connection, dataset=dataset, hashes=list(hashes))}
+
+    def last_number(self, connection: Connection, dataset: str) -> int:
+        """Returns the greatest number of an item of a dataset, for `list_added`."""
+        return int(queries.find_last_number(connection, dataset=dataset))
+
+    def list_added(self, connection: Connection, dataset: str, last_number: int) -> list[dict[str, Any]]:
+        """Returns the items that were added to a dataset after `last_number` was read. `perceptual_hash` is unsigned."""
+        return [_unsigned(row) for row in queries.list_added(connection, dataset=dataset, number=last_number)]
+
+    def list_placed(self, connection: Connection, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns name, group and split of those of the items that exist."""
+        return list(queries.list_placed(connection, names=list(names))) if names else []
+
     def find_candidates(self, connection: Connection, dataset: str, probes: Sequence[int]) -> list[dict[str, Any]]:
         """Returns items that can be near-duplicates. `perceptual_hash` is unsigned."""
         rows = queries.find_candidates(connection, dataset=dataset, probes=sorted(set(probes)))
-        return [{**row, "perceptual_hash": row["perceptual_hash"] % (1 << 64)} for row in rows]
+        return [_unsigned(row) for row in rows]
 
     def insert(
         self, connection: Connection, dataset: str, rows: Iterable[tuple[str, Media, Mapping[str, str], Placement]]
@@ -213,24 +229,31 @@ class Items:
         """
         if not accepted:
             return {}
-        answers = list(accepted.values())
-        reduced = {name: self.reduced(name, answer) for name, answer in accepted.items()}
-        figures = [figures_of(answer.annotations) for answer in answers]
+        numbers: dict[bytes, int] = {}  # by annotations as serialized; many items of an import have the same
+        distinct: list[tuple[AcceptedAnnotations, AcceptedAnnotations]] = []  # with references to large ones, and whole
+        answers = []
+        for name, answer in accepted.items():
+            number = numbers.setdefault(answer.SerializeToString(), len(distinct))
+            if number == len(distinct):
+                distinct.append((self.reduced(name, answer), answer))
+            answers.append(number)
+        figures = [figures_of(answer.annotations) for _, answer in distinct]
         queries.put_accepted(
             connection,
             names=list(accepted),
-            accepted=[answer.SerializeToString() for answer in reduced.values()],
-            labels=[json.dumps(task.labels(answer.annotations)) for answer in answers],
-            shape_concepts=[json.dumps(task.other_concepts(answer.annotations)) for answer in answers],
-            reviewed=[answer.reviewed for answer in answers],
-            control=[answer.control for answer in answers],
+            answers=answers,
+            accepted=[answer.SerializeToString() for answer, _ in distinct],
+            labels=[json.dumps(task.labels(answer.annotations)) for _, answer in distinct],
+            shape_concepts=[json.dumps(task.other_concepts(answer.annotations)) for _, answer in distinct],
+            reviewed=[answer.reviewed for _, answer in distinct],
+            control=[answer.control for _, answer in distinct],
             object_counts=[found.object_count for found in figures],
             duplicate_counts=[found.duplicate_count for found in figures],
             area_mins=[found.area_min_px for found in figures],
             area_maxs=[found.area_max_px for found in figures],
             now=self._clock.now(),
         )
-        return reduced
+        return {name: distinct[number][0] for name, number in zip(accepted, answers, strict=True)}
 
     def reduced(self, name: str, message: Annotated) -> Annotated:
         """Returns what rows and events contain: a reference to large annotations, which are stored."""
@@ -250,6 +273,10 @@ def _locked(
 ) -> LockedItem:
     accepted = None if row["accepted"] is None else read(AcceptedAnnotations.FromString(bytes(row["accepted"])))
     return LockedItem(Media.FromString(bytes(row["media"])), accepted, row["control"])
+
+
+def _unsigned(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row, "perceptual_hash": row["perceptual_hash"] % (1 << 64)}
 
 
 def _other_original(media: Media) -> str:
