@@ -6,9 +6,10 @@ on the topic `vesta.annotation.task.v1`. Other systems may write to the broker, 
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from google.protobuf import descriptor_pool, message_factory
@@ -69,7 +70,16 @@ def topic_of(event_type: str) -> str:
 
 def new_event(service: str, subject: str, payload: Message, now: datetime) -> Event:
     """Creates an event with the given payload in the current trace context."""
-    return Event(new_id(), type_of(payload), f"services/{service}", subject, now, payload, trace.carrier())
+    return new_events(service, [(subject, payload)], now)[0]
+
+
+def new_events(service: str, payloads: Iterable[tuple[str, Message]], now: datetime) -> list[Event]:
+    """Creates events, given as subject and payload, in the current trace context."""
+    source, carrier = f"services/{service}", trace.carrier()
+    return [
+        Event(new_id(), type_of(payload), source, subject, now, payload, carrier.copy())
+        for subject, payload in payloads
+    ]
 
 
 def type_of(payload: Message) -> str:
@@ -78,7 +88,12 @@ def type_of(payload: Message) -> str:
     Raises:
         ValueError: the message is not named resource + past participle.
     """
-    _, service, version, name = payload.DESCRIPTOR.full_name.split(".")
+    return _type_of_name(payload.DESCRIPTOR.full_name)
+
+
+@cache
+def _type_of_name(full_name: str) -> str:
+    _, service, version, name = full_name.split(".")
     words = re.findall(r"[A-Z][a-z0-9]*", name)
     action_length = next((len(re.findall("[A-Z]", end)) for end in _COMPOUND if name.endswith(end)), 1)
     if len(words) <= action_length:
@@ -115,7 +130,12 @@ def _find_message_class(event_type: str) -> type[Message] | None:
 
 def encode_headers(event: Event) -> Headers:
     """Returns the Kafka headers of an event."""
-    attributes = {
+    return [(key, value.encode()) for key, value in attributes_of(event).items()]
+
+
+def attributes_of(event: Event) -> dict[str, str]:
+    """Returns the Kafka headers of an event as text."""
+    return {
         "ce_specversion": "1.0",
         "ce_id": event.id,
         "ce_type": event.type,
@@ -125,7 +145,6 @@ def encode_headers(event: Event) -> Headers:
         "content-type": event.content_type,
         **event.carrier,
     }
-    return [(key, value.encode()) for key, value in attributes.items()]
 
 
 def decode(headers: Sequence[tuple[str, bytes | None]], value: bytes | None, key: bytes | None = None) -> Event:

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from vesta_common.errors import InvalidArgument
 from vesta_common.events import inbox
 from vesta_common.events.broker import Broker, close_producer, open_producer
-from vesta_common.events.cloudevents import Event, encode_headers
+from vesta_common.events.cloudevents import Event, attributes_of
 from vesta_common.resources import idempotency
 from vesta_common.service_thread import NO_PAUSE, ServiceThread
 from vesta_common.storage.postgres import Connection, Postgres
@@ -82,7 +82,7 @@ def publish(connection: Connection, *events: Event) -> None:
 
 
 def _headers(event: Event) -> str:
-    return json.dumps([[key, value.decode()] for key, value in encode_headers(event)])
+    return json.dumps([*attributes_of(event).items()])
 
 
 def _value(event: Event) -> bytes:

@@ -3,15 +3,22 @@
 An image with several labels is stored in the folder of each label. The reader merges files with the same content into one image.
 """
 
-import hashlib
+import os
 import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from vesta_contracts.common.v1 import Annotation, ImageLabel
 
-from vesta_datasets.archives.layout import ArchivedItem, cannot_hold, is_hidden, parse_split
+from vesta_datasets.archives.layout import (
+    ArchivedItem,
+    cannot_hold,
+    is_hidden,
+    is_hidden_name,
+    parse_split,
+    sha256_of,
+)
 from vesta_datasets.archives.zip_writer import ZipWriter
 from vesta_datasets.items.annotations import concepts_of
 
@@ -28,16 +35,25 @@ def read_folders(root: Path) -> list[ArchivedItem]:
     has_splits = bool(split_folders) and (
         len(split_folders) == len(tops) or any(_contains_folders(folder) for folder in split_folders)
     )
-    items = []
-    for path in sorted(root.rglob("*")):
-        name = path.relative_to(root)
-        if path.is_file() and not is_hidden(name):
-            folders = name.parts[:-1]
-            split = parse_split(folders[0]) if has_splits and folders else ""
-            concept = "/".join(folders[1:] if split else () if has_splits else folders)
-            annotations = None if concept in ("", UNDECIDED_FOLDER) else [_label(concept)]
-            items.append(ArchivedItem(str(name), path, split, annotations))
-    return _with_labels_of_copies(items)
+    files = sorted(_files(root))
+    digests = [sha256_of(root.joinpath(*parts)) for parts in files]
+    meanings = {folders: _meaning(folders, has_splits=has_splits) for folders in {parts[:-1] for parts in files}}
+    concepts: dict[str, set[str]] = {}  # of all files with the same content
+    for parts, digest in zip(files, digests, strict=True):
+        concepts.setdefault(digest, set()).update(meanings[parts[:-1]].concepts)
+    labels = {
+        found: [_label(concept) for concept in found] for found in {tuple(sorted(found)) for found in concepts.values()}
+    }
+    return [
+        ArchivedItem(
+            "/".join(parts),
+            root.joinpath(*parts),
+            meanings[parts[:-1]].split,
+            labels[tuple(sorted(concepts[digest]))] or None,
+            sha256=digest,
+        )
+        for parts, digest in zip(files, digests, strict=True)
+    ]
 
 
 class FolderWriter:
@@ -86,21 +102,30 @@ def _contains_folders(folder: Path) -> bool:
     return any(entry.is_dir() for entry in folder.iterdir())
 
 
-def _with_labels_of_copies(items: Sequence[ArchivedItem]) -> list[ArchivedItem]:
-    """Gives each image the labels of all files with the same content."""
-    digests = [_digest(item.path) for item in items]
-    concepts: dict[str, set[str]] = {}
-    for digest, item in zip(digests, items, strict=True):
-        concepts.setdefault(digest, set()).update(concepts_of(item.annotations or ()))
-    return [
-        replace(item, annotations=[_label(concept) for concept in sorted(concepts[digest])] or None, sha256=digest)
-        for digest, item in zip(digests, items, strict=True)
-    ]
+def _files(root: Path) -> Iterator[tuple[str, ...]]:
+    """Yields the parts of the path of each file that is not hidden, relative to the root."""
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not is_hidden_name(name)]
+        above = Path(folder).relative_to(root).parts
+        yield from ((*above, name) for name in names if not is_hidden_name(name))
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+class _Meaning(NamedTuple):
+    """What the place of a file states about its image.
+
+    Attributes:
+        split: empty if none.
+        concepts: none or one.
+    """
+
+    split: str
+    concepts: tuple[str, ...]
+
+
+def _meaning(folders: tuple[str, ...], *, has_splits: bool) -> _Meaning:
+    split = parse_split(folders[0]) if has_splits and folders else ""
+    concept = "/".join(folders[1:] if split else () if has_splits else folders)
+    return _Meaning(split, () if concept in ("", UNDECIDED_FOLDER) else (concept,))
 
 
 def _label(concept: str) -> Annotation:

@@ -1,5 +1,6 @@
 """Types and errors that all archive layouts share."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Final
 from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_contracts.common.v1 import Annotation
 
+_CHUNK_BYTES: Final = 256 * 1024
 _SPLITS: Final = {
     "train": "TRAIN",
     "training": "TRAIN",
@@ -84,7 +86,21 @@ def parse_split(name: str) -> str:
 
 def is_hidden(path: Path) -> bool:
     """Whether a file is hidden, or created by an operating system."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+    return any(map(is_hidden_name, path.parts))
+
+
+def is_hidden_name(name: str) -> bool:
+    """Whether a file or folder of this name is hidden, or created by an operating system."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):  # faster than hashlib.file_digest for small files
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def cannot_hold(item: ArchivedItem, what: str, holds: str) -> FailedPrecondition:

@@ -4,6 +4,7 @@ This module runs in a sandboxed child process that can access only the archive's
 """
 
 import lzma
+import os
 import stat
 import struct
 import zipfile
@@ -43,9 +44,11 @@ def unpack_zip(folder: Path, names: tuple[str, str]) -> None:
                     f"the unpacked archive would have {size} bytes in {len(entries)} files, which exceeds "
                     "the limits; split it into smaller archives"
                 )
+            resolved = str(target.resolve())
             for entry in entries:
-                path = (target / entry.filename).resolve()
-                if not path.is_relative_to(target.resolve()) or stat.S_ISLNK(entry.external_attr >> 16):
+                path = os.path.normpath(f"{resolved}/{entry.filename}")  # the new folder has no links
+                is_inside = path == resolved or path.startswith(f"{resolved}/")
+                if not is_inside or entry.filename.startswith("/") or stat.S_ISLNK(entry.external_attr >> 16):
                     raise UnreadableArchiveError(f"the archive entry {entry.filename!r} is outside of the archive")
             opened.extractall(target)
     except _DAMAGED as error:

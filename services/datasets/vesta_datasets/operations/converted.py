@@ -34,7 +34,8 @@ def converted_to(task: DatasetTask, ingested: Ingested) -> Ingested:
         annotations = [in_pixels(annotation, width_px, height_px) for annotation in annotations]
     if entry.has_rotated_boxes:
         annotations = [as_rotated_box(annotation) for annotation in annotations]
-    return Ingested(replace(entry, annotations=task.imported(annotations)), result)
+    annotations = task.imported(annotations)
+    return ingested if annotations is entry.annotations else Ingested(replace(entry, annotations=annotations), result)
 
 
 def in_pixels(annotation: Annotation, width_px: int, height_px: int) -> Annotation:

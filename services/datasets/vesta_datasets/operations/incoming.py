@@ -1,6 +1,5 @@
 """Ingests the files of an archive: known images are recognised by their hash, others are sent to the connection service."""
 
-import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -11,13 +10,13 @@ from vesta_common.media.image_formats import IMAGE_BYTES_MAX
 from vesta_common.resources.names import project_of
 from vesta_contracts.connection.v1 import IngestedMedia, IngestMediaRequest, MediaFile, MediaServiceStub
 
-from vesta_datasets.archives.layout import ArchivedItem
+from vesta_datasets.archives.layout import ArchivedItem, sha256_of
 from vesta_datasets.store import Store
 
 BATCH_FILES_MAX = 32
 BATCH_BYTES_MAX = 32 * 1024 * 1024
 """Size limit of the files of one call: half of the size limit of a gRPC message."""
-BATCH_ITEMS_MAX = 256
+BATCH_ITEMS_MAX = 512
 FILE_NAME_LENGTH_MAX = 1024
 INGEST_TIMEOUT_SECONDS = 120.0
 
@@ -64,7 +63,7 @@ class IncomingFiles:
     def _recognise(self, dataset: str, entries: Sequence[ArchivedItem], only_named: Collection[Path]) -> list[_File]:
         rejected = [_rejection_of(entry, only_named) for entry in entries]
         hashes = [
-            "" if rejection else entry.sha256 or _sha256(entry.path)
+            "" if rejection else entry.sha256 or sha256_of(entry.path)
             for entry, rejection in zip(entries, rejected, strict=True)
         ]
         with self._store.postgres.transaction() as connection:
@@ -103,11 +102,6 @@ def _rejection_of(entry: ArchivedItem, only_named: Collection[Path]) -> Ingested
     if entry.path.stat().st_size > IMAGE_BYTES_MAX:
         return IngestedMedia(reason="IMAGE_TOO_LARGE", message=f"has more than {IMAGE_BYTES_MAX} bytes")
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _in_batches(files: Iterable[_File]) -> Iterator[list[_File]]:

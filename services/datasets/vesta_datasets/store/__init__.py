@@ -5,7 +5,7 @@ from typing import Any
 
 from vesta_common.clock import Clock
 from vesta_common.events import outbox
-from vesta_common.events.cloudevents import new_event
+from vesta_common.events.cloudevents import new_events
 from vesta_common.media.large_annotations import LargeAnnotations
 from vesta_common.storage.postgres import Connection, Postgres
 
@@ -46,5 +46,4 @@ class Store:
 
     def publish_all(self, connection: Connection, events: Iterable[tuple[str, Any]]) -> None:
         """Publishes events about several resources, given as subject and payload, in the transaction of the caller."""
-        now = self.clock.now()
-        outbox.publish(connection, *(new_event(SERVICE, subject, payload, now) for subject, payload in events))
+        outbox.publish(connection, *new_events(SERVICE, events, self.clock.now()))
