@@ -45,6 +45,9 @@ def diff(before: Iterable[pa.RecordBatch], after: Iterable[pa.RecordBatch]) -> S
     """
     found = SnapshotDiff()
     for old, new in _ranges(iter(before), iter(after)):
+        if old["name"].equals(new["name"]):  # as in most ranges, because most changes are labels
+            _add_relabelled(found, old, new)
+            continue
         in_both_old, in_both_new = pc.is_in(old["name"], new["name"]), pc.is_in(new["name"], old["name"])
         removed, added = old["name"].filter(pc.invert(in_both_old)), new["name"].filter(pc.invert(in_both_new))
         found.removed_count += len(removed)
