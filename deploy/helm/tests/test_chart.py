@@ -235,6 +235,22 @@ def test_keda_takes_the_place_of_an_autoscaler_where_it_is_there_and_a_lag_is_se
     assert checked == "false"
 
 
+def test_keda_counts_the_events_of_each_group_from_where_its_service_starts_to_read() -> None:
+    objects = chart.manifests("ha", options=["--api-versions", "keda.sh/v1alpha1"])
+    triggers = [
+        trigger["metadata"]
+        for it in objects
+        if it["kind"] == "ScaledObject"
+        for trigger in it["spec"]["triggers"]
+        if trigger["type"] == "kafka"
+    ]
+
+    counted = {(trigger["consumerGroup"], trigger["topic"]) for trigger in triggers}
+    scaled = ("datasets", "serving", "pipelining")
+    assert counted == {(g, t) for name in scaled for g, topics in FIXED[name]["groups"].items() for t in topics}
+    assert {trigger["offsetResetPolicy"] for trigger in triggers} == {"earliest"}
+
+
 OF_A_SITE: dict[str, Any] = {
     "commonLabels": {"team": "vision"},
     "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},

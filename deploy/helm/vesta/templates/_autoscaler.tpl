@@ -30,6 +30,7 @@ spec:
         consumerGroup: {{ $group }}
         topic: {{ . }}
         lagThreshold: {{ $lag | toString | quote }}
+        offsetResetPolicy: earliest  # as services read a topic; with `latest`, a group that has read nothing has no lag
       authenticationRef: {name: kafka}
     {{- end }}
     {{- end }}
