@@ -34,6 +34,7 @@ CASES: dict[str, tuple[set[str], list[str]]] = {
             "gateway.route.enabled=true",
             "gateway.route.parentRefs[0].name=edge",
             "gateway.route.hostnames={vesta.example.com}",
+            "gateway.route.grpc.hostnames={grpc.example.com}",
         ],
     ),
     "keda-sasl": ({"ScaledObject", "TriggerAuthentication"}, []),

@@ -212,45 +212,6 @@ def test_every_service_has_an_identity_of_its_own_and_only_who_issues_them_reads
     assert bool(made) is (cert_manager == "true")
 
 
-@pytest.mark.parametrize(
-    ("values", "kind"),
-    [
-        ("services.pipelining.autoscaling.lag=0", "HorizontalPodAutoscaler"),
-        ("services.pipelining.autoscaling.lag=500", "ScaledObject"),
-        ("kafka.bundled=true", "HorizontalPodAutoscaler"),  # KEDA cannot call it from its own namespace
-    ],
-)
-def test_keda_takes_the_place_of_an_autoscaler_where_it_is_there_and_a_lag_is_set(values: str, kind: str) -> None:
-    objects = chart.manifests("ha", options=["--api-versions", "keda.sh/v1alpha1", "--set", values])
-
-    scalers = [it for it in objects if it["kind"] in {"ScaledObject", "HorizontalPodAutoscaler"}]
-    (own,) = (it for it in scalers if it["metadata"]["name"] == "pipelining")
-    assert own["kind"] == kind
-    # an upgrade from one to the other creates the ScaledObject while the HorizontalPodAutoscaler still exists
-    (checked,) = {
-        it["metadata"]["annotations"]["validations.keda.sh/hpa-ownership"]
-        for it in scalers
-        if it["kind"] == "HorizontalPodAutoscaler"
-    }
-    assert checked == "false"
-
-
-def test_keda_counts_the_events_of_each_group_from_where_its_service_starts_to_read() -> None:
-    objects = chart.manifests("ha", options=["--api-versions", "keda.sh/v1alpha1"])
-    triggers = [
-        trigger["metadata"]
-        for it in objects
-        if it["kind"] == "ScaledObject"
-        for trigger in it["spec"]["triggers"]
-        if trigger["type"] == "kafka"
-    ]
-
-    counted = {(trigger["consumerGroup"], trigger["topic"]) for trigger in triggers}
-    scaled = ("datasets", "serving", "pipelining")
-    assert counted == {(g, t) for name in scaled for g, topics in FIXED[name]["groups"].items() for t in topics}
-    assert {trigger["offsetResetPolicy"] for trigger in triggers} == {"earliest"}
-
-
 OF_A_SITE: dict[str, Any] = {
     "commonLabels": {"team": "vision"},
     "podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None},
@@ -320,21 +281,6 @@ def test_every_service_gets_variables_volumes_and_an_annotated_account_of_a_site
         assert given["extraVolumes"][0] in deployment["template"]["spec"]["volumes"]
         assert deployment["revisionHistoryLimit"] == 2
         assert made["ServiceAccount", name]["metadata"]["annotations"] == {"role": "reader"}
-
-
-def test_a_gateway_of_the_gateway_api_leads_to_both_doors() -> None:
-    options = [
-        "--set",
-        "gateway.route.enabled=true,gateway.route.parentRefs[0].name=edge,gateway.route.hostnames={vesta.example.com}",
-    ]
-    routes = {
-        it["kind"]: it["spec"] for it in chart.manifests("small", options=options) if it["kind"].endswith("Route")
-    }
-    ports = {kind: spec["rules"][0]["backendRefs"][0]["port"] for kind, spec in routes.items()}
-    assert ports == {"HTTPRoute": 8080, "GRPCRoute": 9000}
-    assert all(spec["parentRefs"] == [{"name": "edge"}] for spec in routes.values())
-    with pytest.raises(chart.ChartError, match=r"gateway\.route\.parentRefs"):
-        chart.rendered(options=["--set", "gateway.route.enabled=true"])
 
 
 def test_migrations_run_before_and_after_an_upgrade() -> None:
