@@ -28,9 +28,10 @@ TURNS = 3
 GOAL = 0.85
 FLOOR = 0.7
 NOTE = (
-    "Of 32 ms of processor time per image (on a busy machine), the model takes 13.5 and decoding 6, as alone; "
-    "serving 4.4, the gateway 2.4, the clients 1.1, Triton's server 0.8, PostgreSQL 0.7, and what also runs while "
-    "nothing happens 2.6. gRPC itself takes 0.2 to 0.3 per hop and side. Batches gained nothing on a CPU."
+    "Of 25.8 ms of processor time per image (on a busy machine), the model takes 10.3 and decoding 4.7, nearly as alone; "
+    "serving 3.4, the gateway 2.2, the clients 0.8, Triton's server 0.5, PostgreSQL 0.7, and what also runs while nothing "
+    "happens 3. Python code takes several times as long as when it is warm, because the model and decoding evict it from "
+    "the caches. Batches gain the model nothing on a CPU, but images of several requests share the calls of Triton."
 )
 
 
