@@ -58,6 +58,7 @@ kubernetes: setup  ## Builds a Kubernetes API server for the tests; the first bu
 
 test-cluster: setup  ## Installs and tests Vesta on a real Kubernetes, that of KUBECONFIG or one that it builds: [images=FOLDER] [t=PATH] [old=REVISION]
 	@$(if $(KUBECONFIG)$(images),true,$(MAKE) images layout=$(IMAGES))
+	@$(if $(KUBECONFIG),true,python -m vesta_cluster build)  # takes longer than the time limit of a test
 	@folder=$$(mktemp -d); trap 'git worktree remove --force "$$folder/old" 2>/dev/null; rm -rf "$$folder"' EXIT; \
 	  $(if $(old),git worktree add --quiet --detach "$$folder/old" $(old) && $(MAKE) -C "$$folder/old" images layout=$(IMAGES)-other tag=other && \
 	  export VESTA_TEST_OTHER_CHECKOUT="$$folder/old" VESTA_TEST_OTHER_IMAGES="$(IMAGES)-other" &&) \
