@@ -23,6 +23,8 @@ TOPIC_TIMEOUT = timedelta(seconds=5)
 # The largest record of the event catalogue fits into a request, and the largest request fits into a fetch of one partition.
 REQUEST_BYTES_MAX = 9 * 1024 * 1024
 FETCH_BYTES_MAX = 16 * 1024 * 1024
+# Nothing reads the metrics of kafka-python, which cost a seventh of the processor time of a small record.
+_NO_METRICS = {"metrics_enabled": False}
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,9 @@ def open_consumer(broker: Broker, *topics: str, **options: Any) -> KafkaConsumer
         KafkaError: the broker does not respond.
     """
     consumer_class = pkgutil.resolve_name(broker.consumer_class)
-    return consumer_class(*topics, **{"max_partition_fetch_bytes": FETCH_BYTES_MAX, **broker.connection, **options})
+    return consumer_class(
+        *topics, **{"max_partition_fetch_bytes": FETCH_BYTES_MAX, **_NO_METRICS, **broker.connection, **options}
+    )
 
 
 def open_producer(broker: Broker) -> KafkaProducer:
@@ -128,6 +132,7 @@ def open_producer(broker: Broker) -> KafkaProducer:
         max_request_size=REQUEST_BYTES_MAX,
         linger_ms=0,
         enable_idempotence=broker.is_idempotent,  # otherwise the inbox discards duplicates
+        **_NO_METRICS,
         **broker.connection,
     )
 
