@@ -13,8 +13,8 @@ GRAIN = 3.0
 QUALITY = 90
 
 
-def jpegs(count: int, width_px: int, height_px: int) -> Iterator[bytes]:
-    """Returns `count` different JPEG files of one size, with at least about a quarter of a byte per pixel."""
+def jpegs(count: int, width_px: int, height_px: int, quality: int = QUALITY) -> Iterator[bytes]:
+    """Returns `count` different JPEG files of one size, with at least about a quarter of a byte per pixel at the default quality."""
     draw = np.random.default_rng(SEED)
     canvas = _canvas(draw).resize((width_px * 5 // 4, height_px * 5 // 4), Image.Resampling.BICUBIC)
     pixels = np.asarray(canvas)
@@ -23,7 +23,9 @@ def jpegs(count: int, width_px: int, height_px: int) -> Iterator[bytes]:
     for _ in range(count):
         top, left = draw.integers(pixels.shape[0] - height_px), draw.integers(pixels.shape[1] - width_px)
         crop = pixels[top : top + height_px, left : left + width_px]
-        yield _encode(np.roll(crop[:: draw.choice((1, -1)), :: draw.choice((1, -1))], draw.integers(3), axis=2))
+        yield _encode(
+            np.roll(crop[:: draw.choice((1, -1)), :: draw.choice((1, -1))], draw.integers(3), axis=2), quality
+        )
 
 
 def _canvas(draw: np.random.Generator) -> Image.Image:
@@ -39,7 +41,7 @@ def _canvas(draw: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.stack(channels, axis=2).astype(np.uint8))
 
 
-def _encode(pixels: NDArray[np.uint8]) -> bytes:
+def _encode(pixels: NDArray[np.uint8], quality: int) -> bytes:
     target = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(target, "JPEG", quality=QUALITY)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(target, "JPEG", quality=quality)
     return target.getvalue()
