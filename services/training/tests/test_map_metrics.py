@@ -1,18 +1,23 @@
 """mIoU and IoU by concept from pixel counts, comparisons, evidence, and the examples of snapshots."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from vesta_common.media.mask_runs import mask_of
 from vesta_contracts.common.v1 import Annotation, PixelBox
 from vesta_contracts.datasets.v1 import AnnotationList
 from vesta_training.errors import LearningError
 from vesta_training.example import Split
 from vesta_training.metrics.segmentation import MapPredictions, compare_maps, joined, mean_iou, measure_maps
+from vesta_training.models.graph_layers import Calibration
 from vesta_training.recipes.choices import EvaluationChoices
+from vesta_training.tasks.semantic_segmentation.calibrate import with_presence
 from vesta_training.tasks.semantic_segmentation.examples import MaskedExample, read_masked
 from vesta_training.tasks.semantic_segmentation.held_out import held_out_predictions
+from vesta_training.tasks.semantic_segmentation.loss import MappedView, SquareMap, segmentation_loss
 from vesta_training.tasks.views.views import WHOLE, View, view_numbers
 
 CHOICES = EvaluationChoices(bootstrap_draws=200)
@@ -71,6 +76,33 @@ def test_models_are_compared_on_the_same_images() -> None:
     assert comparison.concepts[1].difference.value == 0
     with pytest.raises(ValueError, match="the same items and concepts"):
         compare_maps(MODEL, joined([worse, worse]), CHOICES, champion_name="old", seed=0)
+
+
+def test_calibrated_scores_and_thresholds_apply_to_what_was_predicted_without() -> None:
+    found = replace(MODEL, scores=np.array([[0.9, 0], [0.5, 0], [0, 0]], dtype=np.float32))
+
+    calibrated = with_presence(found, Calibration((1.0, 1.0), (1.0, 1.0)), (0.8, 0.5))
+
+    assert calibrated.scores[:, 0] == pytest.approx([0.9607, 0.7311, 0], abs=1e-4)
+    assert calibrated.scores[:, 1].tolist() == [0, 0, 0]
+    assert calibrated.predicted_px.tolist() == [[8, 0], [0, 0], [0, 0]]
+    assert calibrated.shared_px.tolist() == [[6, 0], [0, 0], [0, 0]]
+    assert calibrated.true_px.tolist() == MODEL.true_px.tolist()
+
+
+def test_cells_are_to_be_predicted_as_the_shares_of_the_concepts_in_them() -> None:
+    pixels = np.zeros((8, 8), np.uint8)
+    pixels[:4, 2:] = 1
+    view = MappedView("key", WHOLE, SquareMap(pixels))
+    nearly_sure = 12 * torch.tensor([[[[0.0, 0], [1, 1]], [[1, 1], [0, 0]]]])
+    shares = torch.tensor([[[[0.5, 0], [1, 1]], [[0.5, 1], [0, 0]]]])
+
+    loss = segmentation_loss(nearly_sure, [view], 0)
+    best = segmentation_loss(shares.clamp(min=1e-9).log(), [view], 0)
+
+    assert loss.item() == pytest.approx(12 * 0.5 / 4, abs=1e-3)
+    assert best.item() == pytest.approx(np.log(2) / 4, abs=1e-3)
+    assert segmentation_loss(shares.clamp(min=1e-9).log(), [view], 1).item() == pytest.approx(1 - 3.5 / 4, abs=1e-3)
 
 
 def an_example(number: int, *concepts: str) -> MaskedExample:

@@ -70,6 +70,7 @@ def test_a_segmenter_finds_the_pixels_of_test_scenes(trained: Trained) -> None:
     assert trained.held_out_accuracy is not None
     assert trained.held_out_accuracy.value > 0.3
     assert "mIoU" in trained.card_markdown
+    assert (trained.card["fitted"]["heads"], trained.card["fitted"]["stepsPerHead"]) == (2, 120)
 
 
 def test_predictions_for_test_scenes_are_evidence_for_error_rates(trained: Trained) -> None:
@@ -124,9 +125,9 @@ def test_images_of_a_batch_are_answered_as_alone(trained: Trained, scenes: Scene
 
 def random_segmenter(backbone: Backbone) -> tuple[torch.nn.Module, Segmenter]:
     torch.manual_seed(5)
-    head = SegmentationHead((24, 40, 112, 320), 16, 8, 3).eval()
+    heads = tuple(SegmentationHead((24, 40, 112, 320), 16, 8, 3).eval() for _ in range(2))
     calibration = PixelCalibration(1.7, Calibration((1.3, 0.7, 1.0), (0.2, -0.1, 0.0)))
-    return load_network(backbone), Segmenter((head,), Vocabulary(("a", "b", "c"), (0.5, 0.5, 0.5)), calibration, 128)
+    return load_network(backbone), Segmenter(heads, Vocabulary(("a", "b", "c"), (0.5, 0.5, 0.5)), calibration, 128)
 
 
 def test_the_file_agrees_with_torch(backbone: Backbone, tmp_path: Path) -> None:
