@@ -10,7 +10,8 @@ from vesta_common.media.segmentation_maps import Map
 from vesta_training.tasks.semantic_segmentation.examples import MaskedExample
 from vesta_training.tasks.views.views import SOURCE_SCALE, View, view_numbers
 
-SMOOTHING = 1.0
+SMOOTHING = 0.1
+"""Of an overlap, in cells."""
 POINTS_PER_SIDE = 2
 """The shares of the concepts in a cell are those of so many points along each of its sides."""
 
@@ -72,7 +73,8 @@ def segmentation_loss(logits: torch.Tensor, batch: Sequence[MappedView], overlap
 
     Args:
         logits: `(N, C + 1, s, s)`.
-        overlap_share: the weight of the overlap (soft Dice, Milletari et al., arXiv 1606.04797) of the concepts of the batch.
+        overlap_share: the weight of the overlap of the concepts of the batch: the negative logarithm of their soft Dice (Wong et al.,
+            arXiv 1809.00076). A rare concept, whose probability falls at first, would have no gradient without the logarithm.
     """
     true = _shares(batch, logits)
     entropy = nn.functional.cross_entropy(logits, true)
@@ -80,9 +82,9 @@ def segmentation_loss(logits: torch.Tensor, batch: Sequence[MappedView], overlap
         return entropy
     shares, true = logits.softmax(dim=1)[:, 1:], true[:, 1:]
     areas = shares.sum((0, 2, 3)) + true.sum((0, 2, 3))
-    dice = 1 - (2 * (shares * true).sum((0, 2, 3)) + SMOOTHING) / (areas + SMOOTHING)
+    dice = (2 * (shares * true).sum((0, 2, 3)) + SMOOTHING) / (areas + SMOOTHING)
     occurs = true.sum((0, 2, 3)) > 0
-    overlap = dice[occurs].mean() if bool(occurs.any()) else dice.sum() * 0
+    overlap = -dice[occurs].log().mean() if bool(occurs.any()) else dice.sum() * 0
     total: torch.Tensor = (1 - overlap_share) * entropy + overlap_share * overlap
     return total
 
