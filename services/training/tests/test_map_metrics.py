@@ -102,7 +102,9 @@ def test_cells_are_to_be_predicted_as_the_shares_of_the_concepts_in_them() -> No
 
     assert loss.item() == pytest.approx(12 * 0.5 / 4, abs=1e-3)
     assert best.item() == pytest.approx(np.log(2) / 4, abs=1e-3)
-    assert segmentation_loss(shares.clamp(min=1e-9).log(), [view], 1).item() == pytest.approx(-np.log(2.6 / 3.1), abs=1e-3)
+    assert segmentation_loss(shares.clamp(min=1e-9).log(), [view], 1).item() == pytest.approx(
+        -np.log(2.6 / 3.1), abs=1e-3
+    )
 
 
 def an_example(number: int, *concepts: str) -> MaskedExample:
