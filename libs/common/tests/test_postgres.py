@@ -180,7 +180,7 @@ def test_a_killed_connection_costs_the_pool_nothing(postgres: Postgres) -> None:
     with postgres.transaction() as connection:
         backend = connection.info.backend_pid
     with postgres.connect(autocommit=True) as other:
-        other.execute("SELECT pg_terminate_backend(%s)", (backend,))
+        other.execute("SELECT pg_terminate_backend(%s, 10000)", (backend,))
     for _ in range(3):
         with postgres.transaction() as connection:
             assert connection.execute("SELECT 1 AS one").fetchone() == {"one": 1}
