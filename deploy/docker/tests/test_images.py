@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from vesta_common.ids import new_id
 from vesta_images import builder
-from vesta_images.catalogue import BY_NAME, COMMON, IMAGES, REQUIREMENTS, ROOT, Image, third_party_of
+from vesta_images.catalogue import BY_NAME, IMAGES, REQUIREMENTS, ROOT, Image, third_party_of
 from vesta_local import services
 from vesta_local.health import is_serving
 from vesta_local.platform import Platform
@@ -24,14 +24,9 @@ NAME = "conductor"
 IDENTITY = "/tmp/identity"
 
 
-def _pins(*names: str) -> dict[str, str]:
-    lines = [line for name in names for line in (REQUIREMENTS / f"{name}.txt").read_text().splitlines()]
-    return {pin.name: pin.version for pin in read_pins(lines)}
-
-
 def _pinned(image: Image) -> dict[str, str]:
-    torch = ("torch", "torch-cuda") if image.name == "trainer" else ()
-    return _pins(*([COMMON] if image.packages else []), image.name, *torch)
+    lines = [line for file in image.all_requirements() for line in file.read_text().splitlines()]
+    return {pin.name: pin.version for pin in read_pins(lines)}
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)

@@ -8,7 +8,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-from vesta_images.catalogue import BY_NAME, COMMON, REQUIREMENTS, ROOT, SERVICES
+from vesta_images.catalogue import BY_NAME, ROOT, SERVICES
 from vesta_local.setup.downloads import normalised, read_pins
 
 FOLDERS = {
@@ -22,15 +22,11 @@ WITHOUT_TORCH = "training"  # the service: it starts what imports torch, in the 
 
 @pytest.mark.parametrize("name", [*SERVICES, "trainer", "admin"])
 def test_an_image_has_the_libraries_that_its_modules_import(name: str) -> None:
-    torch = ("torch", "torch-cuda") if name == "trainer" else ()
-    pins = [
-        pin.name
-        for file in (COMMON, BY_NAME[name].name, *torch)
-        for pin in read_pins((REQUIREMENTS / f"{file}.txt").read_text().splitlines())
-    ]
+    files = BY_NAME[name].all_requirements()
+    pins = {pin.name for file in files for pin in read_pins(file.read_text().splitlines())}
     imported = _libraries(_programs(name))
     assert imported, "no import was found"
-    missing = {library: where for library, where in imported.items() if not _distributions(library) & {*pins}}
+    missing = {library: where for library, where in imported.items() if not _distributions(library) & pins}
     assert missing == {}, "name them in the pyproject.toml of the service, and run `make lock`"
 
 

@@ -10,6 +10,8 @@ ROOT = Path(__file__).resolve().parents[3]
 REQUIREMENTS = ROOT / "deploy" / "docker" / "requirements"
 SERVICES = ("connection", "datasets", "annotation", "training", "serving", "conductor", "pipelining", "gateway")
 COMMON = "common"  # the dependencies of all services: one shared layer
+# torch for the CPU is in another index; the additional requirements of the CUDA build are in a separate file.
+TORCH, CUDA = "torch", "torch-cuda"
 _LOCAL = {
     "vesta-contracts": "libs/contracts",
     "vesta-common": "libs/common",
@@ -36,6 +38,11 @@ class Image:
     def requirements(self) -> Path:
         """The file of its pinned dependencies without those of the shared layer."""
         return REQUIREMENTS / f"{self.name}.txt"
+
+    def all_requirements(self) -> list[Path]:
+        """The files of all its pinned dependencies."""
+        names = [*([COMMON] if self.packages else []), self.name, *([TORCH, CUDA] if self.name == "trainer" else [])]
+        return [REQUIREMENTS / f"{name}.txt" for name in names]
 
 
 _EXTRAS = {"connection": "[web]"}

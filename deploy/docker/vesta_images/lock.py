@@ -8,13 +8,11 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vesta_images.catalogue import COMMON, COMMON_PACKAGES, IMAGES, REQUIREMENTS, ROOT, third_party_of
+from vesta_images.catalogue import COMMON, COMMON_PACKAGES, CUDA, IMAGES, REQUIREMENTS, ROOT, TORCH, third_party_of
 
 PYTHON = (3, 11)  # of the base image, Debian 12
 TOOLS = ("pip", "hatchling", "editables", "cyclonedx-bom")  # required by the builds, not part of an image
 HEAD = "# Written by `make lock`: the versions of requirements.lock, each with the SHA-256 of its wheel for Python 3.11 on x86-64.\n"
-# torch for the CPU is in another index; the additional requirements of the CUDA build are in a separate file.
-TORCH, CUDA = "torch", "torch-cuda"
 _CUDA_PACKAGE = re.compile(r"(nvidia|cuda)-.+|triton")
 _WITHOUT_DEPENDENCIES = ("inference-cpu", "kafka")
 

@@ -24,8 +24,8 @@ from vesta_common.rpc.trace_export import start_tracing_of
 
 settings = ServiceSettings(postgres_url="postgresql://nobody@127.0.0.1/none", **json.loads(sys.argv[1]))
 start_tracing_of("sample", settings, trusts_caller_sampling=False)
-told = json.loads(sys.argv[2])
-with trace.span("/call", told, SpanKind.SERVER, also=[{"traceparent": f"00-{'7b' * 16}-{'1c' * 8}-01"}]):
+caller = json.loads(sys.argv[2])
+with trace.span("/call", caller, SpanKind.SERVER, also=[{"traceparent": f"00-{'7b' * 16}-{'1c' * 8}-01"}]):
     is_recorded = otel.get_current_span().is_recording()
     def ask():
         with trace.engine_span("triton/infer") as carrier:
@@ -33,7 +33,7 @@ with trace.span("/call", told, SpanKind.SERVER, also=[{"traceparent": f"00-{'7b'
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(trace.carried(ask)).result()
     trace.end_call("INTERNAL")
-    own, above = trace.carrier()["traceparent"].split("-")[2], told.get("traceparent", "--").split("-")[2]
+    own, above = trace.carrier()["traceparent"].split("-")[2], caller.get("traceparent", "--").split("-")[2]
     print(json.dumps({"trace": trace.trace_id(), "asked": asked, "is_recorded": is_recorded, "has_own_id": own != above}))
 """
 CALLER = {"traceparent": f"00-{'5a' * 16}-{'3d' * 8}-01"}
