@@ -21,13 +21,16 @@ SPACE = "space"
 class Embedded:
     """A dataset with embeddings, and its index."""
 
-    def __init__(self, datasets: Datasets, dataset_id: str = "vans", indexed_min: int = 100) -> None:
+    def __init__(
+        self, datasets: Datasets, dataset_id: str = "vans", indexed_min: int = 100, dimension: int = DIMENSION
+    ) -> None:
         self.datasets = datasets
         self.store = datasets.store
         self.name = datasets.a_dataset(dataset_id)
         self.vectors: dict[str, Floats] = {}
         self.search = ItemSearch(self.store, SMALL_LIMITS)
         self.indexer = SearchIndexer(self.store, indexed_min)
+        self._dimension = dimension
         self._seed = 0
 
     def add(self, count: int, **fields: Any) -> list[str]:
@@ -35,7 +38,7 @@ class Embedded:
         self._seed += 1
         media = [a_medium(self._seed * 10_000 + number) for number in range(count)]
         names = [item.name for start in range(0, count, 256) for item in self._add(media[start : start + 256], fields)]
-        vectors = np.random.default_rng(self._seed).normal(size=(count, DIMENSION)).astype(np.float32)
+        vectors = np.random.default_rng(self._seed).normal(size=(count, self._dimension)).astype(np.float32)
         self.embed({name: vector / np.linalg.norm(vector) for name, vector in zip(names, vectors, strict=True)})
         return names
 
@@ -65,7 +68,7 @@ class Embedded:
         names = list(self.vectors if allowed is None else allowed)
         matrix = np.stack([self.vectors[name] for name in names])
         shares = []
-        for query in np.random.default_rng(99).normal(size=(8, DIMENSION)).astype(np.float32):
+        for query in np.random.default_rng(99).normal(size=(8, self._dimension)).astype(np.float32):
             nearest = {names[place] for place in np.argsort(-(matrix @ query))[:LIMIT]}
             with self.store.postgres.point_in_time() as connection:
                 given = NearestQuery(self.name, SPACE, query, item_filter(text), LIMIT)
@@ -151,6 +154,19 @@ def test_only_items_that_match_the_filter_are_found(embedded: Embedded) -> None:
         SearchItemsRequest(parent=embedded.name, item=few[0], filter='label = "car"')
     )
     assert not nothing.neighbours
+
+
+@pytest.mark.parametrize("count", [300, 600, 1200])
+def test_more_candidates_are_compared_where_many_items_are_about_as_near(datasets: Datasets, count: int) -> None:
+    dataset = Embedded(datasets, dimension=64)
+    dataset.add(count - 60)
+    few = dataset.add(60, metadata={"camera": "door"})
+    dataset.index()
+    limits = SearchLimits(candidates_min=LIMIT, candidates_per_neighbour=1, candidates_growth=32)
+    for text, names in (("", None), ("metadata.camera = door", few)):
+        assert dataset.recall(text, names, ItemSearch(dataset.store, limits)) >= 0.95
+        without = limits._replace(candidates_growth=1)
+        assert dataset.recall(text, names, ItemSearch(dataset.store, without)) < 0.95
 
 
 @pytest.mark.parametrize("checked_counts", [(COUNT,), (5,)])

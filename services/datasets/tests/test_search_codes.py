@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vesta_datasets.search.codes import Floats, project
+from vesta_datasets.search.codes import CODE_BITS, Floats, encode, project, similarities
 from vesta_datasets.search.loaded_index import LoadedIndex, refreshed
 from vesta_datasets.search.segments import (
     SEGMENT_ITEMS_MAX,
@@ -67,6 +67,14 @@ def test_the_candidates_contain_the_nearest_items(draw: Callable[[int], Floats],
         assert {int(one) for one in candidates} <= set(allowed)
         found.append(len({str(place).encode() for place in nearest} & set(candidates)) / NEIGHBOURS)
     assert np.mean(found) >= RECALL_MIN
+
+
+def test_a_similarity_adds_weights_with_the_signs_of_the_bits() -> None:
+    signs = RNG.choice([-1, 1], (3, CODE_BITS)).astype(np.float32)
+    weights = RNG.normal(size=CODE_BITS).astype(np.float32)
+    codes = encode(signs, np.zeros(CODE_BITS, np.float32))
+    assert np.allclose(similarities(codes, weights), signs @ weights, atol=1e-3)
+    assert similarities(codes[:, :0], weights).shape == (0,)
 
 
 def test_segments_are_full_except_the_last() -> None:

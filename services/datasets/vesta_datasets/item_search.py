@@ -1,12 +1,13 @@
 """Search for the items whose embeddings are nearest to a query.
 
-In a dataset with an index, the codes of the index choose some hundred candidates, whose distances are then computed exactly. Items that
-the index does not have yet, and all items of a dataset without an index, are compared exactly.
+In a dataset with an index, the codes of the index put candidates in order, and the distances of the first some hundred are computed
+exactly; of twice as many, and so on, while the nearest items are hard to tell from others by their codes. Items that the index does not
+have yet, and all items of a dataset without an index, are compared exactly.
 """
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -22,6 +23,10 @@ from vesta_datasets.store.search_indexes import names_of
 
 WIDENING = 4
 """How many times as many candidates are chosen if more than half of them do not exist any more."""
+LATE_SHARE_MAX = 0.025
+"""More candidates are compared if a larger share of the nearest items is in the later half of those compared. Each doubling contains
+fewer of the nearest items than the one before, so that about as many are missed as are found late, or fewer.
+"""
 
 
 class SearchLimits(NamedTuple):
@@ -30,6 +35,7 @@ class SearchLimits(NamedTuple):
     Attributes:
         candidates_min: items whose distances are computed exactly, at least.
         candidates_per_neighbour: the same, per item that is returned.
+        candidates_growth: how many times as many are compared at most.
         matches_max: if at most so many items match the filter, the nearest of them are found; of more, near items are checked first.
         checked_counts: how many near items are checked, before all items that match are read.
         pending_max: items that the index does not have yet and that are compared.
@@ -38,6 +44,7 @@ class SearchLimits(NamedTuple):
 
     candidates_min: int = 256
     candidates_per_neighbour: int = 4
+    candidates_growth: int = 8
     matches_max: int = 20_000
     checked_counts: tuple[int, ...] = (2_048, 16_384)
     pending_max: int = 8_192
@@ -90,15 +97,18 @@ class _IndexedSearch:
         self._projection: Floats = project(query.vector[None])[0]
         self._limits = limits
         self._count = max(limits.candidates_min, limits.candidates_per_neighbour * query.limit)
+        self._count_max = self._count * limits.candidates_growth
+        self._compared: set[str] = set()
+        self._found = NearestItems([], 0)
 
     def nearest(self) -> NearestItems:
         """Searches all items. Chooses more candidates if many of them are deleted."""
-        count = self._count
+        count = self._count_max
         while True:
             candidates = self._candidates(count)
-            found = self._among(candidates)
-            if len(candidates) < count or 2 * found.match_count >= count:
-                return found
+            is_settled = self._compare(candidates)
+            if is_settled or len(candidates) < count or 2 * self._found.match_count >= count:
+                return self._found
             count *= WIDENING
 
     def nearest_of_matches(self) -> NearestItems:
@@ -106,20 +116,44 @@ class _IndexedSearch:
         dataset, where, limits = self._query.dataset, self._query.where, self._limits
         matches = self._store.items.list_ids(self._connection, dataset, where, limits.matches_max + 1)
         if len(matches) > limits.matches_max:
+            wanted = self._count
             for count in limits.checked_counts:
-                names = self._store.items.list_matching(self._connection, self._candidates(count), where, self._count)
-                if len(names) == self._count:
-                    return self._among(names)
+                names = self._store.items.list_matching(self._connection, self._candidates(count), where, wanted)
+                if len(names) == wanted and self._compare(names):
+                    return self._found
+                wanted = self._count_max
             matches = self._store.items.list_ids(self._connection, dataset, where, None)
-        if len(matches) <= self._count:
-            return self._among(names_of(dataset, matches))
-        return self._among(names_of(dataset, self._index.nearest(self._projection, self._count, matches)))
+        ids: Iterable[bytes] = matches
+        if len(matches) > self._count:
+            ids = self._index.nearest(self._projection, self._count_max, matches)
+        self._compare(names_of(dataset, ids))
+        return self._found
 
     def _candidates(self, count: int) -> list[str]:
         return names_of(self._query.dataset, self._index.nearest(self._projection, count))
 
-    def _among(self, names: list[str]) -> NearestItems:
-        return self._store.predictions.nearest(self._connection, self._query, [*names, *self._pending])
+    def _compare(self, names: Sequence[str]) -> bool:
+        """Compares items in the order of the index until the nearest ones are settled. Returns False if they are not at the end."""
+        places = {name: place for place, name in enumerate(names)}
+        count = self._count
+        while True:
+            self._add(names[:count])
+            nearest = self._found.neighbours
+            late_count = sum(places.get(item.name, 0) >= count // 2 for item, _ in nearest)
+            if late_count <= LATE_SHARE_MAX * len(nearest) and 2 * self._found.match_count >= count:
+                return True
+            if count >= len(names):
+                return False
+            count *= 2
+
+    def _add(self, names: Sequence[str]) -> None:
+        """Computes the distances of those of the items that were not compared yet, and of pending ones the first time."""
+        fresh = [name for name in [*names, *self._pending] if name not in self._compared]
+        if fresh:
+            self._compared.update(fresh)
+            added = self._store.predictions.nearest(self._connection, self._query, fresh)
+            neighbours = sorted([*self._found.neighbours, *added.neighbours], key=lambda pair: (pair[1], pair[0].name))
+            self._found = NearestItems(neighbours[: self._query.limit], self._found.match_count + added.match_count)
 
 
 class _IndexCache:

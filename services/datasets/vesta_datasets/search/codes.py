@@ -60,6 +60,24 @@ def distances(codes: Codes, query_codes: Codes) -> NDArray[np.uint16]:
     return found
 
 
+def similarities(codes: Codes, weights: Floats) -> Floats:
+    """Returns the sum of weights for each code: with their signs where the bit is set, and with the opposite signs elsewhere.
+
+    With the distances of a query from the hyperplanes as weights, this is more exact than a number of differing bits: a hyperplane close
+    to the query says little. Divided by the length of the weights, it grows with the cosine of query and embedding.
+
+    Args:
+        codes: `(WORDS, N)`.
+        weights: `(CODE_BITS,)`.
+
+    Returns:
+        `(N,)`.
+    """
+    bits = np.unpackbits(np.ascontiguousarray(codes.T).view(np.uint8), axis=1)
+    sums: Floats = 2 * (bits.astype(np.float32) @ weights) - weights.sum()
+    return sums
+
+
 @lru_cache(maxsize=4)
 def _hyperplanes(dimension: int) -> Floats:
     """Returns the normals of the hyperplanes, `(dimension, CODE_BITS)`.

@@ -8,12 +8,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from vesta_datasets.search.codes import WORDS, Codes, Floats, distances, encode
+from vesta_datasets.search.codes import WORDS, Codes, Floats, distances, encode, similarities
 from vesta_datasets.search.segments import Hashes, Ids, Segment, hashes_of
 
 COARSE_WORDS: Final = 3
-COARSE_FACTOR: Final = 16
-"""The nearest items by all bits are chosen among this many times as many nearest by the bits of the coarse words."""
+COARSE_FACTOR: Final = 4
+"""The most similar items are chosen among this many times as many with the fewest differing bits."""
 UNSORTED_MAX: Final = 65_536
 """Items whose hashes are compared one by one. If there are more, the hashes of all items are sorted again."""
 
@@ -66,7 +66,10 @@ class LoadedIndex:
         return self.table.hashes.nbytes + self.table.positions.nbytes + sum(one.size_bytes for one in self.segments)
 
     def nearest(self, projection: Floats, count: int, among: Ids | None = None) -> list[bytes]:
-        """Returns the ids of items with the codes nearest to that of a query, nearest first.
+        """Returns the ids of the items whose codes are the most similar to a query, the most similar first.
+
+        The number of differing bits chooses `COARSE_FACTOR` times as many items: the bits of the coarse words among all items, all bits
+        among given ones.
 
         Args:
             projection: the projected query, `(CODE_BITS,)`.
@@ -74,30 +77,28 @@ class LoadedIndex:
         """
         query_codes = self._queries(projection)
         if among is None:
-            positions = self._nearest_by_coarse_words(query_codes, count * COARSE_FACTOR)
+            positions = _nearest(self._coarse_distances(query_codes), count * COARSE_FACTOR)
         else:
             positions = self._positions_of(among)
-        far = self._distances(query_codes, positions)
+            positions = positions[_nearest(self._distances(query_codes, positions), count * COARSE_FACTOR)]
+        near = self._similarities(projection, positions)
         if len(positions) > count:
-            chosen = np.argpartition(far, count)[:count]
-            positions, far = positions[chosen], far[chosen]
-        return self._ids(positions[np.argsort(far, kind="stable")])
+            chosen = np.argpartition(-near, count)[:count]
+            positions, near = positions[chosen], near[chosen]
+        return self._ids(positions[np.argsort(-near, kind="stable")])
 
     def _queries(self, projection: Floats) -> Codes:
         """Returns the code of the query for the thresholds of each segment, `(WORDS, S)`."""
         codes = [encode(projection[None], segment.thresholds) for segment in self.segments]
         return np.concatenate([np.zeros((WORDS, 0), np.uint64), *codes], axis=1)
 
-    def _nearest_by_coarse_words(self, query_codes: Codes, count: int) -> Positions:
-        """Returns the positions of at least `count` items, those that are nearest by the coarse words, ascending."""
+    def _coarse_distances(self, query_codes: Codes) -> NDArray[np.uint16]:
+        """Returns the distances of all items by the coarse words."""
         far = np.empty(self.count, np.uint16)
         for index, segment in enumerate(self.segments):
             own = slice(self.starts[index], self.starts[index + 1])
             far[own] = distances(segment.codes[:COARSE_WORDS], query_codes[:COARSE_WORDS, index : index + 1])
-        if len(far) <= count:
-            return np.arange(len(far))
-        bound = np.searchsorted(np.cumsum(np.bincount(far)), count)  # the distance of the last of the nearest
-        return np.flatnonzero(far <= bound)
+        return far
 
     def _distances(self, query_codes: Codes, positions: Positions) -> NDArray[np.uint16]:
         """Returns the distances of the items at ascending positions."""
@@ -108,6 +109,18 @@ class LoadedIndex:
             codes[:, own] = self.segments[index].codes[:, positions[own] - self.starts[index]]
         owners = np.repeat(np.arange(len(self.segments)), np.diff(bounds))
         return distances(codes, query_codes[:, owners])
+
+    def _similarities(self, projection: Floats, positions: Positions) -> Floats:
+        """Returns the similarities of the items at ascending positions, comparable between segments."""
+        bounds = np.searchsorted(positions, self.starts)
+        near = np.empty(len(positions), np.float32)
+        for index in np.flatnonzero(np.diff(bounds)).tolist():
+            own = slice(bounds[index], bounds[index + 1])
+            segment = self.segments[index]
+            weights = projection - segment.thresholds
+            codes = segment.codes[:, positions[own] - self.starts[index]]
+            near[own] = similarities(codes, weights / (np.linalg.norm(weights) or 1))
+        return near
 
     def _ids(self, positions: Positions) -> list[bytes]:
         owners = np.searchsorted(self.starts, positions, "right") - 1
@@ -126,6 +139,14 @@ class LoadedIndex:
             places = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
             found.append(np.flatnonzero(wanted[places] == hashes) + self.starts[index])
         return np.sort(np.concatenate(found)) if found else np.zeros(0, np.intp)
+
+
+def _nearest(far: NDArray[np.uint16], count: int) -> Positions:
+    """Returns the ascending positions of at least `count` smallest distances; of all if there are fewer."""
+    if len(far) <= count:
+        return np.arange(len(far))
+    bound = np.searchsorted(np.cumsum(np.bincount(far)), count)  # the distance of the last of the nearest
+    return np.flatnonzero(far <= bound)
 
 
 def refreshed(
