@@ -2,14 +2,14 @@
 
 Each seed splits the images anew into pool and test, because the selection is nearly deterministic. Each round adds a batch of images: those
 that the default selection of the datasets service chooses, or random ones. A detector is then trained on all images so far, in both arms
-with the same recipe; see `detector_replay`. Both keep their best detector, as the gate does. An arm that does not reach the goal within the
-rounds counts with all boxes that it drew. Run as a program, it prints the rounds of each seed:
+with the same recipe and after the same numbers of images; see `detector_replay`. The batches grow, so that few trainings tell the whole
+curve. The boxes that an arm needs are read from a smooth curve through the trainings of all seeds, with an interval; see `quality_curve`.
+The ratio can exceed 1. Run as a program, it prints the rounds of each seed:
 
     python benchmarks/boxes_saved.py --data FOLDER --seeds 11 12
 """
 
 import argparse
-import math
 import multiprocessing
 import os
 import statistics
@@ -24,7 +24,7 @@ from detection import boxed_images, deal
 from detector_replay import Replay, Rows, prepare
 from figures import Figure
 from photographs import Photographs
-from scipy.stats import t
+from quality_curve import Curve, boxes_needed, ratio_of_boxes
 from vesta_contracts.common.v1 import Prediction, TaskType
 from vesta_contracts.datasets.v1 import SelectionStrategy
 from vesta_datasets.selection.candidates import Candidates, PoolRow
@@ -35,8 +35,8 @@ from vesta_datasets.task_types import TASK_TYPES
 GOAL_SHARE = 0.95
 SEEDS = (1, 2, 3)
 IMAGES_MAX = 400
-ROUNDS = 6
-IMAGES_PER_ROUND = 20
+IMAGE_COUNTS = (10, 20, 30, 45, 70, 100)
+"""After each round. The first are small: an image can have thirteen boxes, and ten images make a usable detector."""
 GOAL_RATIO, FLOOR_RATIO = 0.5, 1.0
 VERSION = "models/detector/versions/newest"
 
@@ -51,63 +51,18 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What an arm needs until its detector reaches the goal.
-
-    Attributes:
-        reached: False if it did not; the costs are then those of all rounds.
-    """
-
-    images: float
-    boxes: float
-    reached: bool
-
-
-def cost(curve: Sequence[Point], goal: float) -> Cost:
-    """Returns the cost at which the best detector so far first reaches the goal, interpolated between rounds.
-
-    Args:
-        curve: at least one point, in order of images.
-    """
-    before = Point(0, 0, 0.0)
-    for point in curve:
-        if point.quality >= goal:
-            share = (goal - before.quality) / (point.quality - before.quality) if point.quality > before.quality else 1
-            return Cost(
-                before.images + share * (point.images - before.images),
-                before.boxes + share * (point.boxes - before.boxes),
-                reached=True,
-            )
-        before = Point(point.images, point.boxes, max(point.quality, before.quality))
-    return Cost(before.images, before.boxes, reached=False)
-
-
-def ratio_interval(ratios: Sequence[float]) -> tuple[float, float, float]:
-    """Returns the geometric mean of ratios with its 95 % interval (Student's t of the logarithms).
-
-    The interval of a single ratio is unbounded: 0 to infinity.
-    """
-    logs = [math.log(ratio) for ratio in ratios]
-    mean = statistics.mean(logs)
-    if len(logs) < 2:
-        return math.exp(mean), 0.0, math.inf
-    half = float(t.ppf(0.975, len(logs) - 1)) * statistics.stdev(logs) / math.sqrt(len(logs))
-    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """The learning curves of one seed, and the mAP@50 with all images of the pool."""
+    """The learning curves of one seed, and the training with all images of the pool."""
 
-    full: float
+    full: Point
     active: list[Point]
     random: list[Point]
 
-    @property
-    def costs(self) -> tuple[Cost, Cost]:
-        """What active and random selection need."""
-        goal = GOAL_SHARE * self.full
-        return cost(self.active, goal), cost(self.random, goal)
+    def curve(self, points: Sequence[Point]) -> Curve:
+        """Returns the curve of an arm in shares of the full mAP@50."""
+        boxes = np.array([point.boxes for point in points], np.float64)
+        shares = np.array([point.quality for point in points]) / self.full.quality
+        return Curve(boxes, shares, float(self.full.boxes))
 
 
 def measure(data: Path | None, home: Path) -> Iterator[Figure]:
@@ -142,39 +97,41 @@ def outcome(photographs: Photographs, folder: Path, seed: int) -> Outcome:
     """Measures both arms with one thread."""
     replay = prepare(photographs, folder, seed, threads=1)
     everything = np.arange(len(replay.pool))
-    full = replay.quality(replay.train(everything, calibrated=False))
+    full = _point(replay, everything, replay.quality(replay.train(everything, calibrated=False)))
     return Outcome(full, active_curve(replay, seed), random_curve(replay, seed))
 
 
-def active_curve(replay: Replay, seed: int, rounds: int = ROUNDS) -> list[Point]:
-    """Returns the learning curve of the default selection, which starts without a model."""
+def active_curve(replay: Replay, seed: int, image_counts: Sequence[int] = IMAGE_COUNTS) -> list[Point]:
+    """Returns the learning curve of the default selection, which starts without a model. Each detector predicts all images, also those
+    that are labelled, as a deployment does.
+    """
     labelled = np.zeros(len(replay.pool), np.bool_)
+    everything = np.arange(len(replay.pool))
     predictions: list[Prediction | None] = [None] * len(replay.pool)
-    points = []
-    for number in range(rounds):
-        labelled[select(replay, labelled, predictions, seed * ROUNDS + number)] = True
+    points: list[Point] = []
+    for number, image_count in enumerate(image_counts):
+        count = image_count - int(labelled.sum())
+        labelled[select(replay, labelled, predictions, count, seed * len(image_counts) + number)] = True
         detector = replay.train(np.flatnonzero(labelled), calibrated=True)
         points.append(_point(replay, np.flatnonzero(labelled), replay.quality(detector)))
-        free = np.flatnonzero(~labelled)
-        for row, prediction in zip(free, replay.predictions(detector, free), strict=True):
-            predictions[row] = prediction
+        predictions = list(replay.predictions(detector, everything))
     return points
 
 
-def random_curve(replay: Replay, seed: int, rounds: int = ROUNDS) -> list[Point]:
+def random_curve(replay: Replay, seed: int, image_counts: Sequence[int] = IMAGE_COUNTS) -> list[Point]:
     """Returns the learning curve of random selection."""
     order = np.random.default_rng(seed).permutation(len(replay.pool))
-    drawn = [order[: IMAGES_PER_ROUND * (number + 1)] for number in range(rounds)]
+    drawn = [order[:image_count] for image_count in image_counts]
     return [_point(replay, rows, replay.quality(replay.train(rows, calibrated=False))) for rows in drawn]
 
 
-def select(replay: Replay, labelled: Mask, predictions: Sequence[Prediction | None], seed: int) -> Rows:
+def select(replay: Replay, labelled: Mask, predictions: Sequence[Prediction | None], count: int, seed: int) -> Rows:
     """Returns the rows that the datasets service selects."""
     rows = [PoolRow(str(row), bool(labelled[row]), predictions[row]) for row in range(len(labelled))]
     chosen = choose(
         Candidates(rows, replay.embeddings, np.ones(len(rows), np.bool_), int((~labelled).sum())),
         strategy=SelectionStrategy.SELECTION_STRATEGY_UNSPECIFIED,
-        count=IMAGES_PER_ROUND,
+        count=count,
         control_share=0.0,
         seed=seed,
         scored_by=VERSION,
@@ -189,25 +146,23 @@ def _point(replay: Replay, rows: Rows, quality: float) -> Point:
 
 
 def _figure(name: str, measured: Sequence[Outcome]) -> Figure:
-    costs = [one.costs for one in measured]
-    ratio, low, high = ratio_interval([active.boxes / drawn.boxes for active, drawn in costs])
-    images, _, _ = ratio_interval([active.images / drawn.images for active, drawn in costs])
+    active = [one.curve(one.active) for one in measured]
+    drawn = [one.curve(one.random) for one in measured]
+    ratio = ratio_of_boxes(active, drawn, GOAL_SHARE)
     return Figure(
         name,
-        ratio,
+        ratio.value,
         GOAL_RATIO,
         lower=True,
         floor=FLOOR_RATIO,
-        baseline=f"random images, the same recipe, {len(costs)} seeds",
+        baseline=f"random images, the same recipe, {len(measured)} seeds",
         details={
-            "low": low,
-            "high": high,
-            "images_ratio": images,
-            "boxes": statistics.mean(active.boxes for active, _ in costs),
-            "random_boxes": statistics.mean(drawn.boxes for _, drawn in costs),
-            "full_map50": statistics.mean(one.full for one in measured),
-            "reached": float(sum(active.reached for active, _ in costs)),
-            "random_reached": float(sum(drawn.reached for _, drawn in costs)),
+            "low": ratio.low,
+            "high": ratio.high,
+            "boxes": boxes_needed(active, GOAL_SHARE),
+            "random_boxes": boxes_needed(drawn, GOAL_SHARE),
+            "all_boxes": statistics.mean(one.full.boxes for one in measured),
+            "full_map50": statistics.mean(one.full.quality for one in measured),
         },
     )
 
@@ -223,7 +178,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         measured = outcomes(photographs, Path(folder), options.seeds)
     for seed, one in zip(options.seeds, measured, strict=True):
-        print(f"seed {seed}, all images: mAP@50 {one.full:.3f}")
+        print(f"seed {seed}, {one.full.images} images / {one.full.boxes} boxes: mAP@50 {one.full.quality:.3f}")
         for name, points in (("active", one.active), ("random", one.random)):
             print(f"  {name}: " + ", ".join(f"{p.images} / {p.boxes} → {p.quality:.3f}" for p in points))
     print(_figure("ratio", measured))

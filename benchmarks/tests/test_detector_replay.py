@@ -35,7 +35,8 @@ def test_predictions_have_all_concepts_and_boxes_inside_of_their_images(replay: 
 
 
 def test_both_arms_label_the_same_number_of_images_until_the_pool_is_empty(replay: Replay) -> None:
-    active, drawn = active_curve(replay, seed=1, rounds=3), random_curve(replay, seed=1, rounds=3)
-    assert [point.images for point in active] == [point.images for point in drawn] == [20, POOL, POOL]
+    counts = (10, 20, POOL, POOL + 10)
+    active, drawn = active_curve(replay, 1, counts), random_curve(replay, 1, counts)
+    assert [point.images for point in active] == [point.images for point in drawn] == [10, 20, POOL, POOL]
     assert active[-1].boxes == drawn[-1].boxes == replay.box_count(np.arange(POOL))
     assert all(0 <= point.quality <= 1 for point in (*active, *drawn))

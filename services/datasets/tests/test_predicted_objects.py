@@ -13,7 +13,7 @@ from vesta_contracts.datasets.v1 import (
     SelectItemsRequest,
     Split,
 )
-from vesta_datasets.selection import pool_builder
+from vesta_datasets.selection import Reason, pool_builder
 from vesta_datasets.task_types.detection import Detection
 from vesta_datasets.task_types.object_uncertainty import difficulties
 
@@ -76,6 +76,35 @@ def test_objects_of_concepts_that_the_model_confuses_count_more() -> None:
     assert van > car
 
 
+def gains(*predictions: Prediction | None, held: int = 0) -> list[float]:
+    """Returns the gains of items, of which the last ones are labelled or in a task."""
+    count = len(predictions)
+    found_gains = DETECTION.uncertainty(predictions, CONCEPTS, np.arange(count) >= count - held).gain
+    assert found_gains is not None
+    return found_gains.tolist()
+
+
+def test_objects_of_a_concept_with_few_labels_gain_most() -> None:
+    labelled = [found(*[("van", 0.9)] * 9, ("car", 0.9))] * 10
+    rare, common = gains(found(("car", 0.9)), found(("van", 0.9)), *labelled, held=10)[:2]
+    assert (rare, common) == (1, pytest.approx(1 / 8.2))  # (9 x 0.9 x 10 + 1) / (0.9 x 10 + 1) labelled objects
+
+
+def test_an_object_gains_less_among_others_that_must_be_drawn_too() -> None:
+    labelled = [found(*[("van", 0.9)] * 9, ("car", 0.9))] * 10
+    crowded = found(("car", 0.9), *[("van", 0.9)] * 9)
+    alone, among_others = gains(found(("car", 0.9)), crowded, *labelled, held=10)[:2]
+    assert alone > 2 * among_others > 0
+
+
+def test_the_gain_of_a_pool_without_labels_is_by_difficulty_and_count_alone() -> None:
+    badly, well, none, unknown = gains(found(("van", 0.6)), found(("car", 1.0)), found(), None)
+    assert none == 0
+    assert unknown == pytest.approx((badly + well) / 3)
+    assert gains(found(), None) == [0, 0]
+    assert gains(None) == [0]
+
+
 @pytest.mark.parametrize(
     ("scores", "concept", "expected"),
     [
@@ -97,10 +126,10 @@ objects = st.lists(st.tuples(st.sampled_from(("van", "car", "other")), st.floats
 
 
 @settings(deadline=None)
-@given(st.lists(st.none() | objects.map(lambda drawn: found(*drawn)), max_size=6))
-def test_uncertainties_are_shares(predictions: list[Prediction | None]) -> None:
-    uncertainty = DETECTION.uncertainty(predictions, CONCEPTS)
-    for values in (uncertainty.margin, uncertainty.entropy):
+@given(st.lists(st.none() | objects.map(lambda drawn: found(*drawn)), max_size=6), st.integers(0, 6))
+def test_uncertainties_are_shares(predictions: list[Prediction | None], held: int) -> None:
+    uncertainty = DETECTION.uncertainty(predictions, CONCEPTS, np.arange(len(predictions)) < held)
+    for values in (uncertainty.margin, uncertainty.entropy, uncertainty.worth):
         assert values.shape == (len(predictions),)
         assert ((values >= 0) & (values <= 1)).all()
 
@@ -137,6 +166,15 @@ def test_items_are_selected_by_their_objects_with_suggestions_and_their_cost(dat
     assert [one.concept for one in chosen[0].pre_annotations] == ["car", "van"]
     assert chosen[0].annotation_seconds > chosen[2].annotation_seconds > 2
     assert datasets.listed(dataset, "predicted = car") == names[1:]
+
+
+def test_the_default_selects_rare_objects_among_few_others(datasets: Datasets) -> None:
+    crowd = [("van", 0.9)] * 12
+    predictions = [found(*crowd), found(("car", 0.8), ("van", 0.9)), found(("car", 0.8), *crowd), found(*crowd)]
+    dataset, names = a_pool(datasets, predictions)
+    request = SelectItemsRequest(parent=dataset, count=1, excluded=[names[3]])
+    (chosen,) = datasets.items.SelectItems(request).items
+    assert (chosen.item, chosen.reason) == (names[1], str(Reason.INSTRUCTIVE_AND_TYPICAL))
 
 
 def test_objects_that_are_stored_apart_are_read_for_suggestions(datasets: Datasets) -> None:

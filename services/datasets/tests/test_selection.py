@@ -186,12 +186,22 @@ def test_the_default_selects_uncertain_dense_regions_once_each():
     assert {pick.reason for pick in picks} == {Reason.UNCERTAIN_AND_TYPICAL}
 
 
-def test_the_default_picks_from_the_most_uncertain_fifth_of_a_small_pool():
+def test_the_default_picks_from_the_most_uncertain_tenth_of_a_small_pool():
     random = np.random.default_rng(2)
     embeddings, _ = clusters_of([100, 100])
     uncertain = of_margins(random.permutation(np.linspace(0, 1, 200)))
     picks = STRATEGIES["adaptive"](Pool(embeddings, uncertain, np.zeros(200, np.bool_), batch_size=10))
-    assert min(uncertain.margin[[pick.index for pick in picks]]) >= 0.8
+    assert min(uncertain.margin[[pick.index for pick in picks]]) >= 0.89
+
+
+def test_the_default_selects_by_the_gain_where_items_take_different_times():
+    embeddings, owner = clusters_of([200, 40])
+    gain = (owner == 1).astype(np.float32)
+    margin = 1 - gain
+    pool = Pool(embeddings, Uncertainty(margin, margin, gain), np.zeros(240, np.bool_), batch_size=5)
+    picks = STRATEGIES["adaptive"](pool)
+    assert {int(owner[pick.index]) for pick in picks} == {1}
+    assert {pick.reason for pick in picks} == {Reason.INSTRUCTIVE_AND_TYPICAL}
 
 
 def test_the_scores_of_the_default_are_decreasing_shares_of_the_uncovered_uncertainty():

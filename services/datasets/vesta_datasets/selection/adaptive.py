@@ -1,4 +1,4 @@
-"""The default strategy: typical items before the first model, afterwards uncertain items that represent many others."""
+"""The default strategy: typical items before the first model, afterwards items that teach most and represent many others."""
 
 import numpy as np
 
@@ -8,15 +8,16 @@ from vesta_datasets.selection.pool import Floats, Pick, Pool, Reason
 from vesta_datasets.selection.uncertainty import most_uncertain
 
 SHORTLIST_BATCHES = 10
-SHORTLIST_SHARE = 0.2
+SHORTLIST_SHARE = 0.1
 SHORTLIST_BATCHES_MIN = 2
-"""Size of the shortlist: ten batches, but at most a fifth of the unlabelled items, and at least two batches. Only the most uncertain items
-can be picked; labels of others improve the model little.
+"""Size of the shortlist: ten batches, but at most a tenth of the unlabelled items, and at least two batches. Only the items
+of the most worth can be picked; labels of others improve the model little.
 """
 
 
 def adaptive(pool: Pool) -> list[Pick]:
-    """Picks the items that greedily cover the uncertainty of the pool, from the most uncertain items; see `coverage`.
+    """Picks the items that greedily cover the worth of the pool, from the items of the most worth; see `coverage`. Where all items take the
+    same time, the worth is the uncertainty; see `Uncertainty.worth`.
 
     Before the first model (cold start), all items have the same weight, and the most typical items are picked. The ten
     batches of the shortlist and the width of the kernel (the median distance) were chosen on scikit-learn's digits before
@@ -26,12 +27,12 @@ def adaptive(pool: Pool) -> list[Pick]:
     if free.size == 0:
         return []
     directions = centred(pool.embeddings, pool.seed)
-    unsure = _usable_uncertainty(pool)
-    if unsure is None:
+    worth = _usable_worth(pool)
+    if worth is None:
         weights, candidates, reason = np.ones(free.size, dtype=np.float32), free, Reason.TYPICAL
     else:
-        weights, reason = unsure[free], Reason.UNCERTAIN_AND_TYPICAL
-        candidates = most_uncertain(unsure, free, _shortlist_size(pool), pool.seed)
+        weights, reason = worth[free], _reason(pool)
+        candidates = most_uncertain(worth, free, _shortlist_size(pool), pool.seed)
     picks = cover(
         points=directions[free],
         weights=weights,
@@ -49,12 +50,18 @@ def _shortlist_size(pool: Pool) -> int:
     return max(SHORTLIST_BATCHES_MIN * pool.pick_count, min(SHORTLIST_BATCHES * pool.pick_count, share))
 
 
-def _usable_uncertainty(pool: Pool) -> Floats | None:
-    """Returns `(N,)` margin uncertainties; None if there is no model or all values are equal."""
+def _usable_worth(pool: Pool) -> Floats | None:
+    """Returns the `(N,)` worth of the items; None if there is no model or all values are equal."""
     if pool.uncertainty is None:
         return None
-    unsure = pool.uncertainty.margin
-    return unsure if float(np.ptp(unsure)) > 0.0 else None
+    worth = pool.uncertainty.worth
+    return worth if float(np.ptp(worth)) > 0.0 else None
+
+
+def _reason(pool: Pool) -> Reason:
+    """Returns why items of much worth are picked."""
+    has_gain = pool.uncertainty is not None and pool.uncertainty.gain is not None
+    return Reason.INSTRUCTIVE_AND_TYPICAL if has_gain else Reason.UNCERTAIN_AND_TYPICAL
 
 
 def _median_distance(directions: Floats, seed: int) -> float:

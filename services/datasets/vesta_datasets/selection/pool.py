@@ -30,6 +30,9 @@ class Reason(StrEnum):
     FAR = "dissimilar to all labelled images"
     TYPICAL = "similar to many unlabelled images"
     UNCERTAIN_AND_TYPICAL = "uncertain, and similar to many uncertain images"
+    INSTRUCTIVE_AND_TYPICAL = (
+        "shows objects of which the model needs more, among few others, and is similar to many such images"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,11 @@ def _check_embeddings(embeddings: Floats) -> int:
 
 
 def _check_uncertainty(uncertainty: Uncertainty, count: int) -> None:
-    for kind, values in (("margin", uncertainty.margin), ("entropy", uncertainty.entropy)):
+    for kind, values in (
+        ("margin", uncertainty.margin),
+        ("entropy", uncertainty.entropy),
+        ("worth", uncertainty.worth),
+    ):
         if values.shape != (count,):
             raise UnusablePoolError(f"uncertainty.{kind} must be ({count},), not {values.shape}")
         if not np.isfinite(values).all():

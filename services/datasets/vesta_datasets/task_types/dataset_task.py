@@ -6,19 +6,22 @@ from collections.abc import Iterable, Sequence
 from vesta_common.media.annotation_cost import LOOK_SECONDS
 from vesta_contracts.common.v1 import Annotation, Prediction
 
-from vesta_datasets.task_types.uncertainty import Uncertainty
+from vesta_datasets.task_types.uncertainty import Mask, Uncertainty
 
 
 class DatasetTask(ABC):
     """How predictions of a task type select items and help annotators. Stateless."""
 
     @abstractmethod
-    def uncertainty(self, predictions: Sequence[Prediction | None], concepts: Sequence[str]) -> Uncertainty:
+    def uncertainty(
+        self, predictions: Sequence[Prediction | None], concepts: Sequence[str], held: Mask | None = None
+    ) -> Uncertainty:
         """Returns the uncertainty of N items.
 
         Args:
             predictions: of each item, of whichever model version; None without a prediction, which is as uncertain as possible.
             concepts: at least one. Scores and objects of others are ignored.
+            held: `(N,)`, whether the item is labelled, or in a task already; none is if None.
         """
 
     def imported(self, annotations: Sequence[Annotation]) -> Sequence[Annotation]:

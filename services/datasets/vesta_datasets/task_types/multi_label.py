@@ -10,7 +10,7 @@ from vesta_contracts.common.v1 import Annotation, ConceptScore, Prediction
 from vesta_datasets.items.annotations import labels_of, shape_concepts_of
 from vesta_datasets.task_types.dataset_task import DatasetTask
 from vesta_datasets.task_types.image_labels import as_image_labels, known_scores, to_unit
-from vesta_datasets.task_types.uncertainty import Uncertainty
+from vesta_datasets.task_types.uncertainty import Mask, Uncertainty
 
 UNDECIDED = 0.5  # the centred probability of a score at its threshold
 
@@ -18,7 +18,12 @@ UNDECIDED = 0.5  # the centred probability of a score at its threshold
 class MultiLabel(DatasetTask):
     """Any number of labels per item."""
 
-    def uncertainty(self, predictions: Sequence[Prediction | None], concepts: Sequence[str]) -> Uncertainty:
+    def uncertainty(
+        self,
+        predictions: Sequence[Prediction | None],
+        concepts: Sequence[str],
+        held: Mask | None = None,  # noqa: ARG002 - every item is labelled at a look
+    ) -> Uncertainty:
         return centred_uncertainty(centred_scores(predictions, concepts))
 
     def labels(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:

@@ -1,4 +1,11 @@
-"""The uncertainty of predicted objects: the doubts about an image's objects, weighted by the difficulty of their concepts. Pure.
+"""The uncertainty of predicted objects, and what their annotation is expected to teach. Pure.
+
+    gain = sum of difficulty / labelled objects of the concept x score over the objects / seconds to draw them all
+
+The mean precision over concepts is to rise per second. If the missing precision of a concept falls as a power of the number of its labelled
+objects, one more of them gains in proportion to what is missing, divided by that number. The former is estimated by the difficulty of the
+concept, and the latter by the objects that the model finds in images that are labelled or in a task. The score is the probability that the
+object exists. So images are preferred with objects of rare and badly learned concepts among few others. The default strategy uses the gain.
 
     uncertainty = 1 - exp(-sum of difficulty x doubt over the objects / number of objects)
 
@@ -14,19 +21,22 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from vesta_common.media.annotation_cost import LOOK_SECONDS
 from vesta_common.media.predictions import Floats
 from vesta_contracts.common.v1 import Prediction
 
 from vesta_datasets.task_types.image_labels import to_unit
 from vesta_datasets.task_types.multi_label import UNDECIDED, binary_entropy, centred_on_thresholds
 from vesta_datasets.task_types.predicted_objects import object_scores, thresholds_of
-from vesta_datasets.task_types.uncertainty import Uncertainty
+from vesta_datasets.task_types.uncertainty import Mask, Uncertainty
 
 DOUBT_MIN: Final = 0.25
 """Objects with a lower score than this share of the threshold do not count: most detectors find many such in every image."""
 DIFFICULTY_MAX: Final = 2.0
 PRIOR_OBJECTS: Final = 10
 """How many objects of average difficulty are added to those of a concept, so that a few do not decide."""
+PRIOR_LABELS: Final = 1
+"""How many objects are added to the labelled ones of a concept, so that the first of a concept have a finite gain."""
 
 
 class _Objects(NamedTuple):
@@ -38,11 +48,15 @@ class _Objects(NamedTuple):
     threshold: Floats
 
 
-def object_uncertainty(predictions: Sequence[Prediction | None], concepts: Sequence[str]) -> Uncertainty:
-    """Returns the uncertainty of N items. An item without a prediction has 1, an item without objects 0.
+def object_uncertainty(
+    predictions: Sequence[Prediction | None], concepts: Sequence[str], held: Mask | None, draw_seconds: float
+) -> Uncertainty:
+    """Returns the uncertainty of N items. An item without a prediction has 1 and the mean gain, an item without objects 0.
 
     Args:
         concepts: objects of others are ignored.
+        held: `(N,)`, whether the item is labelled, or in a task already; none is if None.
+        draw_seconds: for one object.
     """
     objects = _objects_of(predictions, concepts)
     centred = centred_on_thresholds(objects.score, objects.threshold)
@@ -55,9 +69,27 @@ def object_uncertainty(predictions: Sequence[Prediction | None], concepts: Seque
         total = np.bincount(objects.item, weight * doubts, len(predictions))
         return to_unit(np.where(unknown, 1.0, -np.expm1(-total / np.maximum(count, 1))))
 
+    is_held = np.zeros(len(predictions), np.bool_) if held is None else held
     return Uncertainty(
-        margin=of_items(1.0 - 2.0 * np.abs(centred - UNDECIDED)), entropy=of_items(binary_entropy(centred))
+        margin=of_items(1.0 - 2.0 * np.abs(centred - UNDECIDED)),
+        entropy=of_items(binary_entropy(centred)),
+        gain=_gains(objects, weights, unknown, is_held, draw_seconds),
     )
+
+
+def _gains(
+    objects: _Objects, difficulty: NDArray[np.float64], unknown: Mask, held: Mask, draw_seconds: float
+) -> Floats:
+    """Returns the `(N,)` gains, as shares of the largest one of the items that are not held."""
+    in_held = held[objects.item]
+    labelled = np.bincount(objects.concept[in_held], objects.score[in_held], len(difficulty)) + PRIOR_LABELS
+    value = (difficulty / labelled)[objects.concept] * objects.score
+    expected_count = np.bincount(objects.item, objects.score, len(held))
+    gain = np.bincount(objects.item, value, len(held)) / (LOOK_SECONDS + draw_seconds * expected_count)
+    if not unknown.all():
+        gain[unknown] = gain[~unknown].mean()
+    largest = float(gain[~held].max(initial=0.0))
+    return to_unit(gain / largest) if largest > 0.0 else np.zeros(len(held), np.float32)
 
 
 def difficulties(
