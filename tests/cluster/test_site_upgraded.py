@@ -32,12 +32,9 @@ def test_an_upgrade_and_a_rollback_under_load_lose_nothing(
         site.helm("rollback", "vesta", "--wait", "--timeout=300s")
 
     assert len(upgraded - before) >= 8  # every service runs in a new pod
-    failures = predictions.failures + uploads.failures
-    figures.at_most(
+    figures.none_failed(
         f"failed of {predictions.count} predictions and {len(uploads.acknowledged)} uploads during an upgrade and a rollback",
-        len(failures),
-        0,
-        "requests",
+        predictions.failures + uploads.failures,
     )
     figures.at_most("lost of what was uploaded meanwhile", len(uploads.lost()), 0, "items")
     assert uploads.lost() == set()

@@ -57,11 +57,9 @@ def test_a_version_follows_another_and_gives_way_to_it_again_and_nothing_is_lost
     assert upgraded.isdisjoint({TAG})
     assert _tags(old) == {TAG}
     failed = predictions.failures + uploads.failures
-    figures.at_most(
+    figures.none_failed(
         f"failed of {predictions.count} predictions and {len(uploads.acknowledged)} uploads between two versions",
-        len(failed),
-        0,
-        "requests",
+        failed,
     )
     assert failed == []
     assert uploads.lost() == set()
