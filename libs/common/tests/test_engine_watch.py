@@ -111,6 +111,28 @@ def test_topics_that_a_service_only_publishes_on_are_looked_at_too(service_setti
     assert "vesta.annotation.task.v1); run `vesta-admin setup`" in found
 
 
+def test_an_engine_that_fails_is_tried_again_earlier_than_one_that_works() -> None:
+    calls = {"PostgreSQL": 0, "Kafka": 0}
+
+    def work() -> None:
+        calls["PostgreSQL"] += 1
+
+    def fail() -> None:
+        calls["Kafka"] += 1
+        raise OSError("connection refused")
+
+    watch = EngineWatch(
+        {"PostgreSQL": work, "Kafka": fail}, timedelta(hours=1), interval_failing=timedelta(milliseconds=1)
+    )
+    watch.start()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while calls["PostgreSQL"] < 1 or calls["Kafka"] < 3:
+        assert time.monotonic() < deadline, calls
+        time.sleep(0.01)
+    watch.stop()
+    assert calls["PostgreSQL"] == 1
+
+
 def test_an_engine_that_takes_too_long_counts_as_away() -> None:
     answering = Event()
     watch = EngineWatch({"Kafka": lambda: answering.wait() and None}, timedelta(0), timeout=timedelta(milliseconds=50))

@@ -35,7 +35,8 @@ def start_logging(service: str, level: str, log_format: str) -> None:
     structlog.configure(
         processors=[*beginning, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # One system call per line. print() writes the newline apart, which also wakes up the reader of the log twice.
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -13,7 +13,7 @@ from vesta_conductor.api.loop_service import LoopService
 from vesta_conductor.api.project_service import ProjectService
 from vesta_conductor.execution.driver import Driver
 from vesta_conductor.execution.event_handlers import EventHandlers
-from vesta_conductor.execution.queue import POLL_INTERVAL, Worker
+from vesta_conductor.execution.queue import POLL_INTERVAL, POLL_INTERVAL_OF_OTHERS, Worker
 from vesta_conductor.metrics import ConductorMetrics
 from vesta_conductor.peers import Peers
 from vesta_conductor.projects import deletion
@@ -42,7 +42,10 @@ def build(settings: Settings) -> App:
         servicers=[ProjectService(postgres, deletions, clock), LoopService(postgres, peers, clock)],
         components=[
             Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
-            *(BackgroundTask(f"worker-{number}", worker.step, POLL_INTERVAL) for number, worker in enumerate(workers)),
+            *(
+                BackgroundTask(f"worker-{number}", worker.step, POLL_INTERVAL_OF_OTHERS if number else POLL_INTERVAL)
+                for number, worker in enumerate(workers)
+            ),
             BackgroundTask("deletions", deletions.step, deletion.POLL_INTERVAL),
             Consumer(
                 SERVICE, "loops", EventHandlers(clock).handlers(), postgres, kafka, ConsumerMetrics(SERVICE, registry)

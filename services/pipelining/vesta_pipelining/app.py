@@ -23,6 +23,7 @@ from vesta_pipelining.store import SERVICE, Store
 from vesta_pipelining.stream_cache import StreamCache
 
 SEND_INTERVAL = timedelta(milliseconds=500)
+SEND_INTERVAL_OF_OTHERS = timedelta(seconds=2)  # one sender that polls often is enough for a few frames
 PRUNE_INTERVAL = timedelta(minutes=10)
 PRUNE_ROWS_MAX = 5000
 
@@ -51,7 +52,7 @@ def build(settings: Settings) -> App:
         components=[
             Relay(postgres, Broker.of(settings), settings.kafka_topic_prefix),
             *(
-                BackgroundTask(f"sender-{number}", forwarder.step, SEND_INTERVAL)
+                BackgroundTask(f"sender-{number}", forwarder.step, SEND_INTERVAL_OF_OTHERS if number else SEND_INTERVAL)
                 for number in range(settings.uncertain_senders)
             ),
             BackgroundTask("pruner", prune, PRUNE_INTERVAL),

@@ -22,7 +22,8 @@ AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 _START = " ".join(
     [
         'rm -rf "$TRITON_AWS_MOUNT_DIRECTORY" && mkdir -p "$TRITON_AWS_MOUNT_DIRECTORY" || exit;',
-        '(while kill -0 $$ 2>/dev/null; do mkdir -p "$TRITON_AWS_MOUNT_DIRECTORY"; sleep 1; done) &',
+        '(while kill -0 $$ 2>/dev/null; do [ -d "$TRITON_AWS_MOUNT_DIRECTORY" ] || mkdir -p "$TRITON_AWS_MOUNT_DIRECTORY";',
+        "sleep 1; done) &",
         'PATH="$VIRTUAL_ENV/bin:$PATH" exec "$0" "$@"',
     ]
 )

@@ -34,6 +34,8 @@ from vesta_common.settings import EXIT_WRONG_SETTINGS, EngineSettings, ServiceSe
 S = TypeVar("S", bound=ServiceSettings)
 
 HEALTH_INTERVAL = timedelta(milliseconds=250)
+HEALTHY_INTERVAL = timedelta(seconds=1)
+"""Interval of looking at the components of a service without problems."""
 SERVER_STOP_TIMEOUT = timedelta(seconds=3)
 STOP_TIMEOUT = timedelta(seconds=8)
 EXIT_NO_SUCH_COMMAND = 2
@@ -206,7 +208,7 @@ def _serve(service: str, settings: S, build: Callable[[S], App]) -> None:
         if unhealthy != unhealthy_before:
             log.warning("health_changed", unhealthy=unhealthy)
             unhealthy_before = unhealthy
-        stopping.wait(HEALTH_INTERVAL.total_seconds())
+        stopping.wait((HEALTH_INTERVAL if unhealthy or problems else HEALTHY_INTERVAL).total_seconds())
     watch.stop()
     second_signal = threading.Event()
     _on_signals(second_signal.set)

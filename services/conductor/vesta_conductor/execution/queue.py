@@ -15,6 +15,7 @@ from vesta_conductor.metrics import ConductorMetrics
 from vesta_conductor.store.loop_queue import ClaimedLoop, claim_loop, loop_heartbeat, requeue_loop
 
 POLL_INTERVAL = timedelta(milliseconds=250)  # of an empty queue
+POLL_INTERVAL_OF_OTHERS = timedelta(seconds=1)  # one worker that polls often is enough for a single Loop
 
 log = structlog.get_logger()
 

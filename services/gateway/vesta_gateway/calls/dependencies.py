@@ -12,7 +12,10 @@ from vesta_common.storage.postgres import Postgres
 from vesta_gateway.calls.backends import RemoteBackend
 from vesta_gateway.events.tail import Tail
 
+SERVING = "SERVING"
 FRESH = timedelta(seconds=1)
+FRESH_HEALTHY = timedelta(seconds=3)
+"""How long a report without problems is cached: to ask all services and PostgreSQL takes several milliseconds."""
 
 log = structlog.get_logger()
 
@@ -42,7 +45,9 @@ class Dependencies:
         self._is_draining = True
 
     async def report(self) -> tuple[bool, Mapping[str, str]]:
-        """Returns whether the gateway is ready, and the status of each dependency. The report is cached for a second.
+        """Returns whether the gateway is ready, and the status of each dependency.
+
+        The report is cached for a second, or for three if there are no problems.
 
         An unavailable backend does not make the gateway unready, because calls to the others still work.
         """
@@ -58,7 +63,8 @@ class Dependencies:
         async with self._looking:
             if time.monotonic() >= self._report_end:
                 self._report = await self._look()
-                self._report_end = time.monotonic() + FRESH.total_seconds()
+                is_healthy = not self._problems and all(state == SERVING for state in self._report[1].values())
+                self._report_end = time.monotonic() + (FRESH_HEALTHY if is_healthy else FRESH).total_seconds()
             return self._report
 
     async def _look(self) -> tuple[bool, Mapping[str, str]]:
@@ -78,7 +84,7 @@ class Dependencies:
             if not states["events"] and not any(problem.startswith(KAFKA) for problem in watched):
                 self._problems.append("gateway: Kafka does not respond; check that it is running, and KAFKA_BOOTSTRAP")
         states |= {name: remote.is_connected() for name, remote in self._remotes.items()}
-        return has_postgres, {name: "SERVING" if is_fine else "NOT_SERVING" for name, is_fine in states.items()}
+        return has_postgres, {name: SERVING if is_fine else "NOT_SERVING" for name, is_fine in states.items()}
 
     def _postgres_problem(self) -> list[str]:
         try:
