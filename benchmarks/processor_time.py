@@ -9,6 +9,9 @@ from vesta_local.platform import Platform
 
 INTERVAL_SECONDS_MIN = 1.0
 CLIENTS = "clients"
+IDLE_CORES_MAX = 0.4
+"""A platform that uses less has nothing to do; health checks, heartbeats and polls take about a tenth of a core."""
+IDLE_PATIENCE_SECONDS = 60.0
 
 
 class ProcessorTime:
@@ -37,6 +40,16 @@ class ProcessorTime:
             if children:
                 seconds[f"{name}: children"] = children
         return seconds
+
+
+def await_idle(platform: Platform) -> None:
+    """Waits until a platform has nothing to do, for at most a minute. Work that follows a loop would slow what is measured next."""
+    deadline = time.monotonic() + IDLE_PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        used, began = ProcessorTime(platform), time.monotonic()
+        time.sleep(INTERVAL_SECONDS_MIN)
+        if sum(used.milliseconds(1000).values()) < IDLE_CORES_MAX * (time.monotonic() - began):
+            return
 
 
 class Outside:

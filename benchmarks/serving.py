@@ -11,7 +11,7 @@ import onnxruntime
 from figures import Figure
 from numpy.typing import NDArray
 from pictures import jpegs
-from processor_time import ProcessorTime
+from processor_time import ProcessorTime, await_idle
 from vesta import Vesta
 from vesta_common.media.model_pictures import model_pixels
 from vesta_common.media.model_signatures import input_format
@@ -42,6 +42,7 @@ def measure(
     pictures = list(jpegs(PICTURES, WIDTH_PX, HEIGHT_PX))
     clients = [Vesta(platform.home.address("gateway_grpc"), platform.home.owner_key) for _ in range(CLIENTS)]
     in_process = InProcess(owner, deployment)
+    await_idle(platform)
     served, bare, processor_ms = [], [], {}
     try:
         for _ in range(TURNS):
