@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vesta_datasets.search.codes import CODE_BITS, Floats, encode, project, similarities
+from vesta_datasets.search.codes import CODE_BITS, Floats, encode, project, project_query, similarities
 from vesta_datasets.search.loaded_index import LoadedIndex, refreshed
 from vesta_datasets.search.segments import (
     SEGMENT_ITEMS_MAX,
@@ -75,6 +75,11 @@ def test_a_similarity_adds_weights_with_the_signs_of_the_bits() -> None:
     codes = encode(signs, np.zeros(CODE_BITS, np.float32))
     assert np.allclose(similarities(codes, weights), signs @ weights, atol=1e-3)
     assert similarities(codes[:, :0], weights).shape == (0,)
+
+
+def test_the_projection_of_a_query_is_that_of_an_embedding() -> None:
+    (embedding,) = clustered(1)
+    assert np.allclose(project_query(embedding), project(embedding[None])[0], atol=1e-4)
 
 
 def test_segments_are_full_except_the_last() -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from vesta_common.storage.postgres import Connection
 
-from vesta_datasets.search.codes import Floats, project
+from vesta_datasets.search.codes import Floats, project_query
 from vesta_datasets.search.loaded_index import LoadedIndex, refreshed
 from vesta_datasets.search.segments import Segment
 from vesta_datasets.store import Store
@@ -44,7 +44,7 @@ class SearchLimits(NamedTuple):
 
     candidates_min: int = 256
     candidates_per_neighbour: int = 4
-    candidates_growth: int = 8
+    candidates_growth: int = 4
     matches_max: int = 20_000
     checked_counts: tuple[int, ...] = (2_048, 16_384)
     pending_max: int = 8_192
@@ -94,7 +94,7 @@ class _IndexedSearch:
         self._query = query
         self._index = index
         self._pending = pending
-        self._projection: Floats = project(query.vector[None])[0]
+        self._projection: Floats = project_query(query.vector)
         self._limits = limits
         self._count = max(limits.candidates_min, limits.candidates_per_neighbour * query.limit)
         self._count_max = self._count * limits.candidates_growth

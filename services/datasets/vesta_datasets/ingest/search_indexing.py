@@ -2,9 +2,9 @@
 
 from vesta_common.storage.postgres import Connection
 
-from vesta_datasets.search.segments import SEGMENT_ITEMS_MAX, appended
+from vesta_datasets.search.segments import SEGMENT_ITEMS_MAX, Segment, appended
 from vesta_datasets.store import Store
-from vesta_datasets.store.search_indexes import EmbeddingChanges
+from vesta_datasets.store.search_indexes import ITEMS_PER_CHANGE, EmbeddingChanges
 
 INDEXED_MIN = 2_000
 """A dataset with fewer embeddings has no index: all are compared exactly."""
@@ -35,12 +35,20 @@ class SearchIndexer:
             return True
 
     def _add(self, connection: Connection, changes: EmbeddingChanges) -> None:
+        """Adds embeddings, of which some are in memory at a time."""
         indexes = self._store.search_indexes
-        ids, embeddings = indexes.read_embeddings(connection, changes)
-        if len(ids):
-            number, last = indexes.find_last_segment(connection, changes.dataset, changes.space) or (0, None)
-            if last is not None and len(last.ids) < SEGMENT_ITEMS_MAX:
-                indexes.delete_segment(connection, number)
-            for segment in appended(last, ids, embeddings):
-                indexes.insert_segment(connection, changes.dataset, changes.space, segment)
+        number, last = indexes.find_last_segment(connection, changes.dataset, changes.space) or (0, None)
+        segments: list[Segment] = []
+        for start in range(0, len(changes.items), ITEMS_PER_CHANGE):
+            part = changes._replace(items=changes.items[start : start + ITEMS_PER_CHANGE])
+            ids, embeddings = indexes.read_embeddings(connection, part)
+            if len(ids):
+                added = appended(segments[-1] if segments else last, ids, embeddings)
+                if segments and len(segments[-1].ids) < SEGMENT_ITEMS_MAX:
+                    segments.pop()  # the first one that was added replaces it
+                segments += added
+        if segments and last is not None and len(last.ids) < SEGMENT_ITEMS_MAX:
+            indexes.delete_segment(connection, number)
+        for segment in segments:
+            indexes.insert_segment(connection, changes.dataset, changes.space, segment)
         indexes.forget_changes(connection, changes)

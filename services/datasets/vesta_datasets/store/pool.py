@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from pgvector.psycopg import register_vector
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import Prediction
 
@@ -12,6 +11,7 @@ from vesta_datasets.items.facets import BITS, SPLIT_MASK, SPLITS
 from vesta_datasets.selection.candidates import Candidates, PoolRow
 from vesta_datasets.store.rows import array_of
 from vesta_datasets.store.statements import queries
+from vesta_datasets.store.vectors import register_vectors
 
 POOL_ROWS_AT_ONCE = 1_000
 
@@ -45,7 +45,7 @@ class CandidatePool:
             excluded: items that are in a task already.
             seed: of the sample, if there are more items than the limits allow.
         """
-        register_vector(connection)
+        register_vectors(connection)
         parameters = {"dataset": dataset, "space": space, "excluded": list(excluded)}
         counts = queries.count_pool(connection, **parameters)
         limits = self._limits

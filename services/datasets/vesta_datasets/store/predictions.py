@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pgvector import Vector
-from pgvector.psycopg import register_vector
 from psycopg.types.json import Jsonb
 from vesta_common.errors import NotFound
 from vesta_common.media.large_annotations import LargeAnnotations
@@ -20,6 +19,7 @@ from vesta_contracts.datasets.v1 import Item
 from vesta_datasets.items.objects import figures_by_concept, figures_of
 from vesta_datasets.store.rows import array_of, item_of
 from vesta_datasets.store.statements import queries
+from vesta_datasets.store.vectors import register_vectors
 from vesta_datasets.task_types.predicted_objects import predicted_objects, with_object_scores
 
 # In the binary format, in which psycopg writes vectors 15 times as fast.
@@ -136,7 +136,7 @@ class Predictions:
         rows: Sequence[tuple[str, NDArray[np.float32]]],
     ) -> None:
         """Stores embeddings of items, after `put`. Skips items that are deleted or have predictions of a newer generation."""
-        register_vector(connection)
+        register_vectors(connection)
         embedded = dict(rows)
         connection.execute(
             _PUT_EMBEDDINGS,
@@ -165,7 +165,7 @@ class Predictions:
         self, connection: Connection, items: Sequence[str]
     ) -> dict[str, tuple[str, NDArray[np.float32]]]:
         """Returns the embeddings of the items, each with its space. Items without an embedding are omitted."""
-        register_vector(connection)
+        register_vectors(connection)
         rows = queries.find_embeddings(connection, items=list(items))
         return {row["item"]: (row["space"], array_of(row["embedding"])) for row in rows}
 
@@ -189,7 +189,7 @@ class Predictions:
         Args:
             candidates: the names of the items that are compared; all items of the dataset if None.
         """
-        register_vector(connection)
+        register_vectors(connection)
         statement, values = nearest_statement(query, candidates)
         rows = connection.execute(statement.encode(), values).fetchall()
         match_count = rows[0]["match_count"] if rows else 0

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
-from pgvector.psycopg import register_vector
 from vesta_common.storage.postgres import Connection
 
 from vesta_datasets.search.codes import Floats
 from vesta_datasets.search.segments import Ids, Segment, hashes_of, ids_of, packed, unpacked
 from vesta_datasets.store.rows import array_of
 from vesta_datasets.store.statements import queries
+from vesta_datasets.store.vectors import register_vectors
 
 INDEXING_LOCK = 7_305_003  # differs from MIGRATION_LOCK and RELAY_LOCK
 CHANGES_AT_ONCE = 4
@@ -74,7 +74,7 @@ class SearchIndexes:
 
     def read_embeddings(self, connection: Connection, changes: EmbeddingChanges) -> tuple[Ids, Floats]:
         """Returns the ids and embeddings, `(N, D)`, of the items that still exist and have embeddings of the space."""
-        register_vector(connection)
+        register_vectors(connection)
         values = {"items": changes.items, "dataset": changes.dataset, "space": changes.space}
         with connection.cursor(binary=True) as cursor:
             rows = cursor.execute(queries.list_embeddings_of_space.sql, values).fetchall()
