@@ -9,15 +9,18 @@ import structlog
 from structlog.typing import Processor
 
 from vesta_common import trace
+from vesta_common.log_lines import batching_logger_factory
 
 
-def start_logging(service: str, level: str, log_format: str) -> None:
+def start_logging(service: str, level: str, log_format: str, *, in_batches: bool = False) -> None:
     """Configures logging for the process. Warnings of other libraries use the same format.
 
     Args:
         service: the service name, added to every line.
         level: `debug`, `info`, `warning` or `error`; the minimum level of the service's own events.
         log_format: `json` for one JSON object per line, or `console` for human-readable output.
+        in_batches: whether lines below `warning` may wait for a tenth of a second (`vesta_common.log_lines`), as in a process that writes
+            one for each request.
     """
     as_console = log_format == "console"
     # Tracebacks omit the values of variables, which may be image bytes or credentials.
@@ -36,7 +39,7 @@ def start_logging(service: str, level: str, log_format: str) -> None:
         processors=[*beginning, *ending],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         # One system call per line. print() writes the newline apart, which also wakes up the reader of the log twice.
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=batching_logger_factory(sys.stderr) if in_batches else structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -12,7 +12,7 @@ from vesta_gateway.settings import Settings
 
 if __name__ == "__main__":
     settings = load_settings(Settings)
-    log.start_logging("gateway", settings.log_level, settings.log_format)
+    log.start_logging("gateway", settings.log_level, settings.log_format, in_batches=True)
     start_tracing_of("gateway", settings, trusts_caller_sampling=False)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings))
