@@ -190,10 +190,9 @@ class FrameHandler:
             last_frame_time=results[-1].frame.time,
             window=window,
         )
-        with connection.pipeline():  # one round trip for all statements, to reduce latency
-            self._store.insert_observations(connection, observations)
-            self._store.uncertain_frames.insert(connection, uncertain)
-            self._store.change_stream(connection, change)
+        self._store.insert_observations(connection, observations)
+        self._store.uncertain_frames.insert(connection, uncertain)
+        self._store.change_stream(connection, change)
         for result in results:
             self._counted.labels(result.outcome.value).inc()
         for result in observed:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client import CollectorRegistry
+from psycopg.errors import DivisionByZero
 from vesta_common.clock import ManualClock
 from vesta_common.events.cloudevents import Event, new_event
 from vesta_common.events.consumer.handlers import BatchHandler, Handler, Handlers, Preparation
@@ -110,6 +111,27 @@ def test_others_are_asked_before_the_transaction_about_all_events_of_the_type(po
     handlers_of(postgres, {CANCELLED: record_effect}, preparations={ACCEPTED: ask}).handle([one, two, three])
     assert asked == [ids(one, three)]
     assert effects(postgres) == ids(one, two, three)
+
+
+def test_a_statement_that_fails_in_the_pipeline_undoes_the_effects_of_all_and_is_repeated(postgres: Postgres) -> None:
+    failing = True
+
+    def ask(_: Sequence[Event]) -> BatchHandler:
+        def handle(connection: Connection, events: Sequence[Event]) -> None:
+            record_effects(connection, events)
+            if failing:
+                connection.execute("SELECT 1 / 0")  # nobody reads its result
+
+        return handle
+
+    handlers = handlers_of(postgres, preparations={ACCEPTED: ask})
+    one, two = accepted(), accepted()
+    with pytest.raises(DivisionByZero):
+        handlers.handle([one, two])
+    assert effects(postgres) == []
+    failing = False
+    handlers.handle([one, two])
+    assert effects(postgres) == ids(one, two)
 
 
 def test_nobody_is_asked_about_events_that_are_not_there(postgres: Postgres) -> None:
