@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from vesta_common.identity import PEERS
@@ -76,8 +77,9 @@ SERVICES = (
 NAMES = tuple(service.name for service in SERVICES)
 _BY_NAME = {service.name: service for service in SERVICES}
 # In addition to the settings: limits malloc arenas and OpenMP threads, to save memory and for machines with two cores. Idle OpenMP
-# threads sleep: threads that spin made a training on two busy cores 30 times slower.
+# threads sleep: threads that spin made a training on two busy cores 30 times slower. Hides packages that images do not have.
 _PROCESS = {
+    "PYTHONPATH": str(Path(__file__).with_name("absent")),
     "MALLOC_ARENA_MAX": "2",
     "OMP_NUM_THREADS": "2",
     "OMP_WAIT_POLICY": "PASSIVE",
