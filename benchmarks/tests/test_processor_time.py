@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 from figures import OUTSIDE_CORES_MAX, Figure
-from processor_time import seconds_of
+from processor_time import await_idle, seconds_of
 
 SPIN = "import time\nwhile time.process_time() < 0.5: pass"
 
@@ -15,6 +17,17 @@ def test_processes_that_have_ended_count_as_those_of_their_parent() -> None:
     before = seconds_of(psutil.Process())
     subprocess.run([sys.executable, "-c", SPIN], check=True)
     assert seconds_of(psutil.Process()) - before >= 0.4
+
+
+def test_a_measurement_waits_until_the_platform_has_finished_its_work() -> None:
+    working = "import time\nwhile time.process_time() < 2.0: pass\ntime.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", working]) as program:
+        try:
+            platform: Any = SimpleNamespace(names=("serving",), supervisor=SimpleNamespace(pid=lambda _: program.pid))
+            await_idle(platform)
+            assert seconds_of(psutil.Process(program.pid)) >= 1.9
+        finally:
+            program.kill()
 
 
 @pytest.mark.parametrize(
