@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from vesta_contracts.training.v1 import Estimate
 
-from vesta_training.errors import LearningError
 from vesta_training.example import Array
 from vesta_training.features.features import PixelSource
 from vesta_training.hardware import CPU
@@ -26,7 +25,8 @@ from vesta_training.progress import ignore_progress
 from vesta_training.recipes.choices import FinetuneChoices, HeadChoices, Task
 from vesta_training.tasks.checkpoints import NO_CHECKPOINTS, Resumable
 from vesta_training.tasks.classification.augment import crop, draw_crops
-from vesta_training.tasks.group import ALONE, Group, share
+from vesta_training.tasks.epochs import epoch_generator, epoch_parts, sum_gradients
+from vesta_training.tasks.group import ALONE, Group
 from vesta_training.tasks.optimisation import warm_cosine
 
 if TYPE_CHECKING:
@@ -142,27 +142,20 @@ def finetune(
         schedule.load_state_dict(state["schedule"])
         best, first = state["best"], state["epoch"]
     for epoch in range(first, choices.epochs):
-        generator = torch.Generator().manual_seed(inputs.seed * 1_000_003 + epoch)
-        order = torch.randperm(len(learn.sha256s), generator=generator).numpy()
-        batches = np.array_split(order, batch_count)
-        own = [share(group, len(batch)) for batch in batches]
-        parts = [batch[positions] for batch, (positions, _) in zip(batches, own, strict=True)]
-        for index, images in enumerate(tuning.batches(learn.sha256s, parts)):
-            positions, of_all = own[index]
-            crops = draw_crops(len(batches[index]), choices.crop_area_min, flip=choices.flip, generator=generator)
-            part = torch.from_numpy(parts[index])
-            truth = torch.from_numpy(learn.labels)[part].to(device)
-            logits = tuning.logits(crop(images, crops[torch.from_numpy(positions)], inputs.input_size_px))
-            loss = _loss(logits, truth, weights[part.to(device)], offset, link) * of_all
+        generator = epoch_generator(inputs.seed, epoch)
+        parts = epoch_parts(len(learn.sha256s), batch_count, generator, group)
+        loaded = tuning.batches(learn.sha256s, [part.images for part in parts])
+        for index, (part, images) in enumerate(zip(parts, loaded, strict=True)):
+            crops = draw_crops(part.batch_size, choices.crop_area_min, flip=choices.flip, generator=generator)
+            own = torch.from_numpy(part.images)
+            truth = torch.from_numpy(learn.labels)[own].to(device)
+            logits = tuning.logits(crop(images, crops[torch.from_numpy(part.positions)], inputs.input_size_px))
+            loss = _loss(logits, truth, weights[own.to(device)], offset, link) * part.weight
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            total = loss.detach()
-            group.sum([*(parameter.grad for parameter in parameters if parameter.grad is not None), total])
+            value = sum_gradients(parameters, loss, group, epoch)
             optimizer.step()
             schedule.step()
-            value = float(total)
-            if not math.isfinite(value):
-                raise LearningError(f"the loss became {value} in epoch {epoch + 1}; use a smaller learning_rate")
             stepped(epoch * batch_count + index + 1, steps, value)
         candidate = tuning.candidate(epoch + 1)
         if candidate["loss"] < best["loss"]:

@@ -17,7 +17,6 @@ import torch
 from torch import nn
 from vesta_common.media.model_input import InputFormat
 
-from vesta_training.errors import LearningError
 from vesta_training.example import Pixels
 from vesta_training.features.features import BATCH_SIZE, PixelSource
 from vesta_training.hardware import CPU
@@ -33,7 +32,8 @@ from vesta_training.tasks.detection.finetuning.augment import augment
 from vesta_training.tasks.detection.finetuning.precision import precision_of
 from vesta_training.tasks.detection.finetuning.tunable import TunableDetector
 from vesta_training.tasks.detection.loss import LossSums
-from vesta_training.tasks.group import ALONE, Group, share
+from vesta_training.tasks.epochs import epoch_generator, epoch_parts, sum_gradients
+from vesta_training.tasks.group import ALONE, Group
 from vesta_training.tasks.optimisation import GRADIENT_NORM_MAX, MovingAverage, warm_cosine
 from vesta_training.tasks.views.views import SOURCE_SCALE, ViewChoices, draw_view
 
@@ -146,25 +146,18 @@ def finetune(
         precision.load(state["scaler"])
         best, precisions, first = state["best"], state["precisions"], state["epoch"]
     for epoch in range(first, choices.epochs):
-        generator = torch.Generator().manual_seed(inputs.seed * 1_000_003 + epoch)
-        batches = np.array_split(torch.randperm(len(learn), generator=generator).numpy(), batch_count)
-        own = [share(group, len(batch)) for batch in batches]
-        parts = [batch[positions] for batch, (positions, _) in zip(batches, own, strict=True)]
-        for index, (images, views) in enumerate(tuning.batches(parts, epoch)):
+        parts = epoch_parts(len(learn), batch_count, epoch_generator(inputs.seed, epoch), group)
+        for index, (images, views) in enumerate(tuning.batches([part.images for part in parts], epoch)):
             with precision.autocast():
                 outputs = tuning.model["head"](tuning.model["network"](images))
             sums = inputs.start.sums(_float32(outputs), views)
-            counted = float(own[index][1] > 0)
+            counted = float(parts[index].weight > 0)
             objects = sums.objects.detach().float() * counted
             group.sum([objects])
-            loss = LossSums(sums.total * counted, objects).mean(len(batches[index]))
+            loss = LossSums(sums.total * counted, objects).mean(parts[index].batch_size)
             optimizer.zero_grad(set_to_none=True)
             precision.backward(loss)
-            total = loss.detach()
-            group.sum([*(one.grad for one in parameters if one.grad is not None), total])
-            value = float(total)
-            if not math.isfinite(value):
-                raise LearningError(f"the loss became {value} in epoch {epoch + 1}; use a smaller learning_rate")
+            value = sum_gradients(parameters, loss, group, epoch)
             precision.step(optimizer, parameters, GRADIENT_NORM_MAX)
             schedule.step()
             step = epoch * batch_count + index
