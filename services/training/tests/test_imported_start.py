@@ -104,7 +104,7 @@ def test_the_exported_file_finds_what_the_learner_finds(
     stretched = replace(start, learner=replace(start.learner, views=replace(start.learner.views, resize="stretch")))
     assert start_of([stretched, start], model) is start
     onnx.checker.check_model(onnx.load(export.path), full_check=True)
-    whole = find_with_file(export.path, model, examples, dependencies).found
+    whole = find_with_file(export.path, model, examples, dependencies, model.concepts).found
     maps = start.learner.maps
     cached = detector.find(examples, [start.learner.views.whole(example) for example in examples], maps)
     for one, other in zip(whole, cached, strict=True):

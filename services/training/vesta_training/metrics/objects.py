@@ -90,6 +90,16 @@ class ObjectPredictions:
     found: tuple[Objects, ...]
     thresholds: tuple[float, ...]
 
+    def selected(self, chosen: npt.NDArray[np.bool_]) -> "ObjectPredictions":
+        """Returns the predictions for some of the items."""
+        kept = np.flatnonzero(chosen).tolist()
+        return replace(
+            self,
+            items=tuple(self.items[position] for position in kept),
+            truth=tuple(self.truth[position] for position in kept),
+            found=tuple(self.found[position] for position in kept),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Matches:

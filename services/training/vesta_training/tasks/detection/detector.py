@@ -19,7 +19,7 @@ from vesta_training.features.onnx_graph import STRIDES
 from vesta_training.features.runtime import ModelRuntime
 from vesta_training.features.sessions import open_session
 from vesta_training.metrics.draws import Floats
-from vesta_training.metrics.objects import ObjectPredictions, Objects
+from vesta_training.metrics.objects import ObjectPredictions, Objects, over_concepts
 from vesta_training.models.detector_graph import OBJECTS, Selection, head_graph
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.model_file import ModelFile
@@ -81,9 +81,13 @@ class Detector:
 
 
 def find_with_file(
-    path: Path, model: ModelFile, examples: Sequence[BoxedExample], dependencies: Dependencies
+    path: Path,
+    model: ModelFile,
+    examples: Sequence[BoxedExample],
+    dependencies: Dependencies,
+    concepts: tuple[str, ...],
 ) -> ObjectPredictions:
-    """Returns the predictions of a model file, over its concepts."""
+    """Returns the predictions of a model file, with the true objects of these concepts. Objects of other concepts are dropped."""
     runtime = ModelRuntime(path, dependencies.device)
     declared = input_format(ModelVersion(signature=model.signature))
     batches = [examples[start : start + BATCH_SIZE] for start in range(0, len(examples), BATCH_SIZE)]
@@ -97,7 +101,8 @@ def find_with_file(
 
     with ThreadPoolExecutor(dependencies.threads, thread_name_prefix="detect") as pool:
         found = [objects for batch in pool.map(find, batches) for objects in batch]
-    return predictions_of(examples, found, model.concepts, model.thresholds)
+    own = over_concepts(predictions_of(examples, found, model.concepts, model.thresholds), concepts)
+    return predictions_of(examples, own.found, concepts, own.thresholds)
 
 
 def predictions_of(

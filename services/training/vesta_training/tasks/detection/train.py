@@ -1,21 +1,18 @@
 """A training from images with boxes or masks to an evaluated detector."""
 
 from collections.abc import Callable
+from typing import Final
 
 from threadpoolctl import threadpool_limits
 
 from vesta_training.errors import TooFewLabelsError
-from vesta_training.example import Split
 from vesta_training.features.backbone import find_backbone
 from vesta_training.metrics.detection import compare_objects, measure_objects
-from vesta_training.metrics.objects import ObjectPredictions, over_concepts
-from vesta_training.models.export import Export
-from vesta_training.models.model_file import read_model
 from vesta_training.progress import ProgressUpdate, Reporter
 from vesta_training.recipes.choices import DetectionChoices
 from vesta_training.recipes.recipe import Recipe
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, describe_excluded
-from vesta_training.tasks.detection.detector import find_with_file, predictions_of
+from vesta_training.tasks.detection.detector import find_with_file
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.finetuning.learn import (
     Parts,
@@ -26,8 +23,11 @@ from vesta_training.tasks.detection.finetuning.learn import (
 )
 from vesta_training.tasks.detection.held_out import held_out_predictions
 from vesta_training.tasks.detection.starts import learn_from_better, starts_of
+from vesta_training.tasks.views.measure import Measurement
 from vesta_training.tasks.views.parallel_fits import parallel_fits
-from vesta_training.tasks.views.training import Measured, incomparable, learned_from, plan, result, usable_shapes
+from vesta_training.tasks.views.training import learned_from, plan, result, usable_shapes
+
+MEASUREMENT: Final = Measurement(BoxedExample, find_with_file, held_out_predictions, measure_objects, compare_objects)
 
 
 def train(assignment: Assignment, dependencies: Dependencies, progress: Callable[[ProgressUpdate], None]) -> Trained:
@@ -64,7 +64,7 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     report.begin("export", 1)
     export = start.export(learned.detector, dependencies.run_folder / "model.onnx")
     report.begin("evaluate")
-    measured = _measure(assignment, dependencies, export)
+    measured = MEASUREMENT.of(export.path, assignment, dependencies)
     report.step(1, 1)
     return result(assignment, dependencies, backbone, usable, excluded, learned, export, measured, skipped)
 
@@ -74,30 +74,3 @@ def _plan(recipe: Recipe, parts: Parts | None, image_count: int, dependencies: D
     if tuning is None or parts is None:
         return plan(choices, image_count, threads)
     return plan_finetuned(choices, tuning, image_count, threads, dependencies.device)
-
-
-def _measure(assignment: Assignment, dependencies: Dependencies, export: Export) -> Measured[ObjectPredictions]:
-    model, choices, seed = read_model(export.path), assignment.recipe.evaluation, assignment.seed
-    champion = read_model(assignment.champion.path) if assignment.champion is not None else None
-    annotated = [one for one in assignment.examples if isinstance(one, BoxedExample) and one.split is Split.TEST]
-    all_predictions = find_with_file(export.path, model, annotated, dependencies)
-    held_out = held_out_predictions(all_predictions, annotated, drawn_at_random=assignment.test_split_is_random)
-    is_usable = [set(model.concepts).issuperset(example.concepts) for example in annotated]
-    test = [example for example, usable in zip(annotated, is_usable, strict=True) if usable]
-    missing = incomparable(assignment, model, champion, test)
-    if not test:
-        return Measured(None, None, None, None, missing, held_out)
-    found_in_test = [found for found, usable in zip(all_predictions.found, is_usable, strict=True) if usable]
-    predictions = predictions_of(test, found_in_test, model.concepts, model.thresholds)
-    champion_predictions, comparison = None, None
-    if champion is not None and not missing:
-        assert assignment.champion is not None
-        own = over_concepts(find_with_file(assignment.champion.path, champion, test, dependencies), model.concepts)
-        # The truth is that of all concepts of the challenger, also of those that the champion does not know.
-        found, thresholds = own.found, own.thresholds
-        champion_predictions = predictions_of(test, found, model.concepts, thresholds)
-        comparison = compare_objects(
-            predictions, champion_predictions, choices, champion_name=assignment.champion.name, seed=seed
-        )
-    metrics = measure_objects(predictions, choices, seed=seed)
-    return Measured(metrics, predictions, champion_predictions, comparison, missing, held_out)

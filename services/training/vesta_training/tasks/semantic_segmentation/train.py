@@ -1,18 +1,15 @@
 """A training from images with masks to an evaluated segmenter."""
 
 from collections.abc import Callable
+from typing import Final
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 from vesta_common.media.segmentation_maps import CONCEPTS_MAX
 
 from vesta_training.errors import LearningError, TooFewLabelsError
-from vesta_training.example import Split
 from vesta_training.features.backbone import find_backbone, load_network
 from vesta_training.features.onnx_graph import FINE_STRIDES
-from vesta_training.metrics.segmentation import MapPredictions, compare_maps, measure_maps
-from vesta_training.models.export import Export
-from vesta_training.models.model_file import read_model
+from vesta_training.metrics.segmentation import compare_maps, measure_maps
 from vesta_training.progress import ProgressUpdate, Reporter
 from vesta_training.recipes.choices import SegmentationChoices
 from vesta_training.tasks.assignment import Assignment, Dependencies, Trained, describe_excluded
@@ -21,8 +18,11 @@ from vesta_training.tasks.semantic_segmentation.export import export_segmenter
 from vesta_training.tasks.semantic_segmentation.held_out import held_out_predictions
 from vesta_training.tasks.semantic_segmentation.learn import Learner
 from vesta_training.tasks.semantic_segmentation.segmenter import find_with_file
-from vesta_training.tasks.views.training import Measured, incomparable, learned_from, plan, result, usable_shapes
+from vesta_training.tasks.views.measure import Measurement
+from vesta_training.tasks.views.training import learned_from, plan, result, usable_shapes
 from vesta_training.tasks.views.view_maps import view_maps
+
+MEASUREMENT: Final = Measurement(MaskedExample, find_with_file, held_out_predictions, measure_maps, compare_maps)
 
 
 def train(assignment: Assignment, dependencies: Dependencies, progress: Callable[[ProgressUpdate], None]) -> Trained:
@@ -56,29 +56,6 @@ def _train(assignment: Assignment, dependencies: Dependencies, progress: Callabl
     report.begin("export", 1)
     export = export_segmenter(network, learned.segmenter, backbone, dependencies.run_folder / "model.onnx")
     report.begin("evaluate")
-    measured = _measure(assignment, dependencies, export)
+    measured = MEASUREMENT.of(export.path, assignment, dependencies)
     report.step(1, 1)
     return result(assignment, dependencies, backbone, usable, excluded, learned, export, measured)
-
-
-def _measure(assignment: Assignment, dependencies: Dependencies, export: Export) -> Measured[MapPredictions]:
-    model, choices, seed = read_model(export.path), assignment.recipe.evaluation, assignment.seed
-    champion = read_model(assignment.champion.path) if assignment.champion is not None else None
-    annotated = [one for one in assignment.examples if isinstance(one, MaskedExample) and one.split is Split.TEST]
-    all_predictions = find_with_file(export.path, model, annotated, dependencies, model.concepts)
-    held_out = held_out_predictions(all_predictions, annotated, drawn_at_random=assignment.test_split_is_random)
-    is_usable = np.array([set(model.concepts).issuperset(example.concepts) for example in annotated], dtype=np.bool_)
-    test = [example for example, usable in zip(annotated, is_usable, strict=True) if usable]
-    missing = incomparable(assignment, model, champion, test)
-    if not test:
-        return Measured(None, None, None, None, missing, held_out)
-    predictions = all_predictions.selected(is_usable)
-    champion_predictions, comparison = None, None
-    if champion is not None and not missing:
-        assert assignment.champion is not None
-        name, path = assignment.champion.name, assignment.champion.path
-        # The truth is that of all concepts of the challenger, also of those that the champion does not know.
-        champion_predictions = find_with_file(path, champion, test, dependencies, model.concepts)
-        comparison = compare_maps(predictions, champion_predictions, choices, champion_name=name, seed=seed)
-    metrics = measure_maps(predictions, choices, seed=seed)
-    return Measured(metrics, predictions, champion_predictions, comparison, missing, held_out)
