@@ -26,6 +26,7 @@ from vesta_training.recipes.recipe import Recipe, builtin_recipe
 from vesta_training.tasks.assignment import Assignment, Champion, Trained
 from vesta_training.tasks.registry import training_task
 from vesta_training.tasks.semantic_segmentation import export as export_module
+from vesta_training.tasks.semantic_segmentation.calibrate import TEMPERATURES, temperature_losses
 from vesta_training.tasks.semantic_segmentation.export import export_segmenter, torch_outputs
 from vesta_training.tasks.semantic_segmentation.network import SegmentationHead
 from vesta_training.tasks.semantic_segmentation.segmenter import Segmenter, Vocabulary
@@ -147,6 +148,18 @@ def test_the_file_agrees_with_torch(backbone: Backbone, tmp_path: Path) -> None:
     assert presence == pytest.approx(expected_presence.numpy(), abs=1e-3)
     assert overlap == pytest.approx(expected_overlap.numpy(), abs=1e-3)
     assert export.difference_max < 1e-3
+
+
+def test_the_temperature_undoes_the_overconfidence_of_pixels() -> None:
+    right = 2 * torch.randn(2, 4, 40, 40, generator=torch.Generator().manual_seed(0))
+    shares = right.softmax(dim=1).permute(0, 2, 3, 1).reshape(-1, 4)
+    classes = shares.multinomial(1, generator=torch.Generator().manual_seed(1)).reshape(2, 40, 40)
+
+    losses = temperature_losses([(2 * right, classes)])
+    halves = [temperature_losses([(2 * right[index : index + 1], classes[index : index + 1])]) for index in range(2)]
+
+    assert TEMPERATURES[losses.argmin()] == pytest.approx(2, rel=0.1)
+    assert losses == pytest.approx(halves[0] + halves[1], rel=1e-4)
 
 
 def test_a_file_that_differs_from_torch_is_rejected(

@@ -21,8 +21,8 @@ def uncalibrated_pixels(concept_count: int, temperature: float = 1.0) -> PixelCa
     return PixelCalibration(temperature, uncalibrated(concept_count))
 
 
-def choose_temperature(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    """Returns the temperature with the least log loss of the pixels (Guo et al., arXiv 1706.04599).
+def temperature_losses(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> npt.NDArray[np.float64]:
+    """Returns the log loss of pixels with each of `TEMPERATURES`, summed (Guo et al., arXiv 1706.04599).
 
     Args:
         batches: logits `(N, C + 1, h, w)` of held-out images and the true classes `(N, h, w)` of their pixels.
@@ -34,7 +34,7 @@ def choose_temperature(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> 
                 losses[index] += float(
                     torch.nn.functional.cross_entropy(logits / temperature, classes, reduction="sum")
                 )
-    return float(TEMPERATURES[int(losses.argmin())])
+    return losses
 
 
 def calibrate_presence(held_out: MapPredictions) -> tuple[Calibration, tuple[float, ...]]:
