@@ -2,7 +2,7 @@
 
 import pytest
 from vesta_training.errors import RecipeError
-from vesta_training.recipes.choices import HeadChoices, Task
+from vesta_training.recipes.choices import HeadChoices, SegmentationChoices, Task
 from vesta_training.recipes.recipe import BUILTIN, builtin_recipe, builtin_yaml, choices_of, read_recipe
 
 
@@ -95,3 +95,17 @@ def test_an_invalid_recipe_is_rejected_with_a_suggestion(text: str, said: str) -
     with pytest.raises(RecipeError, match=said) as refusal:
         read_recipe("mine", text)
     assert refusal.value.reason == "RECIPE_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("image_count", "expected"), [(0, 4), (20, 4), (150, 4), (200, 3), (300, 2), (2000, 2), (2001, 1), (10_000, 1)]
+)
+def test_many_images_have_few_views(image_count: int, expected: int) -> None:
+    choices = SegmentationChoices(views=4, views_total=600, views_total_max=4000)
+
+    assert choices.view_count(image_count) == expected
+
+
+def test_the_maximum_of_a_recipe_holds_for_any_number_of_images() -> None:
+    assert SegmentationChoices(views=1, views_total=600).view_count(20) == 1
+    assert SegmentationChoices(views=8, views_total_max=4000).view_count(1000) == 4

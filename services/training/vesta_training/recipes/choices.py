@@ -76,6 +76,8 @@ class MapHeadChoices(_Section):
     # Views per image, the image itself included, and of all images together.
     views: Annotated[int, Field(ge=1, le=32)] = 8
     views_total_max: Annotated[int, Field(ge=1, le=200_000)] = 4000
+    # Views of all images together beyond which each image has no more than two.
+    views_total: Annotated[int, Field(ge=1, le=200_000)] = 4000
     zoom_min: Annotated[float, Field(gt=0, le=1)] = 0.65
     zoom_max: Annotated[float, Field(ge=1, le=4)] = 1.6
     flip: bool = True
@@ -97,6 +99,11 @@ class MapHeadChoices(_Section):
         if self.steps_min > self.steps_max:
             raise ValueError(f"steps_min is {self.steps_min} and steps_max {self.steps_max}; exchange them")
         return self
+
+    def view_count(self, image_count: int) -> int:
+        """Returns the number of views of each of so many images."""
+        wanted = min(self.views, max(2, self.views_total // max(1, image_count)))
+        return max(1, min(wanted, self.views_total_max // max(1, image_count)))
 
 
 class DetectionChoices(MapHeadChoices):

@@ -131,7 +131,7 @@ def plan(choices: MapHeadChoices, image_count: int, threads: int, *, only_folds:
     Args:
         only_folds: whether no head learns from all images.
     """
-    views = min(choices.views * image_count, max(choices.views_total_max, image_count))
+    views = choices.view_count(image_count) * image_count
     steps = 0 if only_folds else step_count(image_count, choices)
     seconds_per_step = choices.batch_size * SECONDS_PER_IMAGE_IN_STEP / threads
     fold_steps = fold_step_count(image_count, choices) * choices.calibration_folds

@@ -6,7 +6,6 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 from vesta_common.media.model_input import InputFormat, Resize
 
@@ -125,11 +124,10 @@ def maps_of(
     shapes = tuple((size[1].dim_value, size[2].dim_value, size[3].dim_value) for size in outputs)
     augmentation = f"{choices.zoom_min:g}-{choices.zoom_max:g}-{choices.flip:d}"
     write_whole(path, model.SerializeToString(deterministic=True))
-    count = int(np.clip(choices.views_total_max // max(1, image_count), 1, choices.views))
     return ViewMaps(
         cache=MapCache(path.parent / FOLDER, f"{digest[:32]}-{side_px}-{len(shapes)}-{augmentation}", shapes),
         model_path=path,
-        count=count,
+        count=choices.view_count(image_count),
         side_px=side_px,
         choices=ViewChoices(choices.zoom_min, choices.zoom_max, choices.flip),
         resize=resize,
