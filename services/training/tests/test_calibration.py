@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from vesta_training.heads.calibration import fit_temperature, fit_thresholds, log_loss
+from vesta_training.heads.calibration import fit_temperature, fit_thresholds, half_best_f1, log_loss
 from vesta_training.heads.logistic_regression import Link, sigmoid, softmax
 
 
@@ -53,6 +53,16 @@ def test_a_concept_with_too_few_answers_keeps_the_threshold_one_half(positives: 
     labels = np.arange(20)[:, None] < positives
 
     assert fit_thresholds(np.linspace(1, 0, 20, dtype=np.float32)[:, None], labels) == (0.5,)
+    assert half_best_f1(np.linspace(1, 0, 20, dtype=np.float32)[:, None], labels) == (0.5,)
+
+
+def test_half_of_the_best_f1_is_the_best_threshold_of_calibrated_probabilities() -> None:
+    generator = np.random.default_rng(0)
+    probabilities = generator.random((4000, 2)).astype(np.float32)
+    labels = generator.random((4000, 2)) < probabilities
+
+    # The F1 (1 - t^2) / (3/2 - t) of uniform probabilities is the highest at this t.
+    assert half_best_f1(probabilities, labels) == pytest.approx([(3 - np.sqrt(5)) / 2] * 2, abs=0.01)
 
 
 def test_equal_probabilities_are_not_separated() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from vesta_training.heads.calibration import fit_platt, fit_thresholds, platt_scores
+from vesta_training.heads.calibration import fit_platt, half_best_f1, platt_scores
 from vesta_training.metrics.segmentation import MapPredictions
 from vesta_training.models.graph_layers import Calibration
 from vesta_training.models.segmenter_graph import PixelCalibration
@@ -38,7 +38,9 @@ def temperature_losses(batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> 
 
 
 def calibrate_presence(held_out: MapPredictions) -> tuple[Calibration, tuple[float, ...]]:
-    """Returns the calibration of the presence of each concept, and the threshold with the best F1 of the images that contain it.
+    """Returns the calibration of the presence of each concept, and its threshold, see `half_best_f1`.
+
+    On held-out halves of images of blood cells, mIoU was .6737 with these thresholds, .6728 with those of the best F1, and .6735 without.
 
     Args:
         held_out: predicted with uncalibrated scores and thresholds of 0. A concept without predicted pixels has the score 0, which the
@@ -50,7 +52,7 @@ def calibrate_presence(held_out: MapPredictions) -> tuple[Calibration, tuple[flo
         for scores, contains in zip(held_out.scores.T.astype(np.float64), truth.T, strict=True)
     ]
     calibration = Calibration(tuple(slope for slope, _ in fitted), tuple(shift for _, shift in fitted))
-    return calibration, fit_thresholds(_scores(held_out, calibration), truth)
+    return calibration, half_best_f1(_scores(held_out, calibration), truth)
 
 
 def with_presence(predictions: MapPredictions, presence: Calibration, thresholds: Sequence[float]) -> MapPredictions:
