@@ -42,13 +42,13 @@ class ProcessorTime:
         return seconds
 
 
-def await_idle(platform: Platform) -> None:
+def await_idle(platform: Platform, cores_max: float = IDLE_CORES_MAX) -> None:
     """Waits until a platform has nothing to do, for at most a minute. Work that follows a loop would slow what is measured next."""
     deadline = time.monotonic() + IDLE_PATIENCE_SECONDS
     while time.monotonic() < deadline:
         used, began = ProcessorTime(platform), time.monotonic()
         time.sleep(INTERVAL_SECONDS_MIN)
-        if sum(used.milliseconds(1000).values()) < IDLE_CORES_MAX * (time.monotonic() - began):
+        if sum(used.milliseconds(1000).values()) < cores_max * (time.monotonic() - began):
             return
 
 

@@ -20,12 +20,12 @@ def test_processes_that_have_ended_count_as_those_of_their_parent() -> None:
 
 
 def test_a_measurement_waits_until_the_platform_has_finished_its_work() -> None:
-    working = "import time\nwhile time.process_time() < 2.0: pass\ntime.sleep(600)"
+    working = "import time\nwhile time.process_time() < 1.0: pass\ntime.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", working]) as program:
         try:
             platform: Any = SimpleNamespace(names=("serving",), supervisor=SimpleNamespace(pid=lambda _: program.pid))
-            await_idle(platform)
-            assert seconds_of(psutil.Process(program.pid)) >= 1.9
+            await_idle(platform, cores_max=0.01)  # on a busy machine, a program at work does not get much more
+            assert seconds_of(psutil.Process(program.pid)) >= 0.9
         finally:
             program.kill()
 
