@@ -36,7 +36,8 @@ def read_folders(root: Path) -> list[ArchivedItem]:
         len(split_folders) == len(tops) or any(_contains_folders(folder) for folder in split_folders)
     )
     files = sorted(_files(root))
-    digests = [sha256_of(root.joinpath(*parts)) for parts in files]
+    paths = [root.joinpath(*parts) for parts in files]
+    digests = [sha256_of(path) for path in paths]
     meanings = {folders: _meaning(folders, has_splits=has_splits) for folders in {parts[:-1] for parts in files}}
     concepts: dict[str, set[str]] = {}  # of all files with the same content
     for parts, digest in zip(files, digests, strict=True):
@@ -47,12 +48,12 @@ def read_folders(root: Path) -> list[ArchivedItem]:
     return [
         ArchivedItem(
             "/".join(parts),
-            root.joinpath(*parts),
+            path,
             meanings[parts[:-1]].split,
             labels[tuple(sorted(concepts[digest]))] or None,
             sha256=digest,
         )
-        for parts, digest in zip(files, digests, strict=True)
+        for parts, path, digest in zip(files, paths, digests, strict=True)
     ]
 
 
