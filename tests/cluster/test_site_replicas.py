@@ -1,7 +1,9 @@
 """Two pods of each service and two Tritons: each gets its share of the calls and every model; an autoscaler goes by what is measured."""
 
 import json
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -10,6 +12,7 @@ from node_figures import Figures
 from predictions import ended_loop
 from site_on_node import Site
 from small_loop import SmallLoop
+from vesta_common.rpc.server import CONNECTION_AGE_MAX
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -47,6 +50,7 @@ def small(pair: Site, tmp_path_factory: pytest.TempPathFactory) -> SmallLoop:
 
 
 def test_the_second_pod_gets_its_share_of_the_calls(pair: Site, small: SmallLoop, figures: Figures) -> None:
+    _await_younger_connections(pair)
     before = {name: _calls(pair, name) for name in SERVICES}
     _call_everybody(pair, small)
     shares = {name: _least_share(before[name], _calls(pair, name)) for name in SERVICES}
@@ -64,6 +68,13 @@ def test_every_triton_has_every_model(pair: Site, small: SmallLoop, figures: Fig
 
 def test_the_autoscaler_adds_a_pod_where_the_processor_is_busy(pair: Site) -> None:
     assert until(lambda: len(pair.pods("pipelining")) == 3, seconds=120)
+
+
+def _await_younger_connections(site: Site) -> None:
+    """Waits until no connection is older than the newest pod, of which older ones do not know."""
+    newest = max(datetime.fromisoformat(pod["metadata"]["creationTimestamp"]) for pod in site.serving())
+    known = newest + 1.2 * CONNECTION_AGE_MAX  # gRPC adds up to a tenth
+    time.sleep(max(0.0, (known - datetime.now(UTC)).total_seconds()))
 
 
 def _call_everybody(site: Site, small: SmallLoop) -> None:
