@@ -30,7 +30,7 @@ PRUNE_ROWS_MAX = 5000
 
 def build(settings: Settings) -> App:
     """Waits for the database, migrates or checks its schema, and assembles the service."""
-    postgres = Postgres.of(settings, SERVICE).open()
+    postgres = Postgres.of(settings, SERVICE, custom_plans=False).open()  # its statements find rows by name
     postgres.migrate_or_check("vesta_pipelining", settings)
     clock, metrics = SystemClock(), new_registry()
     store = Store(postgres, clock)

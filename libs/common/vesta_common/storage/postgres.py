@@ -58,19 +58,20 @@ class Postgres:
     Args:
         url: `postgresql://…`.
         schema: the service's schema; `migrate` creates it.
+        custom_plans: whether each statement is planned for its values. A plan that suits a dataset of average size reads all datasets for a
+            small one. Where no rows are so uneven, PostgreSQL may keep plans, which saves a tenth of the time of a small transaction.
 
     Raises:
         ValueError: the schema name contains characters other than lower-case letters, digits and underscores.
     """
 
-    def __init__(self, url: str, schema: str, connections_max: int = 8) -> None:
+    def __init__(self, url: str, schema: str, connections_max: int = 8, *, custom_plans: bool = True) -> None:
         if not _SCHEMA_NAME.fullmatch(schema):
             raise ValueError(f"{schema!r} is not a schema name; use lower-case letters, digits and underscores")
         self.url = url
         self.schema = schema
         options = f"-c search_path={schema},public -c statement_timeout={int(STATEMENT_TIMEOUT.total_seconds() * 1000)}"
-        # A plan that suits a dataset of average size reads all datasets for a small one.
-        options += " -c plan_cache_mode=force_custom_plan"
+        options += f" -c plan_cache_mode={'force_custom_plan' if custom_plans else 'auto'}"
         idle, interval = int(KEEPALIVE_IDLE.total_seconds()), int(KEEPALIVE_INTERVAL.total_seconds())
         options += f" -c tcp_keepalives_idle={idle} -c tcp_keepalives_interval={interval} -c tcp_keepalives_count={KEEPALIVES_MAX}"
         self._arguments: dict[str, Any] = {
@@ -94,9 +95,10 @@ class Postgres:
         )
 
     @classmethod
-    def of(cls, settings: ServiceSettings, service: str) -> "Postgres":
+    def of(cls, settings: ServiceSettings, service: str, *, custom_plans: bool = True) -> "Postgres":
         """Creates the pool from the settings. Does not connect."""
-        return cls(address_of(settings), settings.postgres_schema or service, settings.postgres_connections_max)
+        schema = settings.postgres_schema or service
+        return cls(address_of(settings), schema, settings.postgres_connections_max, custom_plans=custom_plans)
 
     def open(self, patience: timedelta = timedelta(minutes=5)) -> "Postgres":
         """Waits until the server responds, then opens the pool."""
