@@ -28,9 +28,9 @@ from quality_curve import Curve, boxes_needed, ratio_of_boxes
 from vesta_contracts.common.v1 import Prediction, TaskType
 from vesta_contracts.datasets.v1 import SelectionStrategy
 from vesta_datasets.selection.candidates import Candidates, PoolRow
-from vesta_datasets.selection.pool import Mask
 from vesta_datasets.selection.pool_builder import choose
 from vesta_datasets.task_types import TASK_TYPES
+from vesta_datasets.task_types.uncertainty import Mask
 
 GOAL_SHARE = 0.95
 SEEDS = (1, 2, 3)

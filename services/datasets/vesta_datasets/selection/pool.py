@@ -7,11 +7,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vesta_datasets.task_types.uncertainty import Uncertainty
+from vesta_datasets.task_types.uncertainty import Mask, Uncertainty
 
 Floats = NDArray[np.float32]
 Indices = NDArray[np.intp]
-Mask = NDArray[np.bool_]
 
 NORM_TOLERANCE = 1e-2
 

@@ -10,9 +10,9 @@ from vesta_contracts.datasets.v1 import SelectedItem, SelectionStrategy, SelectI
 
 from vesta_datasets.selection import STRATEGIES, Pool, Reason, with_control_arm
 from vesta_datasets.selection.candidates import Candidates, PoolRow
-from vesta_datasets.selection.pool import Floats, Mask
+from vesta_datasets.selection.pool import Floats
 from vesta_datasets.task_types import DatasetTask
-from vesta_datasets.task_types.uncertainty import Uncertainty
+from vesta_datasets.task_types.uncertainty import Mask, Uncertainty
 
 SUGGESTIONS_BYTES_MAX = 32 * 1024 * 1024
 """Size limit of the pre-annotations of a response; the last ones may exceed it. A gRPC message has at most twice as many bytes."""
