@@ -12,7 +12,10 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 
+from vesta_common.events.response_classes import create_response_classes
 from vesta_common.kafka_settings import KafkaSettings
+
+create_response_classes()
 
 BOOTSTRAP_TIMEOUT = timedelta(seconds=3)
 RECONNECT_BACKOFF = timedelta(milliseconds=50)
