@@ -404,11 +404,29 @@ def test_a_new_tag_restarts_every_service_but_no_engine() -> None:
 def test_several_tritons_are_found_by_one_name_and_end_one_at_a_time() -> None:
     found = {(it["kind"], it["metadata"]["name"]): it["spec"] for it in chart.manifests("ha") if "spec" in it}
     assert found["Deployment", "inference"]["replicas"] == 2
-    assert found["Deployment", "inference"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 1, "maxSurge": 0}
     assert (
         found["Service", "inference"]["clusterIP"] == "None"
     )  # serving loads every model into each address that it resolves
     assert found["PodDisruptionBudget", "inference"]["maxUnavailable"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], {"maxUnavailable": 0, "maxSurge": 1}),
+        (["--set", "inference.gpu.enabled=true"], {"maxUnavailable": 1, "maxSurge": 0}),
+    ],
+)
+def test_a_triton_ends_after_its_successor_has_the_models_unless_that_needs_another_gpu(
+    options: list[str], expected: dict[str, int]
+) -> None:
+    found = {
+        (it["kind"], it["metadata"]["name"]): it["spec"]
+        for it in chart.manifests("small", options=options)
+        if "spec" in it
+    }
+    assert found["Deployment", "inference"]["strategy"] == {"type": "RollingUpdate", "rollingUpdate": expected}
+    assert found["Deployment", "inference"]["minReadySeconds"] >= 30
 
 
 def test_the_gateway_knows_its_clients_addresses() -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import numpy as np
@@ -12,6 +13,7 @@ from serving_models import a_triton_model, an_onnx
 from serving_service import Serving
 from vesta_common import deadline
 from vesta_common.errors import DeadlineExceeded, Unavailable
+from vesta_common.media.model_pictures import model_picture
 from vesta_common.runtime.engine_watch import TRITON, describe_failure
 from vesta_contracts.serving.v1 import Deployment, PredictInput
 from vesta_local.platform import Platform
@@ -150,6 +152,53 @@ def test_the_error_says_that_no_replica_responds(serving: Serving) -> None:
     with pytest.raises(Unavailable, match=NOBODY) as caught:
         Tritons(NOBODY).infer("model", PICTURE, ["probabilities"])
     assert caught.value.reason == "TRITON_UNAVAILABLE"
+
+
+def test_a_server_that_replaced_all_known_ones_is_found_at_the_next_call(
+    serving: Serving, both: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    name, address = triton_name(serving, deployment), both.home.address("inference")
+    resolved, now = [NOBODY], [0.0]
+    monkeypatch.setattr("vesta_serving.triton.replicas.addresses_of", lambda part: resolved)
+    tritons = Tritons("inference:8001", monotonic=lambda: now[0])
+    with pytest.raises(Unavailable, match=NOBODY):
+        tritons.infer(name, PICTURE, ["probabilities"])
+
+    resolved[:] = [address]
+    now[0] += 1
+
+    assert tritons.infer(name, PICTURE, ["probabilities"])["probabilities"].shape[0] == 1
+
+
+def test_callers_that_miss_a_model_at_once_load_it_once(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    serving.triton.unload(triton_name(serving, deployment))
+    loads: list[str] = []
+    load = serving.triton.load
+    monkeypatch.setattr(serving.triton, "load", lambda name: (loads.append(name), load(name)))
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: serving.predict(deployment, RED), range(8)))
+
+    assert [one.predictions[0].labels[0].concept for one in answers] == ["red"] * 8
+    assert loads == [triton_name(serving, deployment)]
+
+
+def test_a_server_that_ends_does_not_keep_another_from_loading_a_missed_model(
+    serving: Serving, both: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    name, address = triton_name(serving, deployment), both.home.address("inference")
+    monkeypatch.setattr("vesta_serving.triton.replicas.addresses_of", lambda part: [address, NOBODY])
+    monkeypatch.setattr(serving.triton, "_resolved", -10.0)
+    assert len(serving.triton.replicas()) == 2
+    Triton(address).unload(name)
+
+    served = serving.predictor.served_model(deployment.name)
+    predicted = serving.predictor.predict(served, [model_picture(a_picture("red"))], embeds=False)
+
+    assert [score.concept for score in predicted[0].prediction.scores if score.score > 0.5] == ["red"]
 
 
 def test_a_host_name_is_resolved_to_all_its_addresses() -> None:

@@ -1,13 +1,16 @@
 """Predicts images with a deployment's model and policy. Shared by Predict and the scorer."""
 
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 from vesta_common.clock import Clock
 from vesta_common.errors import FailedPrecondition, Unavailable
@@ -29,6 +32,8 @@ from vesta_serving.triton.replicas import Tritons
 
 FRESH = timedelta(milliseconds=500)
 RETRY_AFTER = timedelta(seconds=1)
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Predictor:
         self._clock = clock
         self._admission = admission
         self._fresh: dict[str, tuple[float, ServedModel]] = {}
+        self._reloading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by Triton's name of the model
 
     def served_model(self, name: str) -> ServedModel:
         """Returns what a deployment serves with. The result is cached for half a second. Records that the deployment is used.
@@ -138,22 +144,30 @@ class Predictor:
         try:
             outputs = self._infer(served, batch, embeds)
         except ModelMissing:
-            self._reload(served.version)
-            outputs = self._infer(served, batch, embeds)
+            outputs = self._infer_reloaded(served, batch, embeds)
         placements = [picture.placement for picture in pictures]
         results = self.apply_policy(served, outputs, placements)
         if mirrors:
             _compare_views(served, outputs, placements, results)
         return results
 
-    def _reload(self, version: Version) -> None:
-        """Reloads a version that no Triton serves, after a restart or because its deployments were not used for long. Failures are
-        temporary: another thread may reload it.
+    def _infer_reloaded(self, served: ServedModel, batch: NDArray[np.uint8], embeds: bool) -> Outputs:
+        """Infers with a model that no Triton served, after a restart or because its deployments were not used for long. Of the callers that
+        miss a model at the same time one loads it.
+
+        Raises:
+            Unavailable: no Triton could load the model; retry, for the failure is temporary.
         """
-        try:
-            self._deployer.make_ready(version)
-        except FailedPrecondition as error:
-            raise Unavailable(error.message, reason=error.reason, retry_after=RETRY_AFTER) from error
+        with self._reloading[served.parts.triton.name]:
+            with suppress(ModelMissing):
+                return self._infer(served, batch, embeds)
+            try:
+                self._deployer.make_ready(served.version)
+            except FailedPrecondition as error:  # another thread may unload it
+                raise Unavailable(error.message, reason=error.reason, retry_after=RETRY_AFTER) from error
+            except Unavailable as error:  # of one Triton, which may be about to end; another may have loaded it
+                log.info("model_reload_failed", version=served.version.model.name, error=str(error))
+        return self._infer(served, batch, embeds)
 
     def apply_policy(
         self, served: ServedModel, outputs: Outputs, placements: Sequence[Placement]

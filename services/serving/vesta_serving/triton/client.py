@@ -19,6 +19,8 @@ from vesta_common.rpc.outline import serialize_field
 from vesta_serving.triton.model import Outputs, TritonModel
 
 REQUEST_TIMEOUT_SECONDS = 20.0
+LIVE_TIMEOUT_SECONDS = 5.0
+"""The packets to a pod that is gone may simply be lost, and others wait for the answer."""
 LOAD_TIMEOUT_SECONDS = 120.0
 _INFER = "/inference.GRPCInferenceService/ModelInfer"
 _CHANNEL_OPTIONS = (
@@ -77,7 +79,7 @@ class Triton:
     def is_live(self) -> bool:
         """Whether the server responds. Its readiness is not used, because one model that failed to load makes the server not ready."""
         try:
-            return bool(self._client.is_server_live(client_timeout=REQUEST_TIMEOUT_SECONDS))
+            return bool(self._client.is_server_live(client_timeout=LIVE_TIMEOUT_SECONDS))
         except InferenceServerException:
             return False
 

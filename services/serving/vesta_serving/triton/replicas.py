@@ -25,6 +25,8 @@ from vesta_serving.triton.client import ModelMissing, Triton
 from vesta_serving.triton.model import BATCH_MAX, Outputs, TritonModel
 
 RESOLVE_INTERVAL = timedelta(seconds=5)
+RESOLVE_INTERVAL_FAILING = timedelta(seconds=1)
+"""While all known servers fail."""
 UNAVAILABLE_MAX = timedelta(seconds=60)
 THREADS = 8
 BATCH_THREADS = 16
@@ -127,9 +129,7 @@ class Tritons:
     def replicas(self) -> list[Replica]:
         """Returns the current servers. If a name does not resolve, returns the known ones."""
         with self._lock:
-            if self._monotonic() - self._resolved >= RESOLVE_INTERVAL.total_seconds():
-                self._resolve()
-                self._resolved = self._monotonic()
+            self._resolve_after(RESOLVE_INTERVAL)
             return list(self._replicas.values())
 
     def count(self, *, available: bool) -> int:
@@ -202,9 +202,9 @@ class Tritons:
         return {output: np.concatenate([part[output] for part in parts]) for output in outputs}
 
     def _infer_batch(self, name: str, pixels: NDArray[np.uint8], outputs: Sequence[str]) -> Outputs:
-        """Runs `Triton.infer` on the next server in round-robin order, or on another one if it fails."""
+        """Runs `Triton.infer` on the next server in round-robin order, or on another one if it fails; at last on one that is new."""
         failure: Unavailable | None = None
-        for replica in self._round_robin():
+        for replica in itertools.chain(self._round_robin(), self._newcomers()):
             try:
                 with replica.call() as triton:
                     return triton.infer(name, pixels, outputs)
@@ -219,6 +219,14 @@ class Tritons:
         start = next(self._next_start) % len(replicas) if replicas else 0
         rotated = replicas[start:] + replicas[:start]
         return sorted(rotated, key=lambda replica: (not replica.is_available, not replica.is_current))
+
+    def _newcomers(self) -> Iterator[Replica]:
+        """Yields the servers that the address resolves to only now: the known ones have failed, and may have been replaced."""
+        with self._lock:
+            known = set(self._replicas)
+            self._resolve_after(RESOLVE_INTERVAL_FAILING)
+            found = [replica for address, replica in self._replicas.items() if address not in known]
+        yield from found
 
     def _required(self) -> list[Replica]:
         """Returns the servers that a change waits for; all servers if all are."""
@@ -239,6 +247,11 @@ class Tritons:
         for future in futures:
             future.exception()
         return [future.result() for future in futures]
+
+    def _resolve_after(self, interval: timedelta) -> None:
+        if self._monotonic() - self._resolved >= interval.total_seconds():
+            self._resolve()
+            self._resolved = self._monotonic()
 
     def _resolve(self) -> None:
         addresses: set[str] = set()
