@@ -168,6 +168,20 @@ def test_items_are_selected_by_their_objects_with_suggestions_and_their_cost(dat
     assert datasets.listed(dataset, "predicted = car") == names[1:]
 
 
+@pytest.mark.parametrize(
+    ("task_type", "reason"),
+    [(TaskType.TASK_TYPE_DETECTION, Reason.RANDOM), (TaskType.TASK_TYPE_CLASSIFICATION, Reason.TYPICAL)],
+)
+def test_the_first_items_are_random_where_annotators_draw_objects(
+    datasets: Datasets, task_type: TaskType.ValueType, reason: Reason
+) -> None:
+    dataset = datasets.a_dataset(task_type=task_type)
+    names = [one.name for one in datasets.add(dataset, *map(a_medium, range(6)), split=Split.SPLIT_TRAIN)]
+    datasets.predicts(dataset, dict.fromkeys(names, Prediction(model_version="m")))
+    chosen = datasets.items.SelectItems(SelectItemsRequest(parent=dataset, count=3)).items
+    assert [one.reason for one in chosen] == [str(reason)] * 3
+
+
 def test_the_default_selects_rare_objects_among_few_others(datasets: Datasets) -> None:
     crowd = [("van", 0.9)] * 12
     predictions = [found(*crowd), found(("car", 0.8), ("van", 0.9)), found(("car", 0.8), *crowd), found(*crowd)]

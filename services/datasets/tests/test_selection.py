@@ -1,6 +1,7 @@
 """All strategies satisfy the common contract, and each has its specific behaviour."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -173,6 +174,15 @@ def test_the_cold_start_skips_clusters_with_a_label(name):
     labelled[[0, 45]] = True
     picks = STRATEGIES[name](Pool(embeddings, None, labelled, batch_size=2))
     assert {int(owner[pick.index]) for pick in picks} == {2, 3}
+
+
+def test_a_cold_start_without_typical_items_is_random():
+    embeddings, _ = clusters_of([40, 30, 20, 10])
+    pool = Pool(embeddings, None, np.arange(100) < 50, batch_size=4, typical_start=False)
+    assert STRATEGIES["adaptive"](pool) == STRATEGIES["random"](pool)
+    gain = np.linspace(0, 1, 100, dtype=np.float32)
+    later = STRATEGIES["adaptive"](replace(pool, uncertainty=Uncertainty(gain, gain, gain)))
+    assert {pick.reason for pick in later} == {Reason.INSTRUCTIVE_AND_TYPICAL}
 
 
 def test_the_default_selects_uncertain_dense_regions_once_each():

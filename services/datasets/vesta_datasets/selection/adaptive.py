@@ -1,7 +1,8 @@
-"""The default strategy: typical items before the first model, afterwards items that teach most and represent many others."""
+"""The default strategy: typical or random items before the first model, afterwards items that teach most and represent many others."""
 
 import numpy as np
 
+from vesta_datasets.selection.at_random import at_random
 from vesta_datasets.selection.coverage import cover
 from vesta_datasets.selection.geometry import centred, sample_rows, squared_distances
 from vesta_datasets.selection.pool import Floats, Pick, Pool, Reason
@@ -19,7 +20,8 @@ def adaptive(pool: Pool) -> list[Pick]:
     """Picks the items that greedily cover the worth of the pool, from the items of the most worth; see `coverage`. Where all items take the
     same time, the worth is the uncertainty; see `Uncertainty.worth`.
 
-    Before the first model (cold start), all items have the same weight, and the most typical items are picked. The ten
+    Before the first model (cold start), all items have the same weight, and the most typical items are picked; random ones if the task
+    type has no `typical_start`. The ten
     batches of the shortlist and the width of the kernel (the median distance) were chosen on scikit-learn's digits before
     photographs were tried, and the results are not sensitive to either. The share by gain was chosen on images with boxes: on the digits
     it costs up to three points of accuracy.
@@ -27,6 +29,8 @@ def adaptive(pool: Pool) -> list[Pick]:
     free = pool.free
     if free.size == 0:
         return []
+    if pool.uncertainty is None and not pool.typical_start:
+        return at_random(pool)
     directions = centred(pool.embeddings, pool.seed)
     worth, by_gain = _usable_worth(pool), pool.uncertainty is not None and pool.uncertainty.gain is not None
     if worth is None:

@@ -60,6 +60,7 @@ class Pool:
             count as covered.
         batch_size: number of picks, at least 0.
         seed: of all random draws of a strategy.
+        typical_start: whether the default strategy picks typical items before the first model, and otherwise random ones.
 
     Raises:
         UnusablePoolError: shapes differ, a value is not finite or outside of its range, or a row is not of unit length.
@@ -70,6 +71,7 @@ class Pool:
     labelled: Mask
     batch_size: int
     seed: int = 0
+    typical_start: bool = True
 
     def __post_init__(self) -> None:
         count = _check_embeddings(self.embeddings)

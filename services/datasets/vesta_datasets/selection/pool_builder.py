@@ -55,6 +55,7 @@ def choose(
         labelled=~free[indices],
         batch_size=count,
         seed=abs(seed),
+        typical_start=task.typical_start,
     )
     picks = [replace(pick, index=indices[pick.index]) for pick in STRATEGIES[name](pool)] if rows else []
     if control_share > 0:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from vesta_common.media.annotation_cost import LOOK_SECONDS
 from vesta_contracts.common.v1 import Annotation, Prediction
@@ -10,7 +11,13 @@ from vesta_datasets.task_types.uncertainty import Mask, Uncertainty
 
 
 class DatasetTask(ABC):
-    """How predictions of a task type select items and help annotators. Stateless."""
+    """How predictions of a task type select items and help annotators. Stateless.
+
+    Attributes:
+        typical_start: whether the first items to label, before there is a model, are typical ones; otherwise they are random.
+    """
+
+    typical_start: ClassVar[bool] = True
 
     @abstractmethod
     def uncertainty(

@@ -20,6 +20,7 @@ class ObjectDatasetTask(DatasetTask):
         draw_seconds: how long a person needs to draw an object.
     """
 
+    typical_start = False  # typical images show the common objects, of which there are enough anyway
     draw_seconds: ClassVar[float]
 
     def uncertainty(

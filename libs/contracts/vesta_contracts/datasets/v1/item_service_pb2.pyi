@@ -71,7 +71,7 @@ class _SelectionStrategy:
 class _SelectionStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SelectionStrategy.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     SELECTION_STRATEGY_UNSPECIFIED: _SelectionStrategy.ValueType  # 0
-    """The default: typical items first, then uncertain and diverse ones."""
+    """The default: typical items first, then uncertain and diverse ones; where annotators draw objects, random items first."""
     SELECTION_STRATEGY_RANDOM: _SelectionStrategy.ValueType  # 1
     SELECTION_STRATEGY_MARGIN: _SelectionStrategy.ValueType  # 2
     SELECTION_STRATEGY_ENTROPY: _SelectionStrategy.ValueType  # 3
@@ -83,7 +83,7 @@ class SelectionStrategy(_SelectionStrategy, metaclass=_SelectionStrategyEnumType
     """The strategy of a selection."""
 
 SELECTION_STRATEGY_UNSPECIFIED: SelectionStrategy.ValueType  # 0
-"""The default: typical items first, then uncertain and diverse ones."""
+"""The default: typical items first, then uncertain and diverse ones; where annotators draw objects, random items first."""
 SELECTION_STRATEGY_RANDOM: SelectionStrategy.ValueType  # 1
 SELECTION_STRATEGY_MARGIN: SelectionStrategy.ValueType  # 2
 SELECTION_STRATEGY_ENTROPY: SelectionStrategy.ValueType  # 3
