@@ -18,6 +18,7 @@ from vesta_training.errors import DeadlinePassedError, TrainingCancelled
 from vesta_training.executors import DIED, Observation, State, stored_result
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.job import Job
+from vesta_training.runs.memory import keep_freed_memory
 
 IDLE_MAX = timedelta(seconds=60)
 CANCEL_TIMEOUT = timedelta(seconds=2)
@@ -159,6 +160,7 @@ def _serve(pipe: Connection, settings: ServiceSettings) -> None:
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    keep_freed_memory()
     from vesta_training.runs.work import execute
 
     def check() -> None:

@@ -17,6 +17,7 @@ from vesta_common.storage.objects import ObjectStore
 from vesta_training.hardware import usable_cores
 from vesta_training.runs.exchange import Exchange
 from vesta_training.runs.exit_codes import PERMANENT_EXIT_CODE, TRANSIENT_EXIT_CODE
+from vesta_training.runs.memory import keep_freed_memory
 from vesta_training.runs.trainer_settings import TorchrunSettings, TrainerSettings
 
 EXIT_USAGE = 2
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> int:
     began = time.monotonic()
     settings = load_settings(TrainerSettings)
     start_logging("trainer", settings.log_level, settings.log_format)
+    keep_freed_memory()
     torchrun = TorchrunSettings()
     objects = ObjectStore.of(settings)
     machine: dict[str, str | int] = {
