@@ -10,20 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from vesta_contracts.common.v1 import Annotation
 
-from vesta_common.media.box_masks import mask_shares
-from vesta_common.media.mask_runs import Edges, edges_of, iou, rasterised
+from vesta_common.media.box_masks import mask_ious, mask_shares
+from vesta_common.media.mask_runs import Edges, edges_of, rasterised
 from vesta_common.media.rotated_boxes import polygon_of
 
 
 def area_ious(one: Sequence[Annotation], other: Sequence[Annotation]) -> NDArray[np.float64]:
     """Returns `(N, M)` intersections over unions of N and M polygons, rotated boxes and masks of one image; 0 where either has no pixel."""
-    rows, columns = _pixels_of_both(one, other)
-    shares = np.zeros((len(rows), len(columns)))
-    for row, own in enumerate(rows):
-        for column, its in enumerate(columns):
-            if len(own) and len(its) and own[0] < its[-1] and its[0] < own[-1]:
-                shares[row, column] = iou(own, its)
-    return shares
+    return mask_ious(*_pixels_of_both(one, other))
 
 
 def area_shares(one: Sequence[Annotation], other: Sequence[Annotation]) -> NDArray[np.float64]:

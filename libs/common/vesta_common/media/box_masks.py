@@ -38,7 +38,7 @@ def paste(probabilities: NDArray[np.float32], box_xyxy_px: NDArray[np.float64], 
 def mask_ious(
     masks: Sequence[Edges], others: Sequence[Edges], may_overlap: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
-    """Returns `(N, M)` intersections over unions of masks of one image.
+    """Returns `(N, M)` intersections over unions of masks of one image; 0 where either has no pixel.
 
     Args:
         may_overlap: `(N, M)`, such as whether boxes around the masks overlap. The other pairs do not overlap, and are not compared.
@@ -46,7 +46,9 @@ def mask_ious(
     shares = np.zeros((len(masks), len(others)))
     pairs = np.ndindex(shares.shape) if may_overlap is None else zip(*np.nonzero(may_overlap), strict=True)
     for row, column in pairs:
-        shares[row, column] = iou(masks[row], others[column])
+        own, its = masks[row], others[column]
+        if len(own) and len(its) and own[0] < its[-1] and its[0] < own[-1]:  # else one ends before the other begins
+            shares[row, column] = iou(own, its)
     return shares
 
 

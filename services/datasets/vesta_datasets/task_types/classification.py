@@ -1,34 +1,20 @@
 """Classification: an item has one label, and the probabilities of its concepts sum to 1."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from vesta_common.media.predictions import Floats
 from vesta_contracts.common.v1 import Annotation, Prediction
 
-from vesta_datasets.items.annotations import labels_of, shape_concepts_of
-from vesta_datasets.task_types.dataset_task import DatasetTask
-from vesta_datasets.task_types.image_labels import as_image_labels, known_scores, to_unit
-from vesta_datasets.task_types.uncertainty import Mask, Uncertainty
+from vesta_datasets.task_types.image_labels import ImageLabels, as_image_labels, known_scores, to_unit
+from vesta_datasets.task_types.uncertainty import Uncertainty
 
 
-class Classification(DatasetTask):
+class Classification(ImageLabels):
     """One label per item."""
 
-    def uncertainty(
-        self,
-        predictions: Sequence[Prediction | None],
-        concepts: Sequence[str],
-        held: Mask | None = None,  # noqa: ARG002 - every item is labelled at a look
-    ) -> Uncertainty:
+    def doubts(self, predictions: Sequence[Prediction | None], concepts: Sequence[str]) -> Uncertainty:
         return distribution_uncertainty(probabilities(predictions, concepts))
-
-    def labels(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:
-        return labels_of(annotations)
-
-    def other_concepts(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:
-        """Those of shapes."""
-        return shape_concepts_of(annotations)
 
     def pre_annotations(self, prediction: Prediction) -> list[Annotation]:
         """The best concept, even if its score is below the threshold, because the annotator decides."""

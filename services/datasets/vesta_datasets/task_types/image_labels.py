@@ -1,11 +1,39 @@
 """What the task types whose annotations are image labels have in common."""
 
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from vesta_common.media.predictions import Floats
 from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, Prediction
+
+from vesta_datasets.items.annotations import labels_of, shape_concepts_of
+from vesta_datasets.task_types.dataset_task import DatasetTask
+from vesta_datasets.task_types.uncertainty import Mask, Uncertainty
+
+
+class ImageLabels(DatasetTask):
+    """Labels of whole images. Shapes do not label an item."""
+
+    @abstractmethod
+    def doubts(self, predictions: Sequence[Prediction | None], concepts: Sequence[str]) -> Uncertainty:
+        """Returns the uncertainty of N items, whichever of them are labelled; see `uncertainty`."""
+
+    def uncertainty(
+        self,
+        predictions: Sequence[Prediction | None],
+        concepts: Sequence[str],
+        held: Mask | None = None,  # noqa: ARG002 - every item is labelled at a look
+    ) -> Uncertainty:
+        return self.doubts(predictions, concepts)
+
+    def labels(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:
+        return labels_of(annotations)
+
+    def other_concepts(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:
+        """Those of shapes."""
+        return shape_concepts_of(annotations)
 
 
 def known_scores(

@@ -1,37 +1,23 @@
 """Multi-label classification: an item has any number of labels, and each concept is predicted from a threshold of its own."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from vesta_common.media.predictions import Floats, share_to_certainty
 from vesta_contracts.common.v1 import Annotation, ConceptScore, Prediction
 
-from vesta_datasets.items.annotations import labels_of, shape_concepts_of
-from vesta_datasets.task_types.dataset_task import DatasetTask
-from vesta_datasets.task_types.image_labels import as_image_labels, known_scores, to_unit
-from vesta_datasets.task_types.uncertainty import Mask, Uncertainty
+from vesta_datasets.task_types.image_labels import ImageLabels, as_image_labels, known_scores, to_unit
+from vesta_datasets.task_types.uncertainty import Uncertainty
 
 UNDECIDED = 0.5  # the centred probability of a score at its threshold
 
 
-class MultiLabel(DatasetTask):
+class MultiLabel(ImageLabels):
     """Any number of labels per item."""
 
-    def uncertainty(
-        self,
-        predictions: Sequence[Prediction | None],
-        concepts: Sequence[str],
-        held: Mask | None = None,  # noqa: ARG002 - every item is labelled at a look
-    ) -> Uncertainty:
+    def doubts(self, predictions: Sequence[Prediction | None], concepts: Sequence[str]) -> Uncertainty:
         return centred_uncertainty(centred_scores(predictions, concepts))
-
-    def labels(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:
-        return labels_of(annotations)
-
-    def other_concepts(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:
-        """Those of shapes."""
-        return shape_concepts_of(annotations)
 
     def pre_annotations(self, prediction: Prediction) -> list[Annotation]:
         """The concepts that the deployment predicts, possibly none."""

@@ -5,9 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from vesta_training.example import Split
 from vesta_training.features.backbone import find_backbone
 from vesta_training.metrics.average_precision import MatchedPredictions
 from vesta_training.metrics.objects import Objects
@@ -19,9 +17,8 @@ from vesta_training.tasks.detection.detector import predictions_of
 from vesta_training.tasks.detection.examples import BoxedExample
 from vesta_training.tasks.detection.learn import Learner
 from vesta_training.tasks.detection.starts import start_of, untried_starts
-from vesta_training.tasks.views.curve import CurveModels, control_curve
+from vesta_training.tasks.views.curve import CurveModels, measured_curve
 from vesta_training.tasks.views.parallel_fits import Running
-from vesta_training.tasks.views.training import learned_from, usable_shapes
 from vesta_training.tasks.views.uncalibrated import uncalibrated_thresholds
 
 
@@ -32,19 +29,15 @@ def measure_curve(
 
     They start from the weights of the model, which is compared by a detector of as few steps that stands for it.
     """
-    with threadpool_limits(limits=1, user_api="blas"):
-        choices = assignment.recipe.detection or DetectionChoices()
-        usable, _ = usable_shapes(assignment, BoxedExample)
-        known = learned_from(usable, choices, assignment.seed)
-        test = [example for example in usable if example.split is Split.TEST]
-        report = Reporter(progress, dependencies.clock, {})
-        report.begin("curve")
+    choices = assignment.recipe.detection or DetectionChoices()
+
+    def models_of(known_count: int, _: Reporter) -> CurveModels[BoxedExample, Objects]:
         backbone = find_backbone(assignment.recipe.backbone, dependencies.weights_file)
-        starts = untried_starts(assignment, dependencies, backbone, len(known))
+        starts = untried_starts(assignment, dependencies, backbone, known_count)
         learner = start_of(starts, read_model(model)).learner
-        learner = replace(learner, views=replace(learner.views, count=1))
-        solved = control_curve(assignment, dependencies, report, known, test, _models(learner))
-        return ControlCurve(solved.points, solved.random_labels)
+        return _models(replace(learner, views=replace(learner.views, count=1)))
+
+    return measured_curve(BoxedExample, choices, assignment, dependencies, progress, models_of)
 
 
 def _models(learner: Learner) -> CurveModels[BoxedExample, Objects]:

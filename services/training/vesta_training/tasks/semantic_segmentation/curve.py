@@ -4,9 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from vesta_training.example import Split
 from vesta_training.features.backbone import find_backbone, load_network
 from vesta_training.features.onnx_graph import FINE_STRIDES
 from vesta_training.metrics.segmentation import MapPredictions, joined
@@ -15,9 +13,8 @@ from vesta_training.recipes.choices import SegmentationChoices
 from vesta_training.tasks.assignment import Assignment, ControlCurve, Dependencies
 from vesta_training.tasks.semantic_segmentation.examples import MaskedExample
 from vesta_training.tasks.semantic_segmentation.learn import Learner
-from vesta_training.tasks.views.curve import CurveModels, control_curve
+from vesta_training.tasks.views.curve import CurveModels, measured_curve
 from vesta_training.tasks.views.parallel_fits import Running
-from vesta_training.tasks.views.training import learned_from, usable_shapes
 from vesta_training.tasks.views.view_maps import view_maps
 
 
@@ -28,19 +25,15 @@ def measure_curve(
 
     The model is compared by a segmenter of as few steps that stands for it.
     """
-    with threadpool_limits(limits=1, user_api="blas"):
-        choices = assignment.recipe.segmentation or SegmentationChoices()
-        usable, _ = usable_shapes(assignment, MaskedExample)
-        known = learned_from(usable, choices, assignment.seed)
-        test = [example for example in usable if example.split is Split.TEST]
-        report = Reporter(progress, dependencies.clock, {})
-        report.begin("curve")
+    choices = assignment.recipe.segmentation or SegmentationChoices()
+
+    def models_of(known_count: int, report: Reporter) -> CurveModels[MaskedExample, MapPredictions]:
         backbone = find_backbone(assignment.recipe.backbone, dependencies.weights_file)
         network = load_network(backbone)
-        views = view_maps(network, backbone, choices, len(known), dependencies.folder, FINE_STRIDES)
-        learner = Learner(assignment, dependencies, report, replace(views, count=1))
-        solved = control_curve(assignment, dependencies, report, known, test, _models(learner))
-        return ControlCurve(solved.points, solved.random_labels)
+        views = view_maps(network, backbone, choices, known_count, dependencies.folder, FINE_STRIDES)
+        return _models(Learner(assignment, dependencies, report, replace(views, count=1)))
+
+    return measured_curve(MaskedExample, choices, assignment, dependencies, progress, models_of)
 
 
 def _models(learner: Learner) -> CurveModels[MaskedExample, MapPredictions]:

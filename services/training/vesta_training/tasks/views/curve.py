@@ -7,14 +7,17 @@ from functools import partial
 from typing import Generic, TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from vesta_training.example import Example
+from vesta_training.example import Example, Split
 from vesta_training.metrics.draws import DrawnMetric
 from vesta_training.metrics.learning_curve import curve_counts
 from vesta_training.metrics.shape_curve import ShapeCurve, Solved, solve
-from vesta_training.progress import Reporter
-from vesta_training.tasks.assignment import Assignment, Dependencies
+from vesta_training.progress import ProgressUpdate, Reporter
+from vesta_training.recipes.choices import MapHeadChoices
+from vesta_training.tasks.assignment import Assignment, ControlCurve, Dependencies
 from vesta_training.tasks.views.parallel_fits import Running, parallel_fits
+from vesta_training.tasks.views.training import learned_from, usable_shapes
 from vesta_training.tasks.views.view_maps import ViewMaps
 
 FOLDS = 2
@@ -42,7 +45,32 @@ class CurveModels(Generic[Shaped, Found]):
     measure: Callable[[Sequence[Shaped], Sequence[Found]], DrawnMetric]
 
 
-def control_curve(
+def measured_curve(
+    kind: type[Shaped],
+    choices: MapHeadChoices,
+    assignment: Assignment,
+    dependencies: Dependencies,
+    progress: Callable[[ProgressUpdate], None],
+    models_of: Callable[[int, Reporter], CurveModels[Shaped, Found]],
+) -> ControlCurve:
+    """Measures the curve of the labels of the control arm.
+
+    Args:
+        kind: of the examples.
+        choices: of the recipe.
+        models_of: returns how models are fitted, given the number of examples that the model of the run has learned from.
+    """
+    with threadpool_limits(limits=1, user_api="blas"):
+        usable, _ = usable_shapes(assignment, kind)
+        known = learned_from(usable, choices, assignment.seed)
+        test = [example for example in usable if example.split is Split.TEST]
+        report = Reporter(progress, dependencies.clock, {})
+        report.begin("curve")
+        solved = _solved_curve(assignment, dependencies, report, known, test, models_of(len(known), report))
+        return ControlCurve(solved.points, solved.random_labels)
+
+
+def _solved_curve(
     assignment: Assignment,
     dependencies: Dependencies,
     report: Reporter,
