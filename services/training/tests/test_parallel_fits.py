@@ -14,7 +14,7 @@ from vesta_training.hardware import CPU, CUDA
 from vesta_training.progress import ignore_progress
 from vesta_training.tasks.assignment import Dependencies
 from vesta_training.tasks.views.parallel_fits import Running, parallel_fits
-from vesta_training.tasks.views.turns import Turns
+from vesta_training.tasks.views.turns import STEPS_PER_TURN, Turns
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_fits_take_turns_on_the_cores(dependencies: Dependencies) -> None:
         assert [one.result(timeout=30) for one in results] == [None] * 4
 
 
-def test_the_fit_with_the_most_steps_left_is_next() -> None:
+def test_the_fit_with_the_most_steps_left_is_next_once_others_are_a_turn_ahead() -> None:
     turns, order = Turns(1), []
 
     def fit(name: str, steps: int) -> None:
@@ -86,14 +86,17 @@ def test_the_fit_with_the_most_steps_left_is_next() -> None:
                 turns.next(steps - step - 1)
 
     with turns.first(9):
-        threads = [Thread(target=fit, args=one) for one in (("a", 3), ("b", 1), ("c", 2))]
+        threads = [
+            Thread(target=fit, args=(name, turns_left * STEPS_PER_TURN))
+            for name, turns_left in (("a", 3), ("b", 1), ("c", 2))
+        ]
         for queued, thread in enumerate(threads, start=1):
             thread.start()
             eventually(lambda queued=queued: turns.waiting_count == queued)  # type: ignore[misc]
     for thread in threads:
         thread.join(timeout=30)
 
-    assert "".join(order) == "aaccba"
+    assert "".join(order) == "".join(name * STEPS_PER_TURN for name in "aaccba")
 
 
 @pytest.mark.parametrize(("device", "cores", "threads"), [(CPU, 1, 1), (CPU, 2, 1), (CPU, 16, 4), (CUDA, 16, 16)])

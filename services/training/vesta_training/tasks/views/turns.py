@@ -3,6 +3,10 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from threading import Condition
+from typing import Final
+
+STEPS_PER_TURN: Final = 10
+"""A fit keeps its turn until another has so many steps more left: each change costs a thread its caches."""
 
 
 class Turns:
@@ -40,9 +44,9 @@ class Turns:
                 self._changed.notify_all()
 
     def next(self, steps_left: int) -> None:
-        """Passes the turn of a fit on if another has more steps left, and waits for its next turn. Called between steps."""
+        """Passes the turn of a fit on if another has `STEPS_PER_TURN` more left, and waits for its next turn. Called between steps."""
         with self._changed:
-            if self._waiting and -self._waiting[0][0] > steps_left:
+            if self._waiting and -self._waiting[0][0] >= steps_left + STEPS_PER_TURN:
                 self._free += 1
                 self._wait(steps_left)
 
