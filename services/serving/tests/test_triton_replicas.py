@@ -20,7 +20,7 @@ from vesta_local.platform import Platform
 from vesta_local.testing import RECOVERY_DEADLINE
 from vesta_serving.triton.client import Triton
 from vesta_serving.triton.model import BATCH_MAX, Outputs
-from vesta_serving.triton.replicas import UNAVAILABLE_MAX, Tritons, addresses_of
+from vesta_serving.triton.replicas import RETIRED_OPEN, UNAVAILABLE_MAX, Tritons, addresses_of
 
 pytestmark = pytest.mark.own_engines
 RED = PredictInput(data=a_picture("red"))
@@ -169,6 +169,27 @@ def test_a_server_that_replaced_all_known_ones_is_found_at_the_next_call(
     now[0] += 1
 
     assert tritons.infer(name, PICTURE, ["probabilities"])["probabilities"].shape[0] == 1
+
+
+def test_a_server_that_is_gone_stays_open_for_the_calls_that_still_know_it(
+    serving: Serving, both: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = serving.deployed(serving.registry.add(an_onnx()))
+    name, first, second = triton_name(serving, deployment), *(both.home.address(f"inference{n}") for n in ("", "-2"))
+    resolved, now = [first], [0.0]
+    monkeypatch.setattr("vesta_serving.triton.replicas.addresses_of", lambda part: resolved)
+    tritons = Tritons("inference:8001", monotonic=lambda: now[0])
+    (gone,) = tritons.replicas()
+
+    resolved[:] = [second]
+    now[0] = 5
+    assert [replica.address for replica in tritons.replicas()] == [second]
+    assert gone.triton.infer(name, PICTURE, ["probabilities"])["probabilities"].shape[0] == 1
+
+    now[0] = 5 + RETIRED_OPEN.total_seconds()
+    tritons.replicas()
+    with pytest.raises(ValueError, match="closed"):
+        gone.triton.infer(name, PICTURE, ["probabilities"])
 
 
 def test_callers_that_miss_a_model_at_once_load_it_once(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 from vesta_common.clock import Clock
-from vesta_common.errors import FailedPrecondition, Unavailable
+from vesta_common.errors import FailedPrecondition, Unavailable, VestaError
 from vesta_common.media.model_input import Placement
 from vesta_common.media.model_pictures import ModelPicture
 from vesta_common.media.model_signatures import EMBEDDING, PROBABILITIES
@@ -161,13 +161,18 @@ class Predictor:
         with self._reloading[served.parts.triton.name]:
             with suppress(ModelMissing):
                 return self._infer(served, batch, embeds)
+            failure: VestaError | None = None
             try:
                 self._deployer.make_ready(served.version)
-            except FailedPrecondition as error:  # another thread may unload it
-                raise Unavailable(error.message, reason=error.reason, retry_after=RETRY_AFTER) from error
-            except Unavailable as error:  # of one Triton, which may be about to end; another may have loaded it
+            except (FailedPrecondition, Unavailable) as error:  # of one Triton, which may be about to end
                 log.info("model_reload_failed", version=served.version.model.name, error=str(error))
-        return self._infer(served, batch, embeds)
+                failure = error
+        try:
+            return self._infer(served, batch, embeds)
+        except ModelMissing as missing:
+            if failure is None:  # it was unloaded again
+                raise
+            raise Unavailable(failure.message, reason=failure.reason, retry_after=RETRY_AFTER) from missing
 
     def apply_policy(
         self, served: ServedModel, outputs: Outputs, placements: Sequence[Placement]

@@ -8,6 +8,7 @@ import itertools
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -27,6 +28,8 @@ from vesta_serving.triton.model import BATCH_MAX, Outputs, TritonModel
 RESOLVE_INTERVAL = timedelta(seconds=5)
 RESOLVE_INTERVAL_FAILING = timedelta(seconds=1)
 """While all known servers fail."""
+RETIRED_OPEN = timedelta(seconds=150)
+"""The channel to a server that is gone stays open for longer than any call, so that another server repeats the calls that fail."""
 UNAVAILABLE_MAX = timedelta(seconds=60)
 THREADS = 8
 BATCH_THREADS = 16
@@ -120,6 +123,7 @@ class Tritons:
         self._lock = threading.Lock()
         self._resolved = -RESOLVE_INTERVAL.total_seconds()
         self._replicas: dict[str, Replica] = {}
+        self._retired: deque[tuple[float, Triton]] = deque()  # with the time at which they were gone
         self._next_start = itertools.count()
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="triton")
         self._batches = ThreadPoolExecutor(BATCH_THREADS, thread_name_prefix="batch")
@@ -263,9 +267,12 @@ class Tritons:
                 addresses.update(self._replicas)
         for address in sorted(addresses - self._replicas.keys()):
             self._replicas[address] = Replica(address, self._connect(address), self._monotonic)
+        now = self._monotonic()
         for address in self._replicas.keys() - addresses:
-            with suppress(Exception):  # calls in progress fail and are retried on another server
-                self._replicas.pop(address).triton.close()
+            self._retired.append((now, self._replicas.pop(address).triton))
+        while self._retired and now - self._retired[0][0] >= RETIRED_OPEN.total_seconds():
+            with suppress(Exception):
+                self._retired.popleft()[1].close()
 
 
 def addresses_of(part: str) -> Sequence[str]:
