@@ -14,8 +14,10 @@ def test_services_do_not_import_packages_of_development_tools(tmp_path: Path) ->
     home = Home(tmp_path, DEFAULT_PORTS)
     home.choose_ports()
     (datasets,) = (program for program in programs(home) if program.name == "datasets")
-    command = "import sys, pyarrow; pyarrow.array([1]); sys.exit('pandas' in sys.modules)"
+    command = (
+        "import sys, pyarrow, structlog; pyarrow.array([1]); sys.exit('pandas' in sys.modules or 'rich' in sys.modules)"
+    )
     environment = {**os.environ, **datasets.environment}
     assert subprocess.run([sys.executable, "-c", command], env=environment).returncode == 0
-    # the test would show nothing without pandas: remove it, and the folder, once no tool needs pandas
-    assert subprocess.run([sys.executable, "-c", "import pandas"], capture_output=True, check=False).returncode == 0
+    # the test would show nothing without these packages: remove one, and its file in the folder, once no tool needs it
+    assert subprocess.run([sys.executable, "-c", "import pandas, rich"], capture_output=True).returncode == 0

@@ -1,6 +1,7 @@
 """The nearest codes belong to the nearest embeddings, however the embeddings lie and the segments came about."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,17 +113,41 @@ def test_only_new_segments_are_read() -> None:
     assert read == [1, 2]
 
 
-def test_an_index_whose_hashes_are_sorted_finds_the_same_items() -> None:
+def test_a_large_index_finds_the_same_items_with_less_memory(tmp_path: Path) -> None:
     embeddings = clustered(2 * SEGMENT_ITEMS_MAX + 500)
     among = ids_of([str(place).encode() for place in range(0, len(embeddings), 37)] + [b"missing"])
     query = project(embeddings[:1])[0]
     unsorted = an_index(embeddings)
     segments = unsorted.segments
-    table = refreshed(LoadedIndex(), range(len(segments)), segments.__getitem__, unsorted_max=1_000)
-    assert len(table.table.hashes) == 2 * SEGMENT_ITEMS_MAX
+    large = refreshed(LoadedIndex(), range(len(segments)), segments.__getitem__, tmp_path / "work", unsorted_max=1_000)
+    assert len(large.table.hashes) == 2 * SEGMENT_ITEMS_MAX
     assert not len(unsorted.table.hashes)
-    assert set(table.nearest(query, 10_000, among)) == set(unsorted.nearest(query, 10_000, among))
-    assert len(table.nearest(query, 10_000, among)) == len(among) - 1
+    assert large.size_bytes < 0.6 * unsorted.size_bytes
+    for given_ids in (None, among):
+        assert large.nearest(query, 100, given_ids) == unsorted.nearest(query, 100, given_ids)
+    assert set(large.nearest(query, 10_000, among)) == set(unsorted.nearest(query, 10_000, among))
+    assert len(large.nearest(query, 10_000, among)) == len(among) - 1
+    assert not list((tmp_path / "work").iterdir())
+
+
+def test_segments_in_a_file_stay_there_when_others_are_replaced(tmp_path: Path) -> None:
+    embeddings = clustered(3 * SEGMENT_ITEMS_MAX)
+    stored = dict(enumerate(an_index(embeddings).segments))
+    first = refreshed(LoadedIndex(), [0, 1], stored.__getitem__, tmp_path, unsorted_max=1_000)
+    later = refreshed(first, [0, 1, 2], stored.__getitem__, tmp_path, unsorted_max=1_000)
+    mappings = [segment.mapping for segment in later.segments]
+    assert mappings[0] is first.segments[0].mapping is not None
+    assert mappings[1] not in (None, mappings[0])
+    assert mappings[2] is None
+    query = project(embeddings[:1])[0]
+    assert later.nearest(query, 100) == an_index(embeddings).nearest(query, 100)
+
+
+def test_an_index_is_in_memory_if_no_file_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    segments = an_index(clustered(2 * SEGMENT_ITEMS_MAX + 1)).segments
+    index = refreshed(LoadedIndex(), range(3), segments.__getitem__, tmp_path / "file", unsorted_max=1_000)
+    assert [segment.mapping for segment in index.segments] == [None] * 3
 
 
 @settings(max_examples=50)

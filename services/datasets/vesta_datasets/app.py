@@ -70,7 +70,7 @@ def build(settings: Settings) -> App:
         servicers=[
             TaxonomyService(store),
             DatasetService(store, operations, objects),
-            ItemService(store, objects),
+            ItemService(store, objects, work_folder),
             SnapshotService(store, objects, writer),
             ArchiveService(store, operations, objects),
         ],

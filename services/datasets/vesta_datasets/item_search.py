@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from vesta_common.storage.postgres import Connection
@@ -39,7 +40,7 @@ class SearchLimits(NamedTuple):
         matches_max: if at most so many items match the filter, the nearest of them are found; of more, near items are checked first.
         checked_counts: how many near items are checked, before all items that match are read.
         pending_max: items that the index does not have yet and that are compared.
-        cache_bytes: memory of the indexes that were used last. A larger index is read again for each search.
+        cache_bytes: memory of the indexes that were used last, without their files. A larger index is read again for each search.
     """
 
     candidates_min: int = 256
@@ -55,12 +56,16 @@ SEARCH_LIMITS = SearchLimits()
 
 
 class ItemSearch:
-    """Searches items. Keeps the indexes that were used last in memory. Thread-safe."""
+    """Searches items. Keeps the indexes that were used last in memory, and in files. Thread-safe.
 
-    def __init__(self, store: Store, limits: SearchLimits = SEARCH_LIMITS) -> None:
+    Args:
+        work_folder: of the files; the system's temporary folder if None.
+    """
+
+    def __init__(self, store: Store, limits: SearchLimits = SEARCH_LIMITS, work_folder: Path | None = None) -> None:
         self._store = store
         self._limits = limits
-        self._cache = _IndexCache(limits.cache_bytes)
+        self._cache = _IndexCache(limits.cache_bytes, work_folder)
 
     def nearest(self, connection: Connection, query: NearestQuery) -> NearestItems:
         """Returns the items nearest to a vector by cosine distance, nearest first.
@@ -159,8 +164,9 @@ class _IndexedSearch:
 class _IndexCache:
     """The indexes that were used last. Thread-safe: one thread loads an index, and the others that need it wait."""
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, folder: Path | None) -> None:
         self._bytes_max = bytes_max
+        self._folder = folder
         self._entries: OrderedDict[tuple[str, str], _Entry] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -170,7 +176,7 @@ class _IndexCache:
             entry = self._entries.setdefault(key, _Entry())
             self._entries.move_to_end(key)
         with entry.loading:
-            entry.index = index = refreshed(entry.index, numbers, read)
+            entry.index = index = refreshed(entry.index, numbers, read, self._folder)
         with self._lock:
             while sum(one.index.size_bytes for one in self._entries.values()) > self._bytes_max:
                 self._entries.popitem(last=False)

@@ -13,7 +13,7 @@ class Settings(ServiceSettings):
 
     work_folder: str = Field(
         "",
-        description="a folder for active imports and exports; the temporary folder of the system if "
+        description="a folder for active imports and exports and loaded search indexes; the temporary folder of the system if "
         "empty; its content may be lost at any time",
     )
     connection_address: PeerAddress = Field(

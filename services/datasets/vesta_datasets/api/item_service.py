@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 
 import grpc
 import numpy as np
@@ -65,14 +66,21 @@ class ItemService(ItemServiceServicer):
     """Creates, reads, updates, deletes and searches items, and selects the items to label next.
 
     Args:
+        work_folder: of the files of search indexes; the system's temporary folder if None.
         wait_max: how long a selection waits for another one to finish.
     """
 
-    def __init__(self, store: Store, objects: ObjectStore, wait_max: timedelta = SELECTION_WAIT_MAX) -> None:
+    def __init__(
+        self,
+        store: Store,
+        objects: ObjectStore,
+        work_folder: Path | None = None,
+        wait_max: timedelta = SELECTION_WAIT_MAX,
+    ) -> None:
         self._store = store
         self._objects = objects
         self._wait_max = wait_max
-        self._search = ItemSearch(store)
+        self._search = ItemSearch(store, work_folder=work_folder)
         self.selecting = threading.Lock()
 
     def BatchCreateItems(

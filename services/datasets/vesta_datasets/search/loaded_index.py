@@ -1,23 +1,29 @@
-"""A search index in memory: segments, and the search for the codes nearest to that of a query. Pure."""
+"""A loaded search index: segments, and the search for the codes nearest to that of a query."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from vesta_datasets.search.codes import WORDS, Codes, Floats, distances, encode, similarities
-from vesta_datasets.search.segments import Hashes, Ids, Segment, hashes_of
+from vesta_datasets.search.loaded_segments import COARSE_WORDS, LoadedSegment, in_a_file
+from vesta_datasets.search.segments import SEGMENT_ITEMS_MAX, Hashes, Ids, Segment, hashes_of
 
-COARSE_WORDS: Final = 3
 COARSE_FACTOR: Final = 4
 """The most similar items are chosen among this many times as many with the fewest differing bits."""
 UNSORTED_MAX: Final = 65_536
-"""Items whose hashes are compared one by one. If there are more, the hashes of all items are sorted again."""
+"""Items whose hashes are compared one by one, and whose segments are in memory. If there are more, the hashes of all items are sorted
+again, and full segments are written to a file.
+"""
 
 Positions = NDArray[np.intp]
+
+log = structlog.get_logger()
 
 
 class SortedHashes(NamedTuple):
@@ -30,10 +36,25 @@ class SortedHashes(NamedTuple):
 
     numbers: tuple[int, ...]
     hashes: Hashes
-    positions: Positions
+    positions: NDArray[np.uint32]
 
 
-_NO_HASHES: Final = SortedHashes((), np.zeros(0, np.uint64), np.zeros(0, np.intp))
+class _Part(NamedTuple):
+    """Some items of one segment.
+
+    Attributes:
+        place: of the segment among the segments.
+        own: the places of the items among all items.
+        offsets: of the items in the segment.
+    """
+
+    place: int
+    segment: LoadedSegment
+    own: slice
+    offsets: Positions
+
+
+_NO_HASHES: Final = SortedHashes((), np.zeros(0, np.uint64), np.zeros(0, np.uint32))
 
 
 @dataclass(frozen=True)
@@ -47,7 +68,7 @@ class LoadedIndex:
     """
 
     numbers: tuple[int, ...] = ()
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[LoadedSegment, ...] = ()
     table: SortedHashes = _NO_HASHES
 
     @cached_property
@@ -62,7 +83,7 @@ class LoadedIndex:
 
     @property
     def size_bytes(self) -> int:
-        """The memory of the index."""
+        """The memory of the index, without its files."""
         return self.table.hashes.nbytes + self.table.positions.nbytes + sum(one.size_bytes for one in self.segments)
 
     def nearest(self, projection: Floats, count: int, among: Ids | None = None) -> list[bytes]:
@@ -83,9 +104,10 @@ class LoadedIndex:
             positions = positions[_nearest(self._distances(query_codes, positions), count * COARSE_FACTOR)]
         near = self._similarities(projection, positions)
         if len(positions) > count:
-            chosen = np.argpartition(-near, count)[:count]
+            chosen = np.sort(np.argpartition(-near, count)[:count])
             positions, near = positions[chosen], near[chosen]
-        return self._ids(positions[np.argsort(-near, kind="stable")])
+        ids = self._ids(positions)
+        return [ids[place] for place in np.argsort(-near, kind="stable").tolist()]
 
     def _queries(self, projection: Floats) -> Codes:
         """Returns the code of the query for the thresholds of each segment, `(WORDS, S)`."""
@@ -97,35 +119,37 @@ class LoadedIndex:
         far = np.empty(self.count, np.uint16)
         for index, segment in enumerate(self.segments):
             own = slice(self.starts[index], self.starts[index + 1])
-            far[own] = distances(segment.codes[:COARSE_WORDS], query_codes[:COARSE_WORDS, index : index + 1])
+            far[own] = distances(segment.coarse, query_codes[:COARSE_WORDS, index : index + 1])
         return far
 
     def _distances(self, query_codes: Codes, positions: Positions) -> NDArray[np.uint16]:
         """Returns the distances of the items at ascending positions."""
-        bounds = np.searchsorted(positions, self.starts)
-        codes = np.empty((WORDS, len(positions)), np.uint64)
-        for index in np.flatnonzero(np.diff(bounds)).tolist():
-            own = slice(bounds[index], bounds[index + 1])
-            codes[:, own] = self.segments[index].codes[:, positions[own] - self.starts[index]]
-        owners = np.repeat(np.arange(len(self.segments)), np.diff(bounds))
-        return distances(codes, query_codes[:, owners])
+        far = np.empty(len(positions), np.uint16)
+        for part in self._parts(positions):
+            far[part.own] = distances(part.segment.codes[:, part.offsets], query_codes[:, part.place : part.place + 1])
+        return far
 
     def _similarities(self, projection: Floats, positions: Positions) -> Floats:
         """Returns the similarities of the items at ascending positions, comparable between segments."""
-        bounds = np.searchsorted(positions, self.starts)
         near = np.empty(len(positions), np.float32)
-        for index in np.flatnonzero(np.diff(bounds)).tolist():
-            own = slice(bounds[index], bounds[index + 1])
-            segment = self.segments[index]
-            weights = projection - segment.thresholds
-            codes = segment.codes[:, positions[own] - self.starts[index]]
-            near[own] = similarities(codes, weights / (np.linalg.norm(weights) or 1))
+        for part in self._parts(positions):
+            weights = projection - part.segment.thresholds
+            codes = part.segment.codes[:, part.offsets]
+            near[part.own] = similarities(codes, weights / (np.linalg.norm(weights) or 1))
         return near
 
     def _ids(self, positions: Positions) -> list[bytes]:
-        owners = np.searchsorted(self.starts, positions, "right") - 1
-        offsets = positions - self.starts[owners]
-        return [self.segments[owner].ids[offset] for owner, offset in zip(owners, offsets, strict=True)]
+        """Returns the ids of the items at ascending positions."""
+        return [one for part in self._parts(positions) for one in part.segment.ids[part.offsets].tolist()]
+
+    def _parts(self, positions: Positions) -> Iterator["_Part"]:
+        """Yields the segments of the items at ascending positions. Releases each before the next one."""
+        bounds = np.searchsorted(positions, self.starts)
+        for index in np.flatnonzero(np.diff(bounds)).tolist():
+            own = slice(bounds[index], bounds[index + 1])
+            segment = self.segments[index]
+            yield _Part(index, segment, own, positions[own] - self.starts[index])
+            segment.release()
 
     def _positions_of(self, ids: Ids) -> Positions:
         """Returns the ascending positions of the ids that the index has."""
@@ -133,7 +157,7 @@ class LoadedIndex:
         found = []
         if len(self.table.hashes):
             places = np.searchsorted(self.table.hashes, wanted, "right") - 1  # the last of equal ones
-            found.append(self.table.positions[places[self.table.hashes[places] == wanted]])
+            found.append(self.table.positions[places[self.table.hashes[places] == wanted]].astype(np.intp))
         for index in range(len(self.table.numbers), len(self.segments)):
             hashes = hashes_of(self.segments[index].ids)
             places = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
@@ -145,23 +169,27 @@ def _nearest(far: NDArray[np.uint16], count: int) -> Positions:
     """Returns the ascending positions of at least `count` smallest distances; of all if there are fewer."""
     if len(far) <= count:
         return np.arange(len(far))
-    bound = np.searchsorted(np.cumsum(np.bincount(far)), count)  # the distance of the last of the nearest
+    bound = np.partition(far, count - 1)[count - 1]  # the distance of the last of the nearest
     return np.flatnonzero(far <= bound)
 
 
 def refreshed(
-    loaded: LoadedIndex, numbers: Sequence[int], read: Callable[[int], Segment], unsorted_max: int = UNSORTED_MAX
+    loaded: LoadedIndex,
+    numbers: Sequence[int],
+    read: Callable[[int], Segment],
+    folder: Path | None = None,
+    unsorted_max: int = UNSORTED_MAX,
 ) -> LoadedIndex:
     """Returns the index with the segments of these numbers. Reads those that are not loaded.
 
     Args:
         numbers: ascending.
         read: returns a stored segment.
+        folder: of the files; the system's temporary folder if None.
     """
     if loaded.numbers == tuple(numbers):
         return loaded
-    known = dict(zip(loaded.numbers, loaded.segments, strict=True))
-    segments = tuple(known[number] if number in known else read(number) for number in numbers)
+    segments = _segments(loaded, numbers, read, folder, unsorted_max)
     covered = loaded.table.numbers
     table = loaded.table if covered == tuple(numbers[: len(covered)]) else _NO_HASHES
     if sum(len(segment.ids) for segment in segments[len(table.numbers) :]) > unsorted_max:
@@ -169,7 +197,26 @@ def refreshed(
     return LoadedIndex(tuple(numbers), segments, table)
 
 
-def _sorted_hashes(numbers: Sequence[int], segments: Sequence[Segment]) -> SortedHashes:
-    hashes = np.concatenate([hashes_of(segment.ids) for segment in segments])
+def _segments(
+    loaded: LoadedIndex, numbers: Sequence[int], read: Callable[[int], Segment], folder: Path | None, unsorted_max: int
+) -> tuple[LoadedSegment, ...]:
+    """Returns the segments of these numbers. Many that are in no file are written to one, but for the last, which will be replaced."""
+    known = dict(zip(loaded.numbers, loaded.segments, strict=True))
+    unfiled = [number for number in numbers[:-1] if number not in known or known[number].mapping is None]
+    if len(unfiled) * SEGMENT_ITEMS_MAX > unsorted_max:
+        try:
+            written = in_a_file((known.get(number) or read(number) for number in unfiled), folder)
+            known.update(zip(unfiled, written, strict=True))
+        except OSError as error:
+            log.warning("search_index_in_memory", error=str(error))
+    return tuple(known.get(number) or LoadedSegment.in_memory(read(number)) for number in numbers)
+
+
+def _sorted_hashes(numbers: Sequence[int], segments: Sequence[LoadedSegment]) -> SortedHashes:
+    found = []
+    for segment in segments:
+        found.append(hashes_of(segment.ids))
+        segment.release()
+    hashes = np.concatenate(found)
     positions = np.argsort(hashes, kind="stable")
-    return SortedHashes(tuple(numbers), hashes[positions], positions)
+    return SortedHashes(tuple(numbers), hashes[positions], positions.astype(np.uint32))

@@ -33,6 +33,8 @@ class PartLimits(NamedTuple):
 
 
 PART_LIMITS = PartLimits()
+ROW_GROUP_ROWS = 1024
+"""Rows of a part that are encoded together. With all rows of a part, encoding needs 14 MiB more."""
 
 
 def cut(rows: Iterable[ManifestRow], limits: PartLimits) -> Iterator[list[ManifestRow]]:
@@ -66,7 +68,7 @@ def cut(rows: Iterable[ManifestRow], limits: PartLimits) -> Iterator[list[Manife
 def write_part(rows: list[ManifestRow], shares: Shares, path: Path) -> Part:
     """Writes the rows of a part to a Parquet file. The part has no key until the file is stored."""
     table = table_of(rows)
-    pq.write_table(table, path, compression="zstd")
+    pq.write_table(table, path, compression="zstd", row_group_size=ROW_GROUP_ROWS)
     return Part(
         key="",
         digest=digest_of_rows(table),
