@@ -7,6 +7,7 @@ import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from datetime import timedelta
+from hashlib import sha256
 from itertools import product
 from pathlib import Path
 
@@ -53,10 +54,11 @@ from vesta_contracts.common.v1 import (
     RotatedBox,
 )
 from vesta_contracts.datasets.v1 import ArchiveFormat
-from vesta_datasets.archives.archives import pack, read_unpacked, unpack
+from vesta_datasets.archives.archives import open_archive, pack, unpack
+from vesta_datasets.archives.class_folders import read_folders
 from vesta_datasets.archives.layout import ArchivedItem, UnreadableArchiveError
 from vesta_datasets.archives.masks import mask_of, pixels_of
-from vesta_datasets.archives.unzip import unpack_zip
+from vesta_datasets.archives.unzip import hash_zip, unpack_zip
 from vesta_datasets.items.bounding_boxes import bounding_box
 
 
@@ -281,14 +283,18 @@ def test_a_damaged_archive_is_rejected_or_yields_unchanged_images_and_labels(tmp
     for place, byte in product(range(len(whole)), (0x00, 0xFF)):
         archive.write_bytes(whole[:place] + bytes([byte]) + whole[place + 1 :])
         try:
+            found = read_folders(hash_zip(tmp_path, archive.name), tmp_path / f"{place}-{byte}")
             unpack_zip(tmp_path, (archive.name, f"{place}-{byte}"))
-            found = read_unpacked(tmp_path / f"{place}-{byte}", FOLDERS)
         except UnreadableArchiveError:
             rejected_count += 1
-        else:  # the damage is in a time or an attribute, which is not read
+        else:  # the damage is in a time or an attribute, which is not read, or hides or removes the file
+            if not found:
+                rejected_count += 1
+                continue
             (item,) = found
             assert [one.concept for one in item.annotations or ()] == ["van"]
             assert item.path.read_bytes() == content
+            assert item.sha256 == sha256(content).hexdigest()
     assert rejected_count > len(content)
 
 
@@ -313,6 +319,17 @@ def test_common_folder_layouts_are_read(tmp_path: Path) -> None:
         "no_label/y.jpg": None,
         "loose.jpg": None,
     }
+
+
+def test_class_folders_are_unpacked_when_their_files_are_needed(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(a_zip({"mine/van/1.jpg": b"1", "mine/car/2.jpg": b"2"}))
+    opened = open_archive(archive, tmp_path / "in", FOLDERS)
+    assert [item.sha256 for item in opened.items] == [sha256(content).hexdigest() for content in (b"2", b"1")]
+    assert not (tmp_path / "in").exists()
+    opened.unpack_files()
+    opened.unpack_files()
+    assert [item.path.read_bytes() for item in opened.items] == [b"2", b"1"]
 
 
 @given(arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9)))

@@ -208,5 +208,5 @@ def test_any_other_text_is_no_run_lengths_or_numbers(text: str) -> None:
 def test_an_image_of_another_size_than_its_archive_states_is_rejected(tmp_path: Path) -> None:
     (item,) = read_coco(tmp_path).values()
     turned = IngestedMedia(media=Media(width_px=48, height_px=64))
-    _, result = converted_to(Detection(), Ingested(item, turned))
+    result = converted_to(Detection(), Ingested(item, turned)).result
     assert (result.reason, "48 x 64" in result.message, "64 x 48" in result.message) == ("SIZE_MISMATCH", True, True)

@@ -12,7 +12,7 @@ from vesta_contracts.common.v1 import (
 )
 from vesta_contracts.connection.v1 import IngestedMedia
 from vesta_datasets.archives import yolo
-from vesta_datasets.archives.archives import ALL_SHAPES
+from vesta_datasets.archives.archives import ALL_SHAPES, OpenArchive
 from vesta_datasets.archives.layout import ArchivedItem, UnreadableArchiveError
 from vesta_datasets.operations.converted import converted_to
 from vesta_datasets.operations.incoming import IncomingFiles, Ingested
@@ -36,7 +36,7 @@ def test_yolo_rows_are_boxes_and_polygons(tmp_path: Path) -> None:
     }
     media = Media(width_px=64, height_px=48)
     item = found["images/train/a.png"]
-    entry, _ = converted_to(Detection(), Ingested(item, IngestedMedia(media=media)))
+    entry = converted_to(Detection(), Ingested(item, IngestedMedia(media=media))).entry
     assert [(one.concept, one.box) for one in entry.annotations or ()] == [
         ("van", PixelBox(x_min_px=24, y_min_px=12, x_max_px=40, y_max_px=36)),
         ("car", PixelBox(x_max_px=64, y_max_px=48)),
@@ -171,6 +171,6 @@ def test_yolo_rows_without_an_image_are_reported(tmp_path: Path) -> None:
 def test_an_image_with_an_invalid_object_is_not_ingested(datasets: Datasets, tmp_path: Path) -> None:
     (item,) = read_yolo(tmp_path, {"labels/train/a.txt": "0 .5"}).values()
     ingest = Ingest()
-    ((ingested,),) = IncomingFiles(datasets.store, ingest).batches(datasets.a_dataset(), [item], 0)  # type: ignore[arg-type]
+    ((ingested,),) = IncomingFiles(datasets.store, ingest).batches(datasets.a_dataset(), OpenArchive([item]), 0)  # type: ignore[arg-type]
     assert (ingested.result.reason, ingested.result.message) == ("ANNOTATION_INVALID", item.flaw)
     assert ingest.calls == 0

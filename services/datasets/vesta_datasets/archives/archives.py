@@ -13,7 +13,7 @@ from vesta_contracts.datasets.v1 import ArchiveFormat
 from vesta_datasets.archives.class_folders import FolderWriter, check_for_folders, read_folders
 from vesta_datasets.archives.coco_writer import CocoWriter, check_for_coco
 from vesta_datasets.archives.entries import Entries
-from vesta_datasets.archives.layout import ArchivedItem, UnreadableArchiveError, parse_split
+from vesta_datasets.archives.layout import ArchivedItem, UnreadableArchiveError, has_a_meaning
 from vesta_datasets.archives.voc_writer import VocWriter, check_for_voc
 from vesta_datasets.archives.yolo_writer import YoloWriter, check_for_yolo
 from vesta_datasets.archives.zip_writer import ZipWriter
@@ -28,14 +28,74 @@ _CHECKS: Final[Mapping[ArchiveFormat.ValueType, Callable[[ArchivedItem], None]]]
     ArchiveFormat.ARCHIVE_FORMAT_YOLO: check_for_yolo,
     ArchiveFormat.ARCHIVE_FORMAT_PASCAL_VOC: check_for_voc,
 }
-_FOLDERS: Final = {"annotations", "images", "labels", "jpegimages", "imagesets"}
-"""Names of folders that have a meaning, in lower case."""
-
-
 _LAYOUTS: Final = (
     "one folder per class (optionally below train, val and test); annotations/ and images/ for COCO; data.yaml, obj.data or classes.txt "
     "beside images and rows for YOLO; Annotations/ and JPEGImages/ for Pascal VOC"
 )
+
+
+class OpenArchive:
+    """The images of an archive, whose files may still have to be unpacked.
+
+    Attributes:
+        items: ordered by file name. Includes images that the archive's annotation files name but that the archive does not contain.
+    """
+
+    def __init__(self, items: Collection[ArchivedItem], unpack_files: Callable[[], None] | None = None) -> None:
+        self.items = items
+        self._unpack_files = unpack_files
+
+    def unpack_files(self) -> None:
+        """Unpacks the files, if they are not there yet.
+
+        Raises:
+            UnreadableArchiveError: they cannot be unpacked.
+        """
+        if self._unpack_files:
+            self._unpack_files()
+            self._unpack_files = None
+
+
+def open_archive(
+    archive: Path,
+    folder: Path,
+    layout: ArchiveFormat.ValueType,
+    shapes: Collection[str] = ALL_SHAPES,
+    timeout: timedelta = TIMEOUT,
+) -> OpenArchive:
+    """Reads an archive. Class folders are only hashed, because a dataset that has the images needs no files.
+
+    Args:
+        archive: the zip file, in a folder that only the caller uses.
+        folder: created for the files, in the same folder as the archive.
+        layout: unspecified to detect it, for which the files are unpacked.
+        shapes: that the importing dataset allows. Of the shapes that the archive has of one object, the first allowed one is returned.
+        timeout: of each step: unpacking, reading and hashing.
+
+    Raises:
+        UnreadableArchiveError: the file is not a zip archive, is a zip bomb, has entries that lead outside of it, or does not
+            have the expected layout.
+    """
+
+    def unpack_files() -> None:
+        _run("vesta_datasets.archives.unzip:unpack_zip", folder.parent, (archive.name, folder.name), timeout)
+
+    opened = OpenArchive((), unpack_files)
+    if layout != ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
+        opened.unpack_files()
+        root = _root_of(folder)
+        entries = f"{folder.name}.entries"
+        argument = (str(root.relative_to(folder.parent)), entries, layout, tuple(sorted(shapes)))
+        layout, count = _run("vesta_datasets.archives.reading:read_archive", folder.parent, argument, timeout)
+        opened.items = Entries(folder.parent / entries, root, count)
+    if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
+        digests = _run("vesta_datasets.archives.unzip:hash_zip", folder.parent, archive.name, timeout)
+        opened.items = read_folders(digests, folder)
+    if not any(item.sha256 or item.is_there for item in opened.items):
+        raise UnreadableArchiveError(f"the archive has no image in the requested format: {_LAYOUTS}")
+    if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER and "image_label" not in shapes:
+        _check_unlabelled(opened.items)
+    return opened
 
 
 def unpack(
@@ -45,50 +105,10 @@ def unpack(
     shapes: Collection[str] = ALL_SHAPES,
     timeout: timedelta = TIMEOUT,
 ) -> Collection[ArchivedItem]:
-    """Unpacks an archive and returns its images, ordered by file name.
-
-    The result includes images that the archive's annotation files name but that the archive does not contain.
-
-    Args:
-        archive: the zip file, in a folder that only the caller uses.
-        folder: created for the files, in the same folder as the archive.
-        layout: unspecified to detect it.
-        shapes: that the importing dataset allows. Of the shapes that the archive has of one object, the first allowed one is returned.
-        timeout: of unpacking, and again of reading.
-
-    Raises:
-        UnreadableArchiveError: the file is not a zip archive, is a zip bomb, has entries that lead outside of it, or does not
-            have the expected layout.
-    """
-    _run("vesta_datasets.archives.unzip:unpack_zip", folder.parent, (archive.name, folder.name), timeout)
-    return read_unpacked(folder, layout, shapes, timeout)
-
-
-def read_unpacked(
-    folder: Path,
-    layout: ArchiveFormat.ValueType,
-    shapes: Collection[str] = ALL_SHAPES,
-    timeout: timedelta = TIMEOUT,
-) -> Collection[ArchivedItem]:
-    """Returns the images of an unpacked archive; see `unpack`.
-
-    Raises:
-        UnreadableArchiveError: the archive does not have the expected layout, or is invalid.
-    """
-    root = _root_of(folder)
-    items: Collection[ArchivedItem] = ()
-    if layout != ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
-        entries = f"{folder.name}.entries"
-        argument = (str(root.relative_to(folder.parent)), entries, layout, tuple(sorted(shapes)))
-        layout, count = _run("vesta_datasets.archives.reading:read_archive", folder.parent, argument, timeout)
-        items = Entries(folder.parent / entries, root, count)
-    if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER:
-        items = read_folders(root)
-    if not any(item.is_there for item in items):
-        raise UnreadableArchiveError(f"the archive has no image in the requested format: {_LAYOUTS}")
-    if layout == ArchiveFormat.ARCHIVE_FORMAT_IMAGE_FOLDER and "image_label" not in shapes:
-        _check_unlabelled(items)
-    return items
+    """As `open_archive`, but unpacks the files in any case, and returns the images."""
+    opened = open_archive(archive, folder, layout, shapes, timeout)
+    opened.unpack_files()
+    return opened.items
 
 
 def _check_unlabelled(items: Iterable[ArchivedItem]) -> None:
@@ -174,12 +194,8 @@ def _root_of(folder: Path) -> Path:
     """Returns the folder with the content. Many tools wrap the content of an archive in one more folder."""
     while True:
         inside = [entry for entry in folder.iterdir() if not entry.name.startswith((".", "__MACOSX"))]
-        if len(inside) != 1 or not inside[0].is_dir() or _has_a_meaning(inside[0].name):
+        if len(inside) != 1 or not inside[0].is_dir() or has_a_meaning(inside[0].name):
             return folder
         if not any(entry.is_dir() for entry in inside[0].iterdir()):
             return folder
         folder = inside[0]
-
-
-def _has_a_meaning(name: str) -> bool:
-    return bool(parse_split(name)) or name.lower() in _FOLDERS

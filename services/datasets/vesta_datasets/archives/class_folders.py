@@ -3,9 +3,8 @@
 An image with several labels is stored in the folder of each label. The reader merges files with the same content into one image.
 """
 
-import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +13,9 @@ from vesta_contracts.common.v1 import Annotation, ImageLabel
 from vesta_datasets.archives.layout import (
     ArchivedItem,
     cannot_hold,
-    is_hidden,
+    has_a_meaning,
     is_hidden_name,
     parse_split,
-    sha256_of,
 )
 from vesta_datasets.archives.zip_writer import ZipWriter
 from vesta_datasets.items.annotations import concepts_of
@@ -27,33 +25,37 @@ UNDECIDED_FOLDER = "no_label"
 _FOLDER_NAME = re.compile(r"[^./\\\x00][^/\\\x00]*")
 _FOLDER_NAME_BYTES_MAX = 255
 
+Parts = tuple[str, ...]
 
-def read_folders(root: Path) -> list[ArchivedItem]:
-    """Returns all files below a folder, ordered by name. Whether a file is an image is checked later, by its content."""
-    tops = [entry for entry in root.iterdir() if entry.is_dir() and not is_hidden(entry.relative_to(root))]
-    split_folders = [top for top in tops if parse_split(top.name)]
-    has_splits = bool(split_folders) and (
-        len(split_folders) == len(tops) or any(_contains_folders(folder) for folder in split_folders)
-    )
-    files = sorted(_files(root))
-    paths = [root.joinpath(*parts) for parts in files]
-    digests = [sha256_of(path) for path in paths]
-    meanings = {folders: _meaning(folders, has_splits=has_splits) for folders in {parts[:-1] for parts in files}}
+
+def read_folders(digests: Mapping[str, str], folder: Path) -> list[ArchivedItem]:
+    """Returns all files of an archive that are not hidden, ordered by name. Whether a file is an image is checked later, by its content.
+
+    Args:
+        digests: of the files, by their paths in the archive.
+        folder: of the files. They need not be there.
+    """
+    by_parts = {tuple(path.split("/")): digest for path, digest in digests.items()}
+    files = sorted(parts for parts in by_parts if not any(map(is_hidden_name, parts)))
+    wrappers = _wrappers(files)
+    inside = {parts: parts[wrappers:] for parts in files}
+    meanings = _meanings({parts[:-1] for parts in inside.values()})
     concepts: dict[str, set[str]] = {}  # of all files with the same content
-    for parts, digest in zip(files, digests, strict=True):
-        concepts.setdefault(digest, set()).update(meanings[parts[:-1]].concepts)
+    for parts in files:
+        concepts.setdefault(by_parts[parts], set()).update(meanings[inside[parts][:-1]].concepts)
     labels = {
         found: [_label(concept) for concept in found] for found in {tuple(sorted(found)) for found in concepts.values()}
     }
+    labels_of = {digest: labels[tuple(sorted(found))] or None for digest, found in concepts.items()}
     return [
         ArchivedItem(
-            "/".join(parts),
-            path,
-            meanings[parts[:-1]].split,
-            labels[tuple(sorted(concepts[digest]))] or None,
-            sha256=digest,
+            "/".join(inside[parts]),
+            folder.joinpath(*parts),
+            meanings[inside[parts][:-1]].split,
+            labels_of[by_parts[parts]],
+            sha256=by_parts[parts],
         )
-        for parts, path, digest in zip(files, paths, digests, strict=True)
+        for parts in files
     ]
 
 
@@ -99,16 +101,14 @@ def _is_folder_name(concept: str) -> bool:
     )
 
 
-def _contains_folders(folder: Path) -> bool:
-    return any(entry.is_dir() for entry in folder.iterdir())
-
-
-def _files(root: Path) -> Iterator[tuple[str, ...]]:
-    """Yields the parts of the path of each file that is not hidden, relative to the root."""
-    for folder, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not is_hidden_name(name)]
-        above = Path(folder).relative_to(root).parts
-        yield from ((*above, name) for name in names if not is_hidden_name(name))
+def _wrappers(files: Sequence[Parts]) -> int:
+    """Returns how many folders wrap the content of an archive, as many tools do: each contains only the next one, and that has folders."""
+    count = 0
+    while len({parts[count : count + 1] for parts in files}) == 1 and all(len(parts) > count + 1 for parts in files):
+        if has_a_meaning(files[0][count]) or all(len(parts) == count + 2 for parts in files):
+            break
+        count += 1
+    return count
 
 
 class _Meaning(NamedTuple):
@@ -123,7 +123,17 @@ class _Meaning(NamedTuple):
     concepts: tuple[str, ...]
 
 
-def _meaning(folders: tuple[str, ...], *, has_splits: bool) -> _Meaning:
+def _meanings(folders: Collection[Parts]) -> dict[Parts, _Meaning]:
+    """Returns the meaning of each folder with files, given as the parts of its path in the content of the archive."""
+    tops = {parts[0] for parts in folders if parts}
+    split_folders = {top for top in tops if parse_split(top)}
+    has_splits = bool(split_folders) and (
+        split_folders == tops or any(len(parts) > 1 and parts[0] in split_folders for parts in folders)
+    )
+    return {parts: _meaning(parts, has_splits=has_splits) for parts in folders}
+
+
+def _meaning(folders: Parts, *, has_splits: bool) -> _Meaning:
     split = parse_split(folders[0]) if has_splits and folders else ""
     concept = "/".join(folders[1:] if split else () if has_splits else folders)
     return _Meaning(split, () if concept in ("", UNDECIDED_FOLDER) else (concept,))

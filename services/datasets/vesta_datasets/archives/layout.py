@@ -18,6 +18,8 @@ _SPLITS: Final = {
     "validation": "VALIDATION",
     "test": "TEST",
 }
+_FOLDERS: Final = {"annotations", "images", "labels", "jpegimages", "imagesets"}
+"""Names of folders that have a meaning, in lower case."""
 
 
 class UnreadableArchiveError(InvalidArgument):
@@ -82,6 +84,11 @@ def image_files(folder: Path) -> list[Path]:
 def parse_split(name: str) -> str:
     """Returns TRAIN, VALIDATION or TEST for the name of a folder or subset, such as `val` or `train2017`; empty for other names."""
     return _SPLITS.get(name.lower().rpartition("_")[2].rstrip("0123456789"), "")
+
+
+def has_a_meaning(name: str) -> bool:
+    """Whether a folder of this name is part of a layout, rather than one that wraps the content of an archive."""
+    return bool(parse_split(name)) or name.lower() in _FOLDERS
 
 
 def is_hidden(path: Path) -> bool:

@@ -1,14 +1,17 @@
-"""Unpacks zip archives within limits.
+"""Unpacks zip archives within limits, and hashes their files.
 
 This module runs in a sandboxed child process that can access only the archive's folder (`vesta_common.sandbox`).
 """
 
+import hashlib
 import lzma
 import os
 import stat
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vesta_datasets.archives.layout import UnreadableArchiveError
@@ -16,6 +19,7 @@ from vesta_datasets.archives.layout import UnreadableArchiveError
 ENTRIES_MAX = 2_000_000
 UNPACKED_BYTES_MAX = 64 * 1024**3
 RATIO_MAX = 200
+_CHUNK_BYTES = 256 * 1024
 _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, LookupError, OSError, RuntimeError, UnicodeError),
@@ -34,6 +38,30 @@ def unpack_zip(folder: Path, names: tuple[str, str]) -> None:
     """
     archive, target = (folder / name for name in names)
     target.mkdir()
+    with _opened(archive, target) as opened:
+        opened.extractall(target)
+
+
+def hash_zip(folder: Path, name: str) -> dict[str, str]:
+    """Returns the SHA-256 of the files of an archive, hexadecimal, by the paths that `unpack_zip` gives them. Unpacks nothing.
+
+    Args:
+        name: of the archive, in `folder`.
+
+    Raises:
+        UnreadableArchiveError: as `unpack_zip`.
+    """
+    with _opened(folder / name, folder / "files") as opened:
+        return {_path_of(entry): _sha256_of(opened, entry) for entry in opened.infolist() if not entry.is_dir()}
+
+
+@contextmanager
+def _opened(archive: Path, target: Path) -> Iterator[zipfile.ZipFile]:
+    """Opens an archive, and checks its size and paths.
+
+    Args:
+        target: the folder that the paths may not leave.
+    """
     try:
         with zipfile.ZipFile(archive) as opened:
             entries = opened.infolist()
@@ -50,6 +78,18 @@ def unpack_zip(folder: Path, names: tuple[str, str]) -> None:
                 is_inside = path == resolved or path.startswith(f"{resolved}/")
                 if not is_inside or entry.filename.startswith("/") or stat.S_ISLNK(entry.external_attr >> 16):
                     raise UnreadableArchiveError(f"the archive entry {entry.filename!r} is outside of the archive")
-            opened.extractall(target)
+            yield opened
     except _DAMAGED as error:
         raise UnreadableArchiveError(f"the archive cannot be unpacked: {error}") from error
+
+
+def _path_of(entry: zipfile.ZipInfo) -> str:
+    return "/".join(part for part in entry.filename.split("/") if part not in ("", ".", ".."))
+
+
+def _sha256_of(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
+    digest = hashlib.sha256()
+    with archive.open(entry) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,6 +1,6 @@
 """Adds media to a dataset: assigns each new item to a split, stores it and publishes events, in one transaction per batch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vesta_common.errors import InvalidArgument, Violation
@@ -63,10 +63,20 @@ def add_items(
 
 
 def add_valid_items(
-    store: Store, connection: Connection, dataset_name: str, new_items: Sequence[NewItem], annotator: str
+    store: Store,
+    connection: Connection,
+    dataset_name: str,
+    new_items: Sequence[NewItem],
+    annotator: str,
+    known: Collection[str] = (),
 ) -> list[Added | InvalidArgument]:
-    """As `add_items`, but adds the items whose annotations the taxonomy allows, and returns an error for each other one. In order."""
-    duplicates = NearDuplicates(store, connection, dataset_name, [item.media for item in new_items])
+    """As `add_items`, but adds the items whose annotations the taxonomy allows, and returns an error for each other one. In order.
+
+    Args:
+        known: the SHA-256 of media that the dataset had shortly before, so that they need no search for near-duplicates.
+    """
+    unknown = [item.media for item in new_items if item.media.sha256 not in known]
+    duplicates = NearDuplicates(store, connection, dataset_name, unknown)
     dataset = store.datasets.get(connection, dataset_name, lock=True, counted=False)
     errors = _errors(store, connection, dataset, new_items, ["annotations"] * len(new_items))
     valid = [item for item, error in zip(new_items, errors, strict=True) if error is None]

@@ -18,13 +18,13 @@ class NearDuplicates:
 
     Args:
         connection: in a transaction that has not locked the row of the dataset.
-        media: of the new items. Those that the dataset has already are skipped.
+        media: of the new items. Those that the dataset has already are skipped. `update` searches for others.
     """
 
     def __init__(self, store: Store, connection: Connection, dataset: str, media: Sequence[Media]) -> None:
         self._items = store.items
         self._dataset = dataset
-        known = self._items.find_known(connection, dataset, [one.sha256 for one in media])
+        known = self._items.find_known(connection, dataset, [one.sha256 for one in media]) if media else ()
         new = [one for one in media if one.sha256 not in known]
         self._last_number = self._items.last_number(connection, dataset) if new else None
         self._found = self._near(connection, new)

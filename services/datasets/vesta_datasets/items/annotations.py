@@ -32,9 +32,9 @@ def with_shapes_kept(answer: Sequence[Annotation], accepted: Iterable[Annotation
     return [*answer, *(annotation for annotation in accepted if not annotation.HasField("image_label"))]
 
 
-def same_annotations(one: Iterable[Annotation], other: Iterable[Annotation]) -> bool:
+def same_annotations(one: Sequence[Annotation], other: Sequence[Annotation]) -> bool:
     """Whether two answers have the same concepts and shapes. Order, scores and attributes are ignored."""
-    return _stated(one) == _stated(other)
+    return one == other or _stated(one) == _stated(other)
 
 
 def _stated(annotations: Iterable[Annotation]) -> list[bytes]:

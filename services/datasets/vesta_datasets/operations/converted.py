@@ -17,7 +17,7 @@ def converted_to(task: DatasetTask, ingested: Ingested) -> Ingested:
 
     An image of another size than the archive states is rejected, because its shapes would be in wrong places.
     """
-    entry, result = ingested
+    entry, result, _ = ingested
     if entry.annotations is None or result.reason:
         return ingested
     width_px, height_px = result.media.width_px, result.media.height_px
@@ -35,7 +35,9 @@ def converted_to(task: DatasetTask, ingested: Ingested) -> Ingested:
     if entry.has_rotated_boxes:
         annotations = [as_rotated_box(annotation) for annotation in annotations]
     annotations = task.imported(annotations)
-    return ingested if annotations is entry.annotations else Ingested(replace(entry, annotations=annotations), result)
+    if annotations is entry.annotations:
+        return ingested
+    return ingested._replace(entry=replace(entry, annotations=annotations))
 
 
 def in_pixels(annotation: Annotation, width_px: int, height_px: int) -> Annotation:

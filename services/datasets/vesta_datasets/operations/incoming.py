@@ -10,6 +10,7 @@ from vesta_common.media.image_formats import IMAGE_BYTES_MAX
 from vesta_common.resources.names import project_of
 from vesta_contracts.connection.v1 import IngestedMedia, IngestMediaRequest, MediaFile, MediaServiceStub
 
+from vesta_datasets.archives.archives import OpenArchive
 from vesta_datasets.archives.layout import ArchivedItem, sha256_of
 from vesta_datasets.store import Store
 
@@ -22,10 +23,15 @@ INGEST_TIMEOUT_SECONDS = 120.0
 
 
 class Ingested(NamedTuple):
-    """An image of an archive with its media, or with the reason of its rejection."""
+    """An image of an archive with its media, or with the reason of its rejection.
+
+    Attributes:
+        is_known: whether the dataset had the image when it was looked up.
+    """
 
     entry: ArchivedItem
     result: IngestedMedia
+    is_known: bool = False
 
 
 @dataclass(frozen=True)
@@ -48,16 +54,20 @@ class IncomingFiles:
         self._store = store
         self._media = media
 
-    def batches(self, dataset: str, items: Collection[ArchivedItem], done_count: int) -> Iterator[list[Ingested]]:
+    def batches(self, dataset: str, archive: OpenArchive, done_count: int) -> Iterator[list[Ingested]]:
         """Yields the images after the first `done_count`, in order, in batches that have at most one call to the connection service.
 
         Raises:
             OSError: a file was lost from the scratch folder.
+            UnreadableArchiveError: the files cannot be unpacked.
         """
-        only_named = {entry.path for entry in items if not entry.is_there}
-        remaining = islice(items, done_count, None)
+        only_named = {entry.path for entry in archive.items if not (entry.sha256 or entry.is_there)}
+        remaining = islice(archive.items, done_count, None)
         while chunk := list(islice(remaining, BATCH_ITEMS_MAX)):
-            for batch in _in_batches(self._recognise(dataset, chunk, only_named)):
+            recognised = self._recognise(dataset, chunk, only_named)
+            if any(file.result is None for file in recognised):
+                archive.unpack_files()
+            for batch in _in_batches(map(_measured, recognised)):
                 yield self._ingest(dataset, batch)
 
     def _recognise(self, dataset: str, entries: Sequence[ArchivedItem], only_named: Collection[Path]) -> list[_File]:
@@ -69,9 +79,7 @@ class IncomingFiles:
         with self._store.postgres.transaction() as connection:
             known = self._store.items.find_by_file(connection, dataset, [digest for digest in hashes if digest])
         return [
-            _File(entry, IngestedMedia(media=known[digest]))
-            if digest in known
-            else _File(entry, rejection, 0 if rejection else entry.path.stat().st_size)
+            _File(entry, IngestedMedia(media=known[digest]) if digest in known else rejection)
             for entry, rejection, digest in zip(entries, rejected, hashes, strict=True)
         ]
 
@@ -86,11 +94,16 @@ class IncomingFiles:
         if files:
             request = IngestMediaRequest(parent=project_of(dataset), files=files)
             results = iter(self._media.IngestMedia(request, timeout=INGEST_TIMEOUT_SECONDS).results)
-        return [Ingested(file.entry, file.result or next(results)) for file in batch]
+        return [
+            Ingested(
+                file.entry, file.result or next(results), is_known=file.result is not None and not file.result.reason
+            )
+            for file in batch
+        ]
 
 
 def _rejection_of(entry: ArchivedItem, only_named: Collection[Path]) -> IngestedMedia | None:
-    """Returns a rejection for an image that is missing or too large, or whose annotations cannot be read; None otherwise.
+    """Returns a rejection for an image that is missing, or whose annotations cannot be read; None otherwise.
 
     Args:
         only_named: paths of files that the archive names but does not contain. Any other missing file was lost from the scratch folder.
@@ -99,9 +112,18 @@ def _rejection_of(entry: ArchivedItem, only_named: Collection[Path]) -> Ingested
         return IngestedMedia(reason="ANNOTATION_INVALID", message=entry.flaw)
     if entry.path in only_named:
         return IngestedMedia(reason="FILE_UNREADABLE", message="is referenced by the archive but not in it")
-    if entry.path.stat().st_size > IMAGE_BYTES_MAX:
-        return IngestedMedia(reason="IMAGE_TOO_LARGE", message=f"has more than {IMAGE_BYTES_MAX} bytes")
     return None
+
+
+def _measured(file: _File) -> _File:
+    """Adds the size of a file that must be ingested, or its rejection if it is too large."""
+    if file.result is not None:
+        return file
+    size_bytes = file.entry.path.stat().st_size
+    if size_bytes > IMAGE_BYTES_MAX:
+        why = f"has more than {IMAGE_BYTES_MAX} bytes"
+        return _File(file.entry, IngestedMedia(reason="IMAGE_TOO_LARGE", message=why))
+    return _File(file.entry, None, size_bytes)
 
 
 def _in_batches(files: Iterable[_File]) -> Iterator[list[_File]]:

@@ -27,7 +27,7 @@ from vesta_contracts.datasets.v1 import (
     Split,
 )
 
-from vesta_datasets.archives.archives import check, pack, unpack
+from vesta_datasets.archives.archives import check, open_archive, pack
 from vesta_datasets.archives.layout import ArchivedItem
 from vesta_datasets.archives.scratch_folders import scratch_folder
 from vesta_datasets.ingest.add_items import Added, add_valid_items
@@ -89,13 +89,15 @@ class Import:
                 dataset = self._store.datasets.get(connection, request.name, counted=False)
             task = task_type_of(dataset)
             shapes = allowed_annotations(dataset.task_type).shapes
-            items = unpack(archive, scratch / "files", request.format, shapes)
+            opened = open_archive(archive, scratch / "files", request.format, shapes)
             done = claim.operation.done_count
-            for batch in prefetched(self._incoming.batches(request.name, items, done), thread):
+            for batch in prefetched(self._incoming.batches(request.name, opened, done), thread):
                 claim.check()
                 done += len(batch)
                 converted = [converted_to(task, ingested) for ingested in batch]
-                response = self._import_batch(claim, request, converted, response, OperationProgress(done, len(items)))
+                response = self._import_batch(
+                    claim, request, converted, response, OperationProgress(done, len(opened.items))
+                )
         return response
 
     def _import_batch(
@@ -108,14 +110,17 @@ class Import:
     ) -> ImportDatasetResponse:
         """Imports a batch and commits it with the updated response, which is returned."""
         new_items = [
-            _new_item(*ingested, reviewed=request.reviewed) for ingested in batch if not ingested.result.reason
+            _new_item(entry, result, reviewed=request.reviewed) for entry, result, _ in batch if not result.reason
         ]
+        known = {result.media.sha256 for _, result, is_known in batch if is_known}
 
         def keep(connection: Connection) -> ImportDatasetResponse:
             updated = ImportDatasetResponse()
             updated.CopyFrom(response)
-            added = iter(add_valid_items(self._store, connection, request.name, new_items, claim.operation.caller))
-            for entry, result in batch:
+            added = iter(
+                add_valid_items(self._store, connection, request.name, new_items, claim.operation.caller, known)
+            )
+            for entry, result, _ in batch:
                 why = result.message if result.reason else _count(updated, entry, next(added))
                 if why:
                     _reject(updated, entry.file_name, why)
