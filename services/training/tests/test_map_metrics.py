@@ -17,7 +17,7 @@ from vesta_training.recipes.choices import EvaluationChoices
 from vesta_training.tasks.semantic_segmentation.calibrate import with_presence
 from vesta_training.tasks.semantic_segmentation.examples import MaskedExample, read_masked
 from vesta_training.tasks.semantic_segmentation.held_out import held_out_predictions
-from vesta_training.tasks.semantic_segmentation.loss import MappedView, SquareMap, segmentation_loss
+from vesta_training.tasks.semantic_segmentation.loss import SMOOTHING, MappedView, SquareMap, segmentation_loss
 from vesta_training.tasks.views.views import WHOLE, View, view_numbers
 
 CHOICES = EvaluationChoices(bootstrap_draws=200)
@@ -90,21 +90,32 @@ def test_calibrated_scores_and_thresholds_apply_to_what_was_predicted_without() 
     assert calibrated.true_px.tolist() == MODEL.true_px.tolist()
 
 
-def test_cells_are_to_be_predicted_as_the_shares_of_the_concepts_in_them() -> None:
-    pixels = np.zeros((8, 8), np.uint8)
-    pixels[:4, 2:] = 1
-    view = MappedView("key", WHOLE, SquareMap(pixels))
-    nearly_sure = 12 * torch.tensor([[[[0.0, 0], [1, 1]], [[1, 1], [0, 0]]]])
-    shares = torch.tensor([[[[0.5, 0], [1, 1]], [[0.5, 1], [0, 0]]]])
+def test_the_loss_compares_interpolated_logits_with_the_pixels_of_one_place_of_each_cell() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(5, 3, 4, 4, generator=generator)
+    pixels = torch.randint(3, (5, 8, 8), generator=generator)
+    batch = [MappedView("key", WHOLE, SquareMap(one.numpy().astype(np.uint8))) for one in pixels]
+    interpolated = torch.nn.functional.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)
+    places = [divmod(number % 4, 2) for number in range(5)]
+    seen = torch.stack([one[:, down::2, right::2] for one, (down, right) in zip(interpolated, places, strict=True)])
+    true = torch.stack([one[down::2, right::2] for one, (down, right) in zip(pixels, places, strict=True)])
+    shares, own = seen.softmax(1), torch.nn.functional.one_hot(true, 3).permute(0, 3, 1, 2)
+    both, areas = (shares * own).sum((0, 2, 3))[1:], (shares + own).sum((0, 2, 3))[1:]
+    overlap = -((2 * both + SMOOTHING) / (areas + SMOOTHING)).log().mean()
 
-    loss = segmentation_loss(nearly_sure, [view], 0)
-    best = segmentation_loss(shares.clamp(min=1e-9).log(), [view], 0)
-
-    assert loss.item() == pytest.approx(12 * 0.5 / 4, abs=1e-3)
-    assert best.item() == pytest.approx(np.log(2) / 4, abs=1e-3)
-    assert segmentation_loss(shares.clamp(min=1e-9).log(), [view], 1).item() == pytest.approx(
-        -np.log(2.6 / 3.1), abs=1e-3
+    assert segmentation_loss(logits, batch, 0).item() == pytest.approx(
+        torch.nn.functional.cross_entropy(seen, true).item(), abs=1e-5
     )
+    assert segmentation_loss(logits, batch, 1).item() == pytest.approx(overlap.item(), abs=1e-5)
+
+
+def test_a_batch_without_concepts_has_no_overlap_to_learn() -> None:
+    logits = torch.zeros(1, 2, 4, 4, requires_grad=True)
+    loss = segmentation_loss(logits, [MappedView("key", WHOLE, SquareMap(np.zeros((8, 8), np.uint8)))], 1)
+    loss.backward()
+    assert loss.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
 
 
 def an_example(number: int, *concepts: str) -> MaskedExample:
