@@ -105,6 +105,15 @@ def test_nothing_is_an_answer() -> None:
     assert TASK.consensus(drawn([an_object()], [])).is_disputed
 
 
+def test_nothing_is_not_accepted_if_every_annotator_drew_an_object_elsewhere() -> None:
+    answers = [[an_object(x)] for x in (0, 300, 600)]
+    consensus = TASK.consensus(drawn(*answers))
+    assert not consensus.annotations
+    assert [one.disputed for one in consensus.disagreements] == [True, True, True]
+    assert [places(one.suggestion) for one in consensus.disagreements] == [places(one) for (one,) in answers]
+    assert not TASK.consensus(drawn(*answers[:2], [])).is_disputed
+
+
 coordinates = st.floats(0, 60)
 point_sets = st.builds(
     an_object,

@@ -39,14 +39,16 @@ class ObjectTask(AnnotationTask[Objects]):
 
     def consensus(self, answers: Sequence[Submission]) -> Consensus:
         """Keeps the objects that more than half of the annotators annotated with one concept, and drops those of fewer than half, unless
-        half of them drew an object nearby: then they see it differently.
+        half of them drew an object nearby: then they see it differently. If none is kept, although every annotator drew something, all are
+        disputed: that nothing is in the image is nobody's answer.
         """
         accepted, disagreements = [], []
         agreeing = set(range(len(answers)))
-        for seen in self._seen_objects([answer.annotations for answer in answers]):
-            chosen = list(seen.chosen.values())
-            is_clear = seen.is_one and not attributes_disputed(chosen) and not self.is_shape_disputed(chosen)
-            if is_accepted := 2 * len(chosen) > len(answers) and is_clear:
+        seen_objects = self._seen_objects([answer.annotations for answer in answers])
+        kept = [self._is_kept(seen, len(answers)) for seen in seen_objects]
+        nobody_is_right = not any(kept) and all(answer.annotations for answer in answers)
+        for seen, is_accepted in zip(seen_objects, kept, strict=True):
+            if is_accepted:
                 merged = self._merged(seen)
                 accepted.append(merged)
                 unanimous = {index for index, one in seen.chosen.items() if one.attributes == merged.attributes}
@@ -54,7 +56,8 @@ class ObjectTask(AnnotationTask[Objects]):
                 unanimous = set(range(len(answers))) - seen.annotations.keys()
             agreeing &= unanimous
             if not is_accepted or len(unanimous) < len(answers):
-                is_disputed = not is_accepted and 2 * len(seen.annotations) >= len(answers)
+                is_seen = 2 * len(seen.annotations) >= len(answers)
+                is_disputed = not is_accepted and (is_seen or nobody_is_right)
                 suggestion = self._merged(seen) if is_disputed else None
                 disagreements.append(
                     Disagreement(disputed=is_disputed, suggestion=suggestion, opinions=seen.opinions(answers))
@@ -84,6 +87,12 @@ class ObjectTask(AnnotationTask[Objects]):
 
     def count_matched(self, one: Objects, other: Objects) -> int:
         return len(match(one, other, same_concept=True))
+
+    def _is_kept(self, seen: "_SeenObject", answer_count: int) -> bool:
+        """Whether more than half of the annotators agree on the object, and on all of its parts."""
+        chosen = list(seen.chosen.values())
+        is_clear = seen.is_one and not attributes_disputed(chosen) and not self.is_shape_disputed(chosen)
+        return is_clear and 2 * len(chosen) > answer_count
 
     def _merged(self, seen: "_SeenObject") -> Annotation:
         """Returns the object with the most frequent concept, the merged shape of those who chose it, and the attributes of most of them."""
