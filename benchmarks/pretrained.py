@@ -40,7 +40,7 @@ def measure(owner: Vesta, platform: Platform, data: Path | None, weights: Path) 
             "packaged_map50": packaged.mean_average_precision_50.value,
             "imported_map50": imported.mean_average_precision_50.value,
             "labels": float(len(photographs.pool)),
-            "test_images": float(len(photographs.test)),
+            "test_images": float(packaged.item_count),
         },
     )
 
