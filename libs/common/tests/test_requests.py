@@ -248,7 +248,7 @@ def test_checking_a_message_does_not_look_at_each_of_its_bytes() -> None:
         profile.runcall(validate, request)
         return sum(entry.callcount for entry in profile.getstats())
 
-    assert calls(100_000) == calls(1)
+    assert calls(100_000) < calls(1) + 1_000  # not equal, for the garbage collector may call something in between
 
 
 def test_a_request_that_keeps_its_rules_passes() -> None:
