@@ -398,7 +398,7 @@ def test_a_new_tag_restarts_every_service_but_no_engine() -> None:
 
     before, after = pods("--set-string", "image.tag=1"), pods("--set-string", "image.tag=2")
 
-    assert {name for name in before if before[name] == after[name]} == {"postgres", "objects", "kafka", "inference"}
+    assert {name for name in before if before[name] == after[name]} == {"postgres", "objects", "kafka"}
 
 
 def test_several_tritons_are_found_by_one_name_and_end_one_at_a_time() -> None:

@@ -50,7 +50,7 @@ app.kubernetes.io/component: {{ .component }}
 {{ printf "%s/vesta-%s:%s" .root.Values.image.registry .name (include "vesta.tag" .root) }}
 {{- end }}
 
-{{/* The image of a bundled engine or of Triton, which may be older than the services'. */}}
+{{/* The image of a bundled engine, which may be older than the services'. */}}
 {{- define "vesta.engineImage" -}}
 {{ printf "%s/vesta-%s:%s" .root.Values.image.registry .name (.root.Values.image.enginesTag | default (include "vesta.tag" .root)) }}
 {{- end }}
