@@ -1,5 +1,7 @@
 """Archives that tests write and read, and annotations of each shape."""
 
+from collections.abc import Collection
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from vesta_contracts.common.v1 import (
     Visibility,
 )
 from vesta_contracts.datasets.v1 import ArchiveFormat
-from vesta_datasets.archives.archives import pack, unpack
+from vesta_datasets.archives.archives import ALL_SHAPES, TIMEOUT, open_archive, pack
 from vesta_datasets.archives.entries import Entries, write_entries
 from vesta_datasets.archives.layout import ArchivedItem
 from vesta_datasets.archives.masks import mask_of
@@ -88,6 +90,19 @@ def written(folder: Path, told: list[list[Annotation]]) -> list[ArchivedItem]:
         split = ("TRAIN", "VALIDATION", "TEST")[number % 3]
         items.append(ArchivedItem(path.name, path, split, annotations, WIDTH_PX, HEIGHT_PX))
     return items
+
+
+def unpack(
+    archive: Path,
+    folder: Path,
+    layout: ArchiveFormat.ValueType,
+    shapes: Collection[str] = ALL_SHAPES,
+    timeout: timedelta = TIMEOUT,
+) -> Collection[ArchivedItem]:
+    """Unpacks the files in any case, unlike an import, and returns the images; the arguments are those of `open_archive`."""
+    opened = open_archive(archive, folder, layout, shapes, timeout)
+    opened.unpack_files()
+    return opened.items
 
 
 def there_and_back(

@@ -38,6 +38,7 @@ from archive_builders import (
     YOLO,
     read_archive,
     there_and_back,
+    unpack,
     written,
 )
 from datasets_builders import a_zip, says
@@ -54,7 +55,7 @@ from vesta_contracts.common.v1 import (
     RotatedBox,
 )
 from vesta_contracts.datasets.v1 import ArchiveFormat
-from vesta_datasets.archives.archives import open_archive, pack, unpack
+from vesta_datasets.archives.archives import open_archive, pack
 from vesta_datasets.archives.class_folders import read_folders
 from vesta_datasets.archives.layout import ArchivedItem, UnreadableArchiveError
 from vesta_datasets.archives.masks import mask_of, pixels_of

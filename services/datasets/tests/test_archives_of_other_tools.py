@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from archive_builders import unpack
 from datasets_builders import a_zip
 from vesta_contracts.common.v1 import Annotation, PixelBox
 from vesta_contracts.datasets.v1 import ArchiveFormat
-from vesta_datasets.archives.archives import unpack
 from vesta_datasets.archives.layout import UnreadableArchiveError
 
 VAN = Annotation(concept="van", box=PixelBox(x_min_px=1, y_min_px=2, x_max_px=21, y_max_px=12))

@@ -5,10 +5,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from archive_builders import BOX, COCO, CROWD, HEIGHT_PX, MASK, POLYGON, WIDTH_PX, read_archive, written
+from archive_builders import BOX, COCO, CROWD, HEIGHT_PX, MASK, POLYGON, WIDTH_PX, read_archive, unpack, written
 from datasets_builders import a_png, a_zip, says
 from pycocotools import coco as pycocotools_coco
-from vesta_datasets.archives.archives import pack, unpack
+from vesta_datasets.archives.archives import pack
 from vesta_datasets.archives.layout import UnreadableArchiveError
 from vesta_datasets.archives.masks import pixels_of
 

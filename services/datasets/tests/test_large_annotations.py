@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from archive_builders import unpack
 from datasets_builders import NOON, Datasets, Ingest, a_medium, a_png, says
 from vesta_common.errors import NotFound, Unavailable
 from vesta_common.events.cloudevents import new_event
@@ -28,7 +29,6 @@ from vesta_contracts.datasets.v1 import (
     ListItemsRequest,
     Snapshot,
 )
-from vesta_datasets.archives.archives import unpack
 from vesta_datasets.operations.retention import DATASET_RETENTION, Retention
 from vesta_datasets.operations.transfers import Export, Import
 from vesta_datasets.operations.worker import Operations

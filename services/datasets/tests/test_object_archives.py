@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from archive_builders import put
+from archive_builders import put, unpack
 from datasets_builders import a_zip
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +13,6 @@ from vesta_contracts.common.v1 import (
 )
 from vesta_contracts.datasets.v1 import ArchiveFormat
 from vesta_datasets.archives import voc
-from vesta_datasets.archives.archives import unpack
 from vesta_datasets.archives.layout import ArchivedItem, UnreadableArchiveError
 from vesta_datasets.archives.reading import detected
 from vesta_datasets.archives.voc_writer import _xml

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from archive_builders import unpack
 from datasets_builders import PROJECT, Datasets, Ingest, a_medium, a_png, says
 from google.protobuf.message import Message
 from google.rpc.code_pb2 import FAILED_PRECONDITION
@@ -27,7 +28,6 @@ from vesta_contracts.datasets.v1 import (
     ImportDatasetResponse,
     ItemAnnotations,
 )
-from vesta_datasets.archives.archives import unpack
 from vesta_datasets.archives.scratch_folders import scratch_folder
 from vesta_datasets.items.annotations import labels_of
 from vesta_datasets.operations.incoming import BATCH_BYTES_MAX, BATCH_FILES_MAX

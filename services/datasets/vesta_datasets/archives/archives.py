@@ -98,19 +98,6 @@ def open_archive(
     return opened
 
 
-def unpack(
-    archive: Path,
-    folder: Path,
-    layout: ArchiveFormat.ValueType,
-    shapes: Collection[str] = ALL_SHAPES,
-    timeout: timedelta = TIMEOUT,
-) -> Collection[ArchivedItem]:
-    """As `open_archive`, but unpacks the files in any case, and returns the images."""
-    opened = open_archive(archive, folder, layout, shapes, timeout)
-    opened.unpack_files()
-    return opened.items
-
-
 def _check_unlabelled(items: Iterable[ArchivedItem]) -> None:
     """Rejects class folders, for a dataset of shapes."""
     labelled = next((item.file_name for item in items if item.annotations), "")

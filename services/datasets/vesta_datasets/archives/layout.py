@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from vesta_common.errors import FailedPrecondition, InvalidArgument
 from vesta_contracts.common.v1 import Annotation
@@ -103,10 +104,15 @@ def is_hidden_name(name: str) -> bool:
 
 def sha256_of(path: Path) -> str:
     """Returns the SHA-256 of a file, hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK_BYTES):  # faster than hashlib.file_digest for small files
-            digest.update(chunk)
+        return sha256_in(file)
+
+
+def sha256_in(file: RawIOBase | IO[bytes]) -> str:
+    """Returns the SHA-256 of the rest of an open file, hexadecimal."""
+    digest = hashlib.sha256()
+    while chunk := file.read(_CHUNK_BYTES):  # faster than hashlib.file_digest for small files
+        digest.update(chunk)
     return digest.hexdigest()
 
 

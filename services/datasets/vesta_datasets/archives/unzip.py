@@ -3,7 +3,6 @@
 This module runs in a sandboxed child process that can access only the archive's folder (`vesta_common.sandbox`).
 """
 
-import hashlib
 import lzma
 import os
 import stat
@@ -14,12 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vesta_datasets.archives.layout import UnreadableArchiveError
+from vesta_datasets.archives.layout import UnreadableArchiveError, sha256_in
 
 ENTRIES_MAX = 2_000_000
 UNPACKED_BYTES_MAX = 64 * 1024**3
 RATIO_MAX = 200
-_CHUNK_BYTES = 256 * 1024
 _DAMAGED = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, LookupError, OSError, RuntimeError, UnicodeError),
@@ -52,7 +50,12 @@ def hash_zip(folder: Path, name: str) -> dict[str, str]:
         UnreadableArchiveError: as `unpack_zip`.
     """
     with _opened(folder / name, folder / "files") as opened:
-        return {_path_of(entry): _sha256_of(opened, entry) for entry in opened.infolist() if not entry.is_dir()}
+        digests = {}
+        for entry in opened.infolist():
+            if not entry.is_dir():
+                with opened.open(entry) as file:
+                    digests[_path_of(entry)] = sha256_in(file)
+        return digests
 
 
 @contextmanager
@@ -85,11 +88,3 @@ def _opened(archive: Path, target: Path) -> Iterator[zipfile.ZipFile]:
 
 def _path_of(entry: zipfile.ZipInfo) -> str:
     return "/".join(part for part in entry.filename.split("/") if part not in ("", ".", ".."))
-
-
-def _sha256_of(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
-    digest = hashlib.sha256()
-    with archive.open(entry) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
