@@ -47,8 +47,7 @@ def small(old: Site, tmp_path_factory: pytest.TempPathFactory) -> SmallLoop:
 def test_a_version_follows_another_and_gives_way_to_it_again_and_nothing_is_lost(
     old: Site, small: SmallLoop, tmp_path: Path, figures: Figures
 ) -> None:
-    keep = f"--set=image.enginesTag={TAG}"  # the bundled engines have one pod each, and would be absent for a while
-    values = (f"--values={chart.CHART}/values-small.yaml", ANY_PORTS, "--set=defaults.replicas=2", keep)
+    values = (f"--values={chart.CHART}/values-small.yaml", ANY_PORTS, "--set=defaults.replicas=2")
     new = replace(old, options=values, chart=str(chart.CHART))
     predictions, uploads = Predictions(old, small), Uploads(old, small, tmp_path)
     with running(predictions.ask), running(uploads.upload):

@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import yaml
 from vesta_common.ids import new_id
-from vesta_images import builder
-from vesta_images.catalogue import BY_NAME, IMAGES, REQUIREMENTS, ROOT, Image, third_party_of
+from vesta_images import builder, engine_version
+from vesta_images.catalogue import BY_NAME, DOCKERFILE, IMAGES, REQUIREMENTS, ROOT, Image, third_party_of
 from vesta_local import services
 from vesta_local.health import is_serving
 from vesta_local.platform import Platform
@@ -60,8 +61,33 @@ def test_torch_is_in_the_trainer_alone() -> None:
 
 
 def test_the_dockerfile_has_a_stage_for_each_image() -> None:
-    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", builder.DOCKERFILE.read_text(), re.MULTILINE))
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE.read_text(), re.MULTILINE))
     assert set(BY_NAME) <= stages
+
+
+def test_the_images_of_engines_have_a_new_version_when_their_contents_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert engine_version.is_current(), "`make lock` gives changed engines the next version"
+    monkeypatch.setattr(engine_version, "FILE", Path(shutil.copy(engine_version.FILE, tmp_path)))
+    monkeypatch.setattr(engine_version, "DOCKERFILE", Path(shutil.copy(DOCKERFILE, tmp_path)))
+    before = int(engine_version.read())
+    engine_version.DOCKERFILE.write_text(DOCKERFILE.read_text().replace("vesta_datasets", "vesta_dataset"))
+    assert engine_version.is_current()  # nothing of the engines
+    engine_version.DOCKERFILE.write_text(DOCKERFILE.read_text().replace("EXPOSE 5432", "EXPOSE 5433"))
+    assert not engine_version.is_current()
+    engine_version.write()
+    engine_version.write()
+    assert engine_version.is_current()
+    assert int(engine_version.read()) == before + 1
+
+
+def test_the_chart_names_the_present_version_of_the_engines() -> None:
+    values = yaml.safe_load((ROOT / "deploy/helm/vesta/values.yaml").read_text())
+    assert values["image"]["enginesTag"] == engine_version.read()
+    assert (
+        builder.Build("a.example", "1.2.3", "").reference("kafka") == f"a.example/vesta-kafka:{engine_version.read()}"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from vesta_images import builder, bundle, layout, lock
+from vesta_images import builder, bundle, engine_version, layout, lock
 from vesta_images.catalogue import BY_NAME, ROOT, version
 
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bundling.add_argument("--layout", type=Path, help="an OCI image layout with the images, which are then not built")
     for command in (building, bundling):
         command.add_argument("--registry", default="vesta.local", help="the prefix of the image names")
-        command.add_argument("--tag", default=version(), help="the tag of the images")
+        command.add_argument("--tag", default=version(), help="the tag of all images but those of the bundled engines")
         command.add_argument("--base", default="", help="the Debian 12 base image")
         command.add_argument(
             "--torch", choices=("cpu", "pypi", "cuda"), default="cpu", help="the torch build of the trainer"
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "lock":
             lock.write()
+            engine_version.write()
         elif options.command == "list":
             _say("\n".join(BY_NAME))
         elif options.command == "build":

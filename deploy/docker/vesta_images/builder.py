@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vesta_images.catalogue import ROOT
+from vesta_images import engine_version
+from vesta_images.catalogue import DOCKERFILE, ROOT
+from vesta_images.engine_version import ENGINES
 
-DOCKERFILE = ROOT / "deploy" / "docker" / "Dockerfile"
 USUAL_BASE = "docker.io/library/debian:bookworm-slim"
 OWN_BASE = "localhost/vesta-base:bookworm"
 SUITE = "bookworm"
@@ -30,6 +31,7 @@ class Build:
 
     Attributes:
         registry: the prefix of `vesta-<name>`; may have a path.
+        tag: of all images but those of the bundled engines.
         base: the Debian base image.
         torch: the build of torch in the trainer, `cpu`, `pypi` or `cuda`.
         pip_conf: a pip.conf with a private index; None for PyPI.
@@ -45,7 +47,11 @@ class Build:
 
     def reference(self, name: str) -> str:
         """`registry/vesta-name:tag`."""
-        return f"{self.registry}/vesta-{name}:{self.tag}"
+        return f"{self.registry}/vesta-{name}:{self.version(name)}"
+
+    def version(self, name: str) -> str:
+        """The tag of an image."""
+        return engine_version.read() if name in ENGINES else self.tag
 
 
 def find_builder() -> str:
@@ -75,7 +81,7 @@ def build(builder: str, name: str, how: Build) -> None:
     for key, value in arguments.items():
         command += ["--build-arg", f"{key}={value}"]
     # Set here and not in the Dockerfile: buildah 1.28 reuses the layer of a LABEL with build arguments, whatever their values.
-    for key, value in {"version": how.tag, "revision": _revision()}.items():
+    for key, value in {"version": how.version(name), "revision": _revision()}.items():
         command += ["--label", f"org.opencontainers.image.{key}={value}"]
     for secret, path in _secrets(how):
         command += ["--secret", f"id={secret},src={path}"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
+DOCKERFILE = ROOT / "deploy" / "docker" / "Dockerfile"
 REQUIREMENTS = ROOT / "deploy" / "docker" / "requirements"
 SERVICES = ("connection", "datasets", "annotation", "training", "serving", "conductor", "pipelining", "gateway")
 COMMON = "common"  # the dependencies of all services: one shared layer

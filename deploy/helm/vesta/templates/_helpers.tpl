@@ -50,9 +50,9 @@ app.kubernetes.io/component: {{ .component }}
 {{ printf "%s/vesta-%s:%s" .root.Values.image.registry .name (include "vesta.tag" .root) }}
 {{- end }}
 
-{{/* The image of a bundled engine, which may be older than the services'. */}}
+{{/* The image of a bundled engine, which has a version of its own, so that upgrades do not restart it. */}}
 {{- define "vesta.engineImage" -}}
-{{ printf "%s/vesta-%s:%s" .root.Values.image.registry .name (.root.Values.image.enginesTag | default (include "vesta.tag" .root)) }}
+{{ printf "%s/vesta-%s:%s" .root.Values.image.registry .name .root.Values.image.enginesTag }}
 {{- end }}
 
 {{/* What every service fixes, as a map: who calls whom, which engines it reaches. */}}
