@@ -268,8 +268,7 @@ def test_an_event_schedules_its_loops_earlier(
     driver.turned.clear()
     handler = EventHandlers(clock).handlers()[type_of(payload)]
     with postgres.transaction() as connection:
-        for _ in range(5):  # a burst of events causes one reconciliation
-            handler(connection, new_event("tests", subject, payload, clock.now()))
+        handler(connection, [new_event("tests", subject, payload, clock.now()) for _ in range(5)])  # one reconciliation
     clock.advance(timedelta(seconds=delay_seconds) - timedelta(milliseconds=1))
     assert not one.step()
     clock.advance(timedelta(milliseconds=1))

@@ -48,7 +48,13 @@ def build(settings: Settings) -> App:
             ),
             BackgroundTask("deletions", deletions.step, deletion.POLL_INTERVAL),
             Consumer(
-                SERVICE, "loops", EventHandlers(clock).handlers(), postgres, kafka, ConsumerMetrics(SERVICE, registry)
+                SERVICE,
+                "loops",
+                {},
+                postgres,
+                kafka,
+                ConsumerMetrics(SERVICE, registry),
+                batch_handlers=EventHandlers(clock).handlers(),
             ),
         ],
         closing=[

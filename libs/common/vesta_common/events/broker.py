@@ -25,6 +25,8 @@ DELIVERY_TIMEOUT = timedelta(seconds=30)
 TOPIC_TIMEOUT = timedelta(seconds=5)
 # The largest record of the event catalogue fits into a request, and the largest request fits into a fetch of one partition.
 REQUEST_BYTES_MAX = 9 * 1024 * 1024
+# Below the limit of any topic, which is also that of a batch. With the usual 16 KiB, a burst is written and read in several times as many batches.
+BATCH_BYTES = 512 * 1024
 FETCH_BYTES_MAX = 16 * 1024 * 1024
 # Nothing reads the metrics of kafka-python, which cost a seventh of the processor time of a small record.
 _NO_METRICS = {"metrics_enabled": False}
@@ -133,6 +135,7 @@ def open_producer(broker: Broker) -> KafkaProducer:
         max_block_ms=int(TOPIC_TIMEOUT.total_seconds() * 1000),
         max_in_flight_requests_per_connection=1,  # a retried record must not be overtaken
         max_request_size=REQUEST_BYTES_MAX,
+        batch_size=BATCH_BYTES,
         linger_ms=0,
         enable_idempotence=broker.is_idempotent,  # otherwise the inbox discards duplicates
         **_NO_METRICS,
