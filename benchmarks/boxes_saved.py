@@ -131,7 +131,10 @@ def _order(replay: Replay, seed: int) -> Rows:
 
 def select(replay: Replay, labelled: Mask, predictions: Sequence[Prediction], count: int, seed: int) -> Rows:
     """Returns the rows that the datasets service selects."""
-    rows = [PoolRow(str(row), bool(labelled[row]), predictions[row]) for row in range(len(labelled))]
+    rows = [
+        PoolRow(str(row), bool(held), prediction, example.box_concepts if held else None)
+        for row, (held, prediction, example) in enumerate(zip(labelled, predictions, replay.pool, strict=True))
+    ]
     chosen = choose(
         Candidates(rows, replay.embeddings, np.ones(len(rows), np.bool_), int((~labelled).sum())),
         strategy=SelectionStrategy.SELECTION_STRATEGY_UNSPECIFIED,

@@ -21,6 +21,7 @@ from vesta_contracts.datasets.v1 import (
 )
 from vesta_datasets.archives.masks import mask_of
 from vesta_datasets.items.bounding_boxes import bounding_box
+from vesta_datasets.store.pool import CandidatePool
 from vesta_datasets.task_types.detection import Detection
 
 
@@ -81,6 +82,16 @@ def test_unlabelled_items_are_selected(datasets: Datasets, items: tuple[str, lis
     (selected,) = datasets.items.SelectItems(SelectItemsRequest(parent=dataset, count=5)).items
     assert selected.item == names[3]
     assert not selected.pre_annotations, "scores do not say where an object is"
+
+
+def test_a_selection_reads_the_concept_of_each_labelled_object(
+    datasets: Datasets, items: tuple[str, list[str]]
+) -> None:
+    dataset, names = items
+    with datasets.store.postgres.transaction() as connection:
+        rows = CandidatePool().read(connection, dataset, "", [], seed=1).rows
+    answers = {row.name: row.answer for row in rows}
+    assert answers == {names[0]: ["van", "car", "van"], names[1]: ["van"], names[2]: [], names[3]: None}
 
 
 @pytest.mark.parametrize(

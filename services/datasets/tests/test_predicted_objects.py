@@ -90,6 +90,16 @@ def test_objects_of_a_concept_with_few_labels_gain_most() -> None:
     assert (rare, common) == (1, pytest.approx(1 / 8.2))  # (9 x 0.9 x 10 + 1) / (0.9 x 10 + 1) labelled objects
 
 
+def test_labelled_objects_are_those_that_people_accepted_whatever_the_model_finds() -> None:
+    # Two vans and four cars are accepted in the first image, of which the model finds none; the second is in a task, with two cars.
+    items = [found(("van", 0.9)), found(("car", 0.9)), found(), found(("car", 0.9), ("car", 0.9))]
+    held = np.array([False, False, True, True])
+    answers = [None, None, ["van", "car", "car", "van", "bus", "car", "car"], None]
+    gain = DETECTION.uncertainty(items, CONCEPTS, held, answers).gain
+    assert gain is not None
+    assert gain[:2].tolist() == [1, pytest.approx((2 + 1) / (4 + 1.8 + 1))]
+
+
 def test_an_object_gains_less_among_others_that_must_be_drawn_too() -> None:
     labelled = [found(*[("van", 0.9)] * 9, ("car", 0.9))] * 10
     crowded = found(("car", 0.9), *[("van", 0.9)] * 9)

@@ -392,7 +392,7 @@ FROM items WHERE dataset = :dataset AND split = 'TRAIN' AND duplicate_of = '';
 
 -- name: list_pool
 -- The candidates of a selection, labelled and unlabelled. If there are more than the limits allow, a random sample by seed.
-SELECT drawn.name, drawn.held, items.scores, embeddings.embedding
+SELECT drawn.name, drawn.held, items.scores, CASE WHEN items.labelled THEN items.accepted END AS accepted, embeddings.embedding
 FROM (
     SELECT name, held, row_number() OVER (PARTITION BY held ORDER BY hashtextextended(name, :seed), name) AS place
     FROM (

@@ -14,11 +14,13 @@ class PoolRow:
 
     Attributes:
         held: the item is labelled, or it is in a task already. It is never picked, and items near it count as covered.
+        answer: the concepts of its accepted annotations, each as often as it occurs; None if it is not labelled.
     """
 
     name: str
     held: bool
     prediction: Prediction | None
+    answer: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,7 +100,7 @@ def uncertainty(rows: Sequence[PoolRow], scored_by: str, task: DatasetTask) -> U
     newest = [row for row in scored if row.prediction is not None and row.prediction.model_version == scored_by]
     concepts = sorted({score.concept for row in newest or scored if row.prediction for score in row.prediction.scores})
     held = np.array([row.held for row in rows], np.bool_)
-    return task.uncertainty([row.prediction for row in rows], concepts, held)
+    return task.uncertainty([row.prediction for row in rows], concepts, held, [row.answer for row in rows])
 
 
 def _selected(row: PoolRow, score: float, reason: Reason) -> SelectedItem:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from vesta_common.storage.postgres import Connection
 from vesta_contracts.common.v1 import Prediction
+from vesta_contracts.datasets.v1 import AcceptedAnnotations
 
 from vesta_datasets.items.facets import BITS, SPLIT_MASK, SPLITS
 from vesta_datasets.selection.candidates import Candidates, PoolRow
@@ -58,7 +59,7 @@ class CandidatePool:
             cursor.execute(queries.list_pool.sql, {**parameters, "seed": seed, **limits._asdict()}, binary=True)
             for index, row in zip(range(count), cursor):  # noqa: B905 - items added since the count are ignored
                 prediction = Prediction.FromString(bytes(row["scores"])) if row["scores"] is not None else None
-                rows.append(PoolRow(row["name"], row["held"], prediction))
+                rows.append(PoolRow(row["name"], row["held"], prediction, _answer(row["accepted"])))
                 if row["embedding"] is not None:
                     embeddings[index] = array_of(row["embedding"])
                     embedded[index] = True
@@ -80,3 +81,11 @@ class CandidatePool:
         }
         names = [row["name"] for row in queries.draw_items(connection, **parameters, seed=seed, limit=limit)]
         return names, int(queries.count_drawable(connection, **parameters))
+
+
+def _answer(accepted: bytes | None) -> Sequence[str] | None:
+    """Returns the concepts of accepted annotations, each as often as it occurs, or once if they are stored apart."""
+    if accepted is None:
+        return None
+    answer = AcceptedAnnotations.FromString(bytes(accepted))
+    return answer.stored.concepts or [annotation.concept for annotation in answer.annotations]

@@ -7,7 +7,7 @@ from typing import ClassVar
 from vesta_common.media.annotation_cost import LOOK_SECONDS
 from vesta_contracts.common.v1 import Annotation, Prediction
 
-from vesta_datasets.task_types.uncertainty import Mask, Uncertainty
+from vesta_datasets.task_types.uncertainty import Answers, Mask, Uncertainty
 
 
 class DatasetTask(ABC):
@@ -21,7 +21,11 @@ class DatasetTask(ABC):
 
     @abstractmethod
     def uncertainty(
-        self, predictions: Sequence[Prediction | None], concepts: Sequence[str], held: Mask | None = None
+        self,
+        predictions: Sequence[Prediction | None],
+        concepts: Sequence[str],
+        held: Mask | None = None,
+        answers: Answers = (),
     ) -> Uncertainty:
         """Returns the uncertainty of N items.
 
@@ -29,6 +33,8 @@ class DatasetTask(ABC):
             predictions: of each item, of whichever model version; None without a prediction, which is as uncertain as possible.
             concepts: at least one. Scores and objects of others are ignored.
             held: `(N,)`, whether the item is labelled, or in a task already; none is if None.
+            answers: the concepts of the accepted annotations of each item, as often as they occur; None for an item that is not labelled.
+                Empty if unknown.
         """
 
     def imported(self, annotations: Sequence[Annotation]) -> Sequence[Annotation]:

@@ -10,7 +10,7 @@ from vesta_contracts.common.v1 import Annotation, ConceptScore, ImageLabel, Pred
 
 from vesta_datasets.items.annotations import labels_of, shape_concepts_of
 from vesta_datasets.task_types.dataset_task import DatasetTask
-from vesta_datasets.task_types.uncertainty import Mask, Uncertainty
+from vesta_datasets.task_types.uncertainty import Answers, Mask, Uncertainty
 
 
 class ImageLabels(DatasetTask):
@@ -25,6 +25,7 @@ class ImageLabels(DatasetTask):
         predictions: Sequence[Prediction | None],
         concepts: Sequence[str],
         held: Mask | None = None,  # noqa: ARG002 - every item is labelled at a look
+        answers: Answers = (),  # noqa: ARG002
     ) -> Uncertainty:
         return self.doubts(predictions, concepts)
 

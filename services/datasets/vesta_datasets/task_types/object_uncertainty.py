@@ -4,8 +4,9 @@
 
 The mean precision over concepts is to rise per second. If the missing precision of a concept falls as a power of the number of its labelled
 objects, one more of them gains in proportion to what is missing, divided by that number. The former is estimated by the difficulty of the
-concept, and the latter by the objects that the model finds in images that are labelled or in a task. The score is the probability that the
-object exists. So images are preferred with objects of rare and badly learned concepts among few others. The default strategy uses the gain.
+concept; the latter are the accepted objects, and those that the model finds in images that are in a task. The score is the probability that
+the object exists. So images are preferred with objects of rare and badly learned concepts among few others. The default strategy uses the
+gain.
 
     uncertainty = 1 - exp(-sum of difficulty x doubt over the objects / number of objects)
 
@@ -28,7 +29,7 @@ from vesta_contracts.common.v1 import Prediction
 from vesta_datasets.task_types.image_labels import to_unit
 from vesta_datasets.task_types.multi_label import UNDECIDED, binary_entropy, centred_on_thresholds
 from vesta_datasets.task_types.predicted_objects import object_scores, thresholds_of
-from vesta_datasets.task_types.uncertainty import Mask, Uncertainty
+from vesta_datasets.task_types.uncertainty import Answers, Mask, Uncertainty
 
 DOUBT_MIN: Final = 0.25
 """Objects with a lower score than this share of the threshold do not count: most detectors find many such in every image."""
@@ -49,13 +50,19 @@ class _Objects(NamedTuple):
 
 
 def object_uncertainty(
-    predictions: Sequence[Prediction | None], concepts: Sequence[str], held: Mask | None, draw_seconds: float
+    predictions: Sequence[Prediction | None],
+    concepts: Sequence[str],
+    held: Mask | None,
+    answers: Answers,
+    draw_seconds: float,
 ) -> Uncertainty:
     """Returns the uncertainty of N items. An item without a prediction has 1 and the mean gain, an item without objects 0.
 
     Args:
         concepts: objects of others are ignored.
         held: `(N,)`, whether the item is labelled, or in a task already; none is if None.
+        answers: the concepts of the accepted objects of each item; None for an item that is not labelled. Empty if unknown: what the
+            model finds counts then.
         draw_seconds: for one object.
     """
     objects = _objects_of(predictions, concepts)
@@ -73,17 +80,33 @@ def object_uncertainty(
     return Uncertainty(
         margin=of_items(1.0 - 2.0 * np.abs(centred - UNDECIDED)),
         entropy=of_items(binary_entropy(centred)),
-        gain=_gains(objects, weights, unknown, is_held, draw_seconds),
+        gain=_gains(
+            objects, weights, unknown, is_held, _labelled_counts(objects, is_held, answers, concepts), draw_seconds
+        ),
     )
 
 
+def _labelled_counts(objects: _Objects, held: Mask, answers: Answers, concepts: Sequence[str]) -> NDArray[np.float64]:
+    """Returns how many objects of each concept are labelled, or are expected to be in images that are in a task."""
+    number = {concept: index for index, concept in enumerate(concepts)}
+    accepted = [number[concept] for answer in answers for concept in answer or () if concept in number]
+    expected = held.copy()
+    expected[[index for index, answer in enumerate(answers) if answer is not None]] = False
+    found = expected[objects.item]
+    counts = np.bincount(objects.concept[found], objects.score[found], len(concepts))
+    return counts + np.bincount(np.array(accepted, np.intp), minlength=len(concepts))
+
+
 def _gains(
-    objects: _Objects, difficulty: NDArray[np.float64], unknown: Mask, held: Mask, draw_seconds: float
+    objects: _Objects,
+    difficulty: NDArray[np.float64],
+    unknown: Mask,
+    held: Mask,
+    labelled: NDArray[np.float64],
+    draw_seconds: float,
 ) -> Floats:
     """Returns the `(N,)` gains, as shares of the largest one of the items that are not held."""
-    in_held = held[objects.item]
-    labelled = np.bincount(objects.concept[in_held], objects.score[in_held], len(difficulty)) + PRIOR_LABELS
-    value = (difficulty / labelled)[objects.concept] * objects.score
+    value = (difficulty / (labelled + PRIOR_LABELS))[objects.concept] * objects.score
     expected_count = np.bincount(objects.item, objects.score, len(held))
     gain = np.bincount(objects.item, value, len(held)) / (LOOK_SECONDS + draw_seconds * expected_count)
     if not unknown.all():

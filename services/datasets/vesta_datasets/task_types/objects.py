@@ -10,7 +10,7 @@ from vesta_datasets.task_types.annotation_cost import seconds_of_objects
 from vesta_datasets.task_types.dataset_task import DatasetTask
 from vesta_datasets.task_types.object_uncertainty import object_uncertainty
 from vesta_datasets.task_types.predicted_objects import predicted_objects, split_scores
-from vesta_datasets.task_types.uncertainty import Mask, Uncertainty
+from vesta_datasets.task_types.uncertainty import Answers, Mask, Uncertainty
 
 
 class ObjectDatasetTask(DatasetTask):
@@ -24,9 +24,13 @@ class ObjectDatasetTask(DatasetTask):
     draw_seconds: ClassVar[float]
 
     def uncertainty(
-        self, predictions: Sequence[Prediction | None], concepts: Sequence[str], held: Mask | None = None
+        self,
+        predictions: Sequence[Prediction | None],
+        concepts: Sequence[str],
+        held: Mask | None = None,
+        answers: Answers = (),
     ) -> Uncertainty:
-        return object_uncertainty(predictions, concepts, held, self.draw_seconds)
+        return object_uncertainty(predictions, concepts, held, answers, self.draw_seconds)
 
     def labels(self, annotations: Iterable[Annotation]) -> tuple[str, ...]:
         """Those of the objects. An item without an object is labelled "none of the concepts"."""

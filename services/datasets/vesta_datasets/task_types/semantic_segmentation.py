@@ -12,7 +12,7 @@ from vesta_datasets.items.annotations import concepts_of
 from vesta_datasets.task_types.image_labels import to_unit
 from vesta_datasets.task_types.maps import mask, masks_of_map
 from vesta_datasets.task_types.multi_label import MultiLabel
-from vesta_datasets.task_types.uncertainty import Mask, Uncertainty
+from vesta_datasets.task_types.uncertainty import Answers, Mask, Uncertainty
 
 
 class SemanticSegmentation(MultiLabel):
@@ -40,13 +40,17 @@ class SemanticSegmentation(MultiLabel):
         return sorted(found, key=lambda one: one.concept)
 
     def uncertainty(
-        self, predictions: Sequence[Prediction | None], concepts: Sequence[str], held: Mask | None = None
+        self,
+        predictions: Sequence[Prediction | None],
+        concepts: Sequence[str],
+        held: Mask | None = None,
+        answers: Answers = (),
     ) -> Uncertainty:
         """By the margin of the prediction, which covers its pixels too, and by the presence of the concepts, half each.
 
         The smallest certainty alone is equal for many images: 0 as soon as the pixels of one concept are doubtful.
         """
-        presence = super().uncertainty(predictions, concepts, held)
+        presence = super().uncertainty(predictions, concepts, held, answers)
         doubts = np.array([1.0 if one is None else 1.0 - one.margin for one in predictions], np.float32)
         return Uncertainty(margin=to_unit((doubts + presence.margin) / 2), entropy=presence.entropy)
 

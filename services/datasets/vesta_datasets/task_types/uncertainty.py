@@ -1,5 +1,6 @@
 """How uncertain predictions are, as the strategies of selection use it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 from vesta_common.media.predictions import Floats
 
 Mask = NDArray[np.bool_]
+Answers = Sequence[Sequence[str] | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
