@@ -25,7 +25,7 @@ DELIVERY_TIMEOUT = timedelta(seconds=30)
 TOPIC_TIMEOUT = timedelta(seconds=5)
 # The largest record of the event catalogue fits into a request, and the largest request fits into a fetch of one partition.
 REQUEST_BYTES_MAX = 9 * 1024 * 1024
-# Below the limit of any topic, which is also that of a batch. With the usual 16 KiB, a burst is written and read in several times as many batches.
+# Below the limit of any topic, which is also that of a batch. With the usual 16 KiB, a burst is written in several times as many batches.
 BATCH_BYTES = 512 * 1024
 FETCH_BYTES_MAX = 16 * 1024 * 1024
 # Nothing reads the metrics of kafka-python, which cost a seventh of the processor time of a small record.

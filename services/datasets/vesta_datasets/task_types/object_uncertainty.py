@@ -93,8 +93,9 @@ def _labelled_counts(objects: _Objects, held: Mask, answers: Answers, concepts: 
     expected = held.copy()
     expected[[index for index, answer in enumerate(answers) if answer is not None]] = False
     found = expected[objects.item]
-    counts = np.bincount(objects.concept[found], objects.score[found], len(concepts))
-    return counts + np.bincount(np.array(accepted, np.intp), minlength=len(concepts))
+    counts = np.bincount(objects.concept[found], objects.score[found], len(concepts)).astype(np.float64)
+    np.add.at(counts, np.array(accepted, np.intp), 1)
+    return counts
 
 
 def _gains(
