@@ -43,9 +43,9 @@ class SearchLimits(NamedTuple):
         cache_bytes: memory of the indexes that were used last, without their files. A larger index is read again for each search.
     """
 
-    candidates_min: int = 256
+    candidates_min: int = 96
     candidates_per_neighbour: int = 4
-    candidates_growth: int = 4
+    candidates_growth: int = 6
     matches_max: int = 20_000
     checked_counts: tuple[int, ...] = (2_048, 16_384)
     pending_max: int = 8_192

@@ -174,10 +174,10 @@ class Items:
         return [named_item(row) if names_only else item_of(row) for row in rows]
 
     def list_ids(self, connection: Connection, dataset: str, where: Where, limit: int | None) -> Ids:
-        """Returns the last parts of the names of items that match a filter, the first ones in list order."""
+        """Returns the last parts of the names of up to `limit` items that match a filter, in no order. Some may occur several times."""
         statement, values = ids_statement(dataset, where, limit)
         row = connection.execute(statement.encode(), values).fetchone()
-        return ids_of(row["ids"].encode().split(b"\n") if row and row["ids"] else [])
+        return ids_of(bytes(row["ids"]).split(b"\n") if row and row["ids"] else [])
 
     def list_matching(self, connection: Connection, names: Sequence[str], where: Where, limit: int) -> list[str]:
         """Returns the first of the items that match a filter, in the order of the names."""

@@ -207,15 +207,18 @@ def nearest_statement(query: NearestQuery, candidates: Sequence[str] | None) -> 
         **query.where.parameters,
     }
     among = "TRUE" if candidates is None else "embeddings.item = ANY(%(candidates)s)"
-    return _NEAREST.format(among=among, where=query.where.sql), values
+    # An embedding is deleted with its item, so that without a filter, only the items that are returned are read.
+    matching = "" if query.where.condition is None else _MATCHING.format(where=query.where.sql)
+    return _NEAREST.format(among=among, matching=matching), values
 
 
 _NEAREST = """
 SELECT items.*, near.distance, near.match_count
 FROM (
     SELECT embeddings.item, embeddings.embedding <=> %(vector)s AS distance, count(*) OVER () AS match_count
-    FROM embeddings JOIN items ON items.name = embeddings.item
-    WHERE embeddings.dataset = %(dataset)s AND embeddings.space = %(space)s AND {among} AND {where}
+    FROM embeddings
+    WHERE embeddings.dataset = %(dataset)s AND embeddings.space = %(space)s AND {among} {matching}
     ORDER BY distance, embeddings.item LIMIT %(limit)s
 ) AS near JOIN items ON items.name = near.item ORDER BY near.distance, near.item
 """
+_MATCHING = "AND EXISTS (SELECT FROM items WHERE items.name = embeddings.item AND {where})"
