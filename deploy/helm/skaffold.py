@@ -12,8 +12,7 @@ from typing import Any
 
 import chart
 import yaml
-from vesta_images import builder
-from vesta_images.catalogue import BY_NAME, ROOT
+from vesta_images.catalogue import BY_NAME, DOCKERFILE, ROOT
 
 FILE = ROOT / "skaffold.yaml"
 REGISTRY = "vesta.local"
@@ -48,9 +47,9 @@ def _faults_of_artifact(artifact: Document) -> Iterator[str]:
         yield f"{image}: unknown image; images: {', '.join(f'{REGISTRY}/vesta-{known}' for known in BY_NAME)}"
     if arguments.get("IMAGE") != name:
         yield f"{image}: its build argument IMAGE is {arguments.get('IMAGE')}, and must be {name}"
-    if (context / docker["dockerfile"]).resolve() != builder.DOCKERFILE:
+    if (context / docker["dockerfile"]).resolve() != DOCKERFILE:
         yield f"{image}: {docker['dockerfile']} is not the Dockerfile of the platform"
-    known = set(re.findall(r"^ARG (\w+)", builder.DOCKERFILE.read_text(), re.MULTILINE))
+    known = set(re.findall(r"^ARG (\w+)", DOCKERFILE.read_text(), re.MULTILINE))
     yield from (f"{image}: the Dockerfile has no argument {argument}" for argument in sorted(set(arguments) - known))
     for rule in artifact.get("sync", {}).get("manual", ()):
         if not any(context.glob(rule["src"])):
