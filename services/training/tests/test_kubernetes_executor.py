@@ -74,12 +74,15 @@ class OneNamespace:
         execute(work, self.objects, {"work_folder": self._settings.work_folder})
 
     def pod(self, work: str, index: int = 0) -> Any:
-        """Waits for the first pod of the work with this index, and returns it."""
+        """Waits for the first pod of the work with this index that the scheduler has seen, and returns it. Its condition would otherwise
+        replace one that a test sets.
+        """
         found: list[Any] = []
         of_index = f"{WORK_LABEL}={work},{INDEX_LABEL}={index}"
 
         def made(_: object) -> bool:
-            found[:] = self.core.list_namespaced_pod(self.namespace, label_selector=of_index).items
+            pods = self.core.list_namespaced_pod(self.namespace, label_selector=of_index).items
+            found[:] = [pod for pod in pods if pod.status.conditions]
             return bool(found)
 
         until(self.executor, work, made)
