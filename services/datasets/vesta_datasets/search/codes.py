@@ -66,23 +66,21 @@ def distances(codes: Codes, query_codes: Codes) -> NDArray[np.uint16]:
     return found
 
 
-def similarities(codes: Codes, weights: Floats, rows: NDArray[np.intp]) -> Floats:
+def similarities(codes: Codes, weights: Floats) -> Floats:
     """Returns the sum of weights for each code: with their signs where the bit is set, and with the opposite signs elsewhere.
 
     With the distances of a query from the hyperplanes as weights, this is more exact than a number of differing bits: a hyperplane close
-    to the query says little. It is divided by the length of the weights, and grows with the cosine of query and embedding.
+    to the query says little. Divided by the length of the weights, it grows with the cosine of query and embedding.
 
     Args:
-        codes: `(N, WORDS)`, contiguous.
-        weights: `(S, CODE_BITS)`.
-        rows: `(N,)`, the row of the weights of each code.
+        codes: `(WORDS, N)`.
+        weights: `(CODE_BITS,)`.
 
     Returns:
         `(N,)`.
     """
-    units = weights / np.maximum(np.linalg.norm(weights, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    bits = np.unpackbits(codes.view(np.uint8), axis=1)
-    sums: Floats = 2 * np.einsum("nb,nb->n", bits, units[rows]) - units.sum(axis=1)[rows]  # see project_query
+    bits = np.unpackbits(np.ascontiguousarray(codes.T).view(np.uint8), axis=1)
+    sums: Floats = 2 * np.einsum("nb,b->n", bits.astype(np.float32), weights) - weights.sum()  # see project_query
     return sums
 
 

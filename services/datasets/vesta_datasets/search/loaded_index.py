@@ -10,7 +10,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from vesta_datasets.search.codes import CODE_BITS, WORDS, Codes, Floats, distances, encode, similarities
+from vesta_datasets.search.codes import WORDS, Codes, Floats, distances, encode, similarities
 from vesta_datasets.search.loaded_segments import COARSE_WORDS, LoadedSegment, in_a_file
 from vesta_datasets.search.segments import SEGMENT_ITEMS_MAX, Hashes, Ids, Segment, hashes_of
 
@@ -131,17 +131,12 @@ class LoadedIndex:
 
     def _similarities(self, projection: Floats, positions: Positions) -> Floats:
         """Returns the similarities of the items at ascending positions, comparable between segments."""
-        codes = np.empty((len(positions), WORDS), np.uint64)
-        places = np.empty(len(positions), np.intp)
+        near = np.empty(len(positions), np.float32)
         for part in self._parts(positions):
-            codes[part.own] = part.segment.codes.T[part.offsets]
-            places[part.own] = part.place
-        return similarities(codes, projection - self._thresholds, places)
-
-    @cached_property
-    def _thresholds(self) -> Floats:
-        """Those of each segment, `(S, CODE_BITS)`."""
-        return np.array([segment.thresholds for segment in self.segments], np.float32).reshape(-1, CODE_BITS)
+            weights = projection - part.segment.thresholds
+            codes = part.segment.codes[:, part.offsets]
+            near[part.own] = similarities(codes, weights / (np.linalg.norm(weights) or 1))
+        return near
 
     def _ids(self, positions: Positions) -> list[bytes]:
         """Returns the ids of the items at ascending positions."""
