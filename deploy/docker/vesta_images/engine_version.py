@@ -35,7 +35,7 @@ def _recorded() -> tuple[str, str]:
 
 
 def _digest() -> str:
-    """Returns the SHA-256 of the stages of these images and of the files that they copy."""
+    """Returns the SHA-256 of the stages of these images, and of the files in them."""
     parts = [stage.encode() for stage in _stages()]
     for path in _files():
         parts += [str(path.relative_to(ROOT)).encode(), path.read_bytes()]

@@ -94,6 +94,16 @@ def test_a_selection_reads_the_concept_of_each_labelled_object(
     assert answers == {names[0]: ["van", "car", "van"], names[1]: ["van"], names[2]: [], names[3]: None}
 
 
+def test_a_selection_leaves_objects_that_are_stored_apart_to_the_model(
+    datasets: Datasets, items: tuple[str, list[str]]
+) -> None:
+    dataset, names = items
+    annotate(datasets, dataset, names[3], [a_box("van", number / 1000) for number in range(2000)])
+    with datasets.store.postgres.transaction() as connection:
+        rows = CandidatePool().read(connection, dataset, "", [], seed=1).rows
+    assert [(row.held, row.answer) for row in rows if row.name == names[3]] == [(True, None)]
+
+
 @pytest.mark.parametrize(
     ("shape", "box"),
     [

@@ -14,7 +14,8 @@ class PoolRow:
 
     Attributes:
         held: the item is labelled, or it is in a task already. It is never picked, and items near it count as covered.
-        answer: the concepts of its accepted annotations, each as often as it occurs; None if it is not labelled.
+        answer: the concepts of its accepted annotations, each as often as it occurs; None if it is not labelled, or if they are stored
+            apart.
     """
 
     name: str

@@ -84,8 +84,8 @@ class CandidatePool:
 
 
 def _answer(accepted: bytes | None) -> Sequence[str] | None:
-    """Returns the concepts of accepted annotations, each as often as it occurs, or once if they are stored apart."""
-    if accepted is None:
+    """Returns the concepts of accepted annotations, each as often as it occurs; None if there are none, or if they are stored apart."""
+    answer = AcceptedAnnotations.FromString(bytes(accepted)) if accepted is not None else None
+    if answer is None or answer.HasField("stored"):
         return None
-    answer = AcceptedAnnotations.FromString(bytes(accepted))
-    return answer.stored.concepts or [annotation.concept for annotation in answer.annotations]
+    return [annotation.concept for annotation in answer.annotations]

@@ -33,8 +33,8 @@ class DatasetTask(ABC):
             predictions: of each item, of whichever model version; None without a prediction, which is as uncertain as possible.
             concepts: at least one. Scores and objects of others are ignored.
             held: `(N,)`, whether the item is labelled, or in a task already; none is if None.
-            answers: the concepts of the accepted annotations of each item, as often as they occur; None for an item that is not labelled.
-                Empty if unknown.
+            answers: the concepts of the accepted annotations of each item, as often as they occur; None for an item that is not labelled,
+                or has too many. Empty if unknown.
         """
 
     def imported(self, annotations: Sequence[Annotation]) -> Sequence[Annotation]:

@@ -61,8 +61,8 @@ def object_uncertainty(
     Args:
         concepts: objects of others are ignored.
         held: `(N,)`, whether the item is labelled, or in a task already; none is if None.
-        answers: the concepts of the accepted objects of each item; None for an item that is not labelled. Empty if unknown: what the
-            model finds counts then.
+        answers: the concepts of the accepted objects of each item; None for an item that is not labelled, or has too many; what the
+            model finds counts then. Empty if unknown.
         draw_seconds: for one object.
     """
     objects = _objects_of(predictions, concepts)
